@@ -1,0 +1,33 @@
+"""Where objects are kept: the few operations that checkpoints, heartbeats and results are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+
+class ObjectStore(Protocol):
+    """Objects by path, whole or not at all: nobody ever reads half of one.
+
+    Paths are relative, with `/` between components. Failures are `StoreError`.
+    """
+
+    def put(self, path: str, data: bytes | memoryview) -> None:
+        """Write the object, replacing one that is there; durable when this returns."""
+        ...
+
+    def create(self, path: str, data: bytes | memoryview) -> bool:
+        """Write the object only if there is none; return whether this call wrote it. Atomic between processes."""
+        ...
+
+    def get(self, path: str) -> bytes | None:
+        """Return the object, or None when there is none."""
+        ...
+
+    def list(self, prefix: str) -> Iterable[str]:
+        """Return the paths of all objects below the folder `prefix`, sorted."""
+        ...
+
+    def delete(self, path: str) -> None:
+        """Remove the object; one that is not there is not an error."""
+        ...

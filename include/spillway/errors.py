@@ -1,0 +1,160 @@
+"""Every exception of Spillway, sorted by what the caller can do about it.
+
+SpillwayError
+  SpecError             fix the task; no attempt will help
+    PoolsFileError      fix the pools file; lists every mistake with its line
+  PlacementError
+    NoOfferError        no pool can take the task: wait, or relax what the reasons name
+    BudgetError         more than a person allowed; ask one
+  BackendError
+    TransientError      same request, later
+    CapacityError       no room; another offer, now
+    AccessError         fix credentials, permissions or quota
+    RejectedError       the provider refused the request for good
+  TaskFailedError       the user's code failed
+  CheckpointError
+    StoreError          the store cannot be read or written: fix its folder, space or credentials
+    IncompleteCheckpointError   a part is missing: use the checkpoint before
+    CorruptCheckpointError      a part is not what was written: say so loudly, use the one before
+    FencedError         a newer lease owns the task: stop
+  LedgerError
+    PoolFullError       the pool's last slot went to somebody else; another offer, now
+
+Facts are attributes, so that nobody parses a message.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class SpillwayError(Exception):
+    """Base of everything Spillway raises on purpose."""
+
+
+class SpecError(SpillwayError):
+    """The task cannot be run as it is written."""
+
+
+class PoolsFileError(SpecError):
+    """The pools file has mistakes.
+
+    Attributes:
+        path: The file.
+        problems: One line a mistake, each with its place and its remedy.
+    """
+
+    def __init__(self, path: str, problems: Sequence[str]) -> None:
+        self.path = path
+        self.problems = tuple(problems)
+        lines = "\n".join(f"  {problem}" for problem in self.problems)
+        super().__init__(f"{path} has {len(self.problems)} mistake(s):\n{lines}")
+
+
+class PlacementError(SpillwayError):
+    """The task was not placed."""
+
+
+class NoOfferError(PlacementError):
+    """No pool can take the task.
+
+    Attributes:
+        reasons: Pool name to why it was passed over.
+        can_wait: Whether waiting can help: every reason left is a lack of room.
+    """
+
+    def __init__(self, message: str, *, reasons: dict[str, str], can_wait: bool) -> None:
+        self.reasons = reasons
+        self.can_wait = can_wait
+        super().__init__(message)
+
+
+class BudgetError(PlacementError):
+    """The task would cost more than was allowed."""
+
+
+class BackendError(SpillwayError):
+    """A provider did not do what it was asked.
+
+    Attributes:
+        backend: Name of the backend.
+        key: The attempt concerned, if there is one.
+    """
+
+    def __init__(self, message: str, *, backend: str, key: str | None = None) -> None:
+        self.backend = backend
+        self.key = key
+        super().__init__(message)
+
+
+class TransientError(BackendError):
+    """The provider could not be asked; the same request may succeed later."""
+
+
+class CapacityError(BackendError):
+    """The provider has no room now; another offer may do."""
+
+
+class AccessError(BackendError):
+    """Credentials, permissions or quota do not allow the request."""
+
+
+class RejectedError(BackendError):
+    """The provider refused the request, and will again."""
+
+
+class TaskFailedError(SpillwayError):
+    """The user's code failed.
+
+    Attributes:
+        key: The attempt that failed.
+        exit_code: Its exit code, or None when it is not known.
+    """
+
+    def __init__(self, message: str, *, key: str, exit_code: int | None) -> None:
+        self.key = key
+        self.exit_code = exit_code
+        super().__init__(message)
+
+
+class CheckpointError(SpillwayError):
+    """A checkpoint could not be written or read."""
+
+
+class StoreError(CheckpointError):
+    """The checkpoint store itself cannot be read or written."""
+
+
+class IncompleteCheckpointError(CheckpointError):
+    """A part that the manifest names is missing."""
+
+
+class CorruptCheckpointError(CheckpointError):
+    """A part is not what was written."""
+
+
+class FencedError(CheckpointError):
+    """A newer lease owns the task, so this writer may not commit.
+
+    Attributes:
+        token: This writer's fencing token.
+        newest: The token of the lease that replaced it.
+    """
+
+    def __init__(self, *, token: int, newest: int) -> None:
+        self.token = token
+        self.newest = newest
+        super().__init__(
+            f"lease {token} was replaced by lease {newest}; nothing it writes counts any more"
+        )
+
+
+class LedgerError(SpillwayError):
+    """The ledger does not allow, or does not know, what was asked of it."""
+
+
+class PoolFullError(LedgerError):
+    """The pool has no slot left at the moment of granting."""

@@ -1,0 +1,44 @@
+"""Frozen values, one noun a module."""
+
+from spillway.model.checkpoint import Manifest, Part
+from spillway.model.cost import CostRecord, PricingCategory
+from spillway.model.lease import (
+    Heartbeat,
+    JobEvent,
+    Lease,
+    LeaseState,
+    Observation,
+    Submission,
+)
+from spillway.model.offer import Offer, PoolUsage
+from spillway.model.placement import Estimate, PassedOver, Placement, Unplaced
+from spillway.model.pool import Commitment, HourlyCommitment, MonthlyMinimum, Pool
+from spillway.model.task import ALL_MARKETS, Market, Resources, TaskKey, TaskSpec
+
+__all__ = [
+    "ALL_MARKETS",
+    "Commitment",
+    "CostRecord",
+    "Estimate",
+    "Heartbeat",
+    "HourlyCommitment",
+    "JobEvent",
+    "Lease",
+    "LeaseState",
+    "Manifest",
+    "Market",
+    "MonthlyMinimum",
+    "Observation",
+    "Offer",
+    "Part",
+    "PassedOver",
+    "Placement",
+    "Pool",
+    "PoolUsage",
+    "PricingCategory",
+    "Resources",
+    "Submission",
+    "TaskKey",
+    "TaskSpec",
+    "Unplaced",
+]

@@ -1,0 +1,142 @@
+"""Capacity held for one attempt, and what is seen of it while it lasts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from decimal import Decimal
+from enum import StrEnum
+
+from pydantic import JsonValue
+
+from spillway.model.task import Resources, TaskKey
+
+
+class LeaseState(StrEnum):
+    """Where an attempt is in its life; `placement/lifecycle.py` has the moves between them."""
+
+    GRANTED = "granted"
+    STARTING = "starting"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    PREEMPTED = "preempted"
+    VANISHED = "vanished"
+    CANCELLED = "cancelled"
+
+
+class JobEvent(StrEnum):
+    """What a backend reports, or a person does."""
+
+    SUBMITTED = "submitted"
+    STARTED = "started"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    PREEMPTED = "preempted"
+    VANISHED = "vanished"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """The request exactly as it will be sent. Holds no secret.
+
+    Attributes:
+        key: Names the job at the provider; the same key never starts two jobs.
+        token: Fencing token of the lease; grows with every lease of the ledger.
+        store: URL of the checkpoint store.
+        prefix: Where in the store this task's checkpoints, heartbeats and results are.
+        checkpoint_interval: Time between checkpoints; None for the runtime's own choice.
+        fresh_start: Whether to ignore checkpoints of earlier leases.
+    """
+
+    key: str
+    pool: str
+    token: int
+    entry_point: str
+    arguments: Mapping[str, JsonValue]
+    resources: Resources
+    store: str
+    prefix: str
+    grace_period: timedelta
+    checkpoint_interval: timedelta | None = None
+    fresh_start: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """Capacity held for one attempt, from grant to release.
+
+    Attributes:
+        token: Fencing token: unique, and larger than that of every earlier lease.
+        number: Which attempt of its task this is, from 1.
+        owner_try: Airflow's try that answers for it; only that try may cancel it.
+        owner_clear: The DAG run's clear count when that try began.
+        marginal_usd_per_hour: Marginal price at launch.
+        effective_usd_per_hour: Price with commitments amortised, at launch.
+        list_usd_per_hour: Public price, at launch.
+        started_at: When the job was first seen running; None until then.
+        ended_at: When the capacity was given back; None while the lease is open.
+        detail: Why it ended, for people.
+    """
+
+    key: str
+    task: TaskKey
+    number: int
+    token: int
+    pool: str
+    backend: str
+    state: LeaseState
+    owner_try: int
+    owner_clear: int
+    granted_at: datetime
+    marginal_usd_per_hour: Decimal
+    effective_usd_per_hour: Decimal
+    list_usd_per_hour: Decimal
+    submission: Submission
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    exit_code: int | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """What the provider said of one lease.
+
+    Attributes:
+        event: What it means for the lease; None when there is nothing new or the state is unknown to us.
+        exit_code: The job's, once it ended.
+        detail: The provider's own words, for people.
+        seen_at: When it was asked.
+    """
+
+    event: JobEvent | None
+    seen_at: datetime
+    exit_code: int | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heartbeat:
+    """What the task itself said, and when.
+
+    Attributes:
+        token: Lease that wrote it.
+        step: Steps done; None before the first progress report.
+        total_steps: Steps to do; None when not known.
+        metrics: Latest value of each reported metric.
+        checkpoint_step: Step of the last committed checkpoint.
+        useful: Leased time whose work is kept: from the first new step to the last commit, or to the end when it succeeded.
+        first_progress_at: When the first new step of this lease was reported.
+    """
+
+    token: int
+    written_at: datetime
+    step: int | None = None
+    total_steps: int | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    checkpoint_step: int | None = None
+    useful: timedelta = timedelta(0)
+    first_progress_at: datetime | None = None

@@ -1,0 +1,57 @@
+"""A quote from one pool, and the usage it was quoted from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
+
+from spillway.model.task import Market, Resources
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolUsage:
+    """How a pool is used at one moment, as the ledger knows it.
+
+    Attributes:
+        leased_slots: Slots held by open leases.
+        month_slot_hours: Slot hours leased since the start of the calendar month (UTC), open leases up to now.
+        cooling_down: Whether the provider refused or took back capacity a moment ago.
+    """
+
+    leased_slots: int = 0
+    month_slot_hours: Decimal = Decimal(0)
+    cooling_down: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """Capacity one pool would rent to one task now.
+
+    An offer is a quote, not a promise: it may be gone by the time it is taken.
+
+    Attributes:
+        free_slots: Slots free when the offer was made.
+        marginal_usd_per_hour: What taking the offer adds to the bill. Zero on a reserved pool with room, whose price is
+            already owed.
+        effective_usd_per_hour: The price with commitments amortised.
+        list_usd_per_hour: The public price.
+        preemptions_per_hour: Expected rate at which the provider takes the capacity back; None when unknown.
+        price_reason: Why the marginal price is what it is, for people.
+    """
+
+    pool: str
+    backend: str
+    market: Market
+    region: str
+    shape: Resources
+    free_slots: int
+    cooling_down: bool
+    marginal_usd_per_hour: Decimal
+    effective_usd_per_hour: Decimal
+    list_usd_per_hour: Decimal
+    price_reason: str
+    preemptions_per_hour: float | None
+    restart_overhead: timedelta
+    grace_period: timedelta
+    speed: float

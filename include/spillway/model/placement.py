@@ -1,0 +1,61 @@
+"""The decision to take an offer, with the reasons for it and against the others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
+
+from spillway.model.offer import Offer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """What completing the task on one offer is expected to take.
+
+    Attributes:
+        leased: Expected leased time, preemptions and restarts included.
+        cost_usd: Expected addition to the bill.
+        checkpoint_interval: Time between checkpoints; None when the task writes none.
+    """
+
+    leased: timedelta
+    cost_usd: Decimal
+    checkpoint_interval: timedelta | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PassedOver:
+    """An offer that was not taken.
+
+    Attributes:
+        can_wait: Whether the reason is a lack of room now, which time may cure.
+        estimate: What it would have taken, when it was priced at all.
+    """
+
+    offer: Offer
+    reason: str
+    can_wait: bool = False
+    estimate: Estimate | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """The offer taken, why, and every other with why not."""
+
+    offer: Offer
+    estimate: Estimate
+    reason: str
+    passed_over: tuple[PassedOver, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unplaced:
+    """No offer can be taken, and why not for each."""
+
+    passed_over: tuple[PassedOver, ...]
+
+    @property
+    def can_wait(self) -> bool:
+        """Whether some pool would do if it had room."""
+        return any(passed.can_wait for passed in self.passed_over)

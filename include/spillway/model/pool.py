@@ -1,0 +1,69 @@
+"""Capacity as configured: pools and what is owed for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from decimal import Decimal
+
+from pydantic import JsonValue
+
+from spillway.model.task import Market, Resources
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HourlyCommitment:
+    """Slots owed every hour, used or not: a reserved instance, a committed-use discount."""
+
+    usd_per_slot_hour: Decimal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MonthlyMinimum:
+    """Take-or-pay: slot hours owed every calendar month (UTC), and the price of each hour past them.
+
+    Attributes:
+        variable_usd_per_slot_hour: Fees that every used hour adds, inside the minimum too.
+    """
+
+    slot_hours: Decimal
+    usd_per_slot_hour: Decimal
+    overage_usd_per_slot_hour: Decimal
+    variable_usd_per_slot_hour: Decimal = Decimal(0)
+
+
+Commitment = HourlyCommitment | MonthlyMinimum
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pool:
+    """Capacity with one provider, market and shape.
+
+    Attributes:
+        backend: Name of the backend in the registry.
+        slots: How many leases fit at once; each is one `shape`.
+        list_usd_per_hour: Public price of one slot.
+        commitment: What is owed for it whether used or not; None for spot and on-demand.
+        preemptions_per_hour: Expected rate at which the provider takes one slot back; None when unknown.
+        grace_period: Warning time between notice and preemption.
+        restart_overhead: Time from lease to first instruction: boot, pull.
+        speed: Work done in an hour, relative to speed 1.
+        connection: Airflow connection with its credentials; None when it needs none.
+        options: What only its backend understands; checked by the backend.
+    """
+
+    name: str
+    backend: str
+    market: Market
+    slots: int
+    shape: Resources
+    list_usd_per_hour: Decimal
+    commitment: Commitment | None = None
+    preemptions_per_hour: float | None = 0.0
+    grace_period: timedelta = timedelta(seconds=30)
+    restart_overhead: timedelta = timedelta(0)
+    speed: float = 1.0
+    region: str = "local"
+    connection: str | None = None
+    options: Mapping[str, JsonValue] = field(default_factory=dict)

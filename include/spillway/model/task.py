@@ -1,0 +1,97 @@
+"""What a task asks for, and how its attempts are named."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from decimal import Decimal
+from enum import StrEnum
+
+from pydantic import JsonValue
+
+ENTRY_POINT = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+
+
+class Market(StrEnum):
+    """How capacity is bought."""
+
+    RESERVED = "reserved"
+    SPOT = "spot"
+    ON_DEMAND = "on_demand"
+    PARTNER = "partner"
+
+    @property
+    def is_committed(self) -> bool:
+        """Whether its price is owed before it is used."""
+        return self in (Market.RESERVED, Market.PARTNER)
+
+
+ALL_MARKETS = frozenset(Market)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """A shape: what one task needs, or what one slot of a pool has.
+
+    Attributes:
+        memory_gib: Host memory, in GiB (2**30 bytes).
+        accelerator: Its model, such as `H100`; None for none.
+        accelerator_count: How many of it.
+    """
+
+    cpus: float = 1.0
+    memory_gib: float = 1.0
+    accelerator: str | None = None
+    accelerator_count: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskSpec:
+    """One task as placement sees it.
+
+    Attributes:
+        entry_point: `package.module:function`, called with a `Session` and `arguments`.
+        arguments: Keyword arguments, JSON.
+        workload: Name under which speed is learned; tasks of one workload do the same kind of work.
+        work: Time the task would take, undisturbed, at speed 1.
+        markets: Markets the task may be bought on.
+        checkpoints: Whether the entry point saves checkpoints; one that does not starts over when preempted.
+        checkpoint_write: Time one checkpoint takes to write.
+        restart_overhead: Time from lease to first new work, beside what the pool adds.
+        deadline: When the task must be complete; None for whenever.
+        max_usd_per_hour: Dearest marginal price accepted.
+        max_attempts: Leases the task may use inside one Airflow try.
+    """
+
+    entry_point: str
+    arguments: Mapping[str, JsonValue] = field(default_factory=dict)
+    workload: str = "default"
+    resources: Resources = field(default_factory=Resources)
+    work: timedelta = timedelta(hours=1)
+    markets: frozenset[Market] = ALL_MARKETS
+    checkpoints: bool = False
+    checkpoint_write: timedelta = timedelta(seconds=1)
+    restart_overhead: timedelta = timedelta(seconds=5)
+    deadline: datetime | None = None
+    max_usd_per_hour: Decimal | None = None
+    max_attempts: int = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskKey:
+    """One task instance of one DAG run; `map_index` is -1 when the task is not mapped."""
+
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int = -1
+
+    def __str__(self) -> str:
+        mapped = "" if self.map_index < 0 else f"[{self.map_index}]"
+        return f"{self.dag_id}/{self.run_id}/{self.task_id}{mapped}"
+
+    def attempt(self, number: int) -> str:
+        """Return the key of attempt `number`, from 1: the name its job carries at the provider."""
+        return f"{self.dag_id}/{self.run_id}/{self.task_id}/{self.map_index}/{number}"
