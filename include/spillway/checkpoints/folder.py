@@ -1,0 +1,186 @@
+"""Objects as files of a folder: local disk, or a shared file system that honours `flock` and `link`.
+
+Every object is written to a file of its own below `.partial/`, flushed to the disk, and only then given its name, so its
+path has all of it or nothing. A writer holds a lock on its partial file while it lives; files that nobody holds were left
+by writers that died, and the next writer removes them, by which no clock has to be trusted.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import uuid
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from spillway.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_PARTIAL = ".partial"
+_REMEDIES = {
+    errno.EACCES: "make the folder writable for this user",
+    errno.EPERM: "make the folder writable for this user",
+    errno.EROFS: "the file system is read-only: choose another folder",
+    errno.ENOSPC: "the disk is full: free space, or choose another folder",
+    errno.EDQUOT: "the disk quota is used up: free space, or choose another folder",
+    errno.EFBIG: "the file is larger than is allowed here: raise the limit (ulimit -f)",
+    errno.ENOTDIR: "a file stands where a folder is needed: move it away",
+    errno.EIO: "the disk reports errors: check it, and choose another folder",
+}
+
+
+class FolderStore:
+    """An `ObjectStore` in a folder, which is made when the first object is written."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._swept = False
+
+    def __repr__(self) -> str:
+        return f"FolderStore({str(self.root)!r})"
+
+    def put(self, path: str, data: bytes | memoryview) -> None:
+        """Write the object, replacing one that is there; durable when this returns."""
+        target = self._locate(path)
+        with _explained("write", target), self._partial(data) as partial:
+            _name_in_folder(target, lambda: partial.rename(target))
+
+    def create(self, path: str, data: bytes | memoryview) -> bool:
+        """Write the object only if there is none; return whether this call wrote it. Atomic between processes."""
+        target = self._locate(path)
+        with _explained("write", target), self._partial(data) as partial:
+            try:
+                _name_in_folder(target, lambda: target.hardlink_to(partial))
+            except FileExistsError:
+                return False
+        return True
+
+    def get(self, path: str) -> bytes | None:
+        """Return the object, or None when there is none."""
+        target = self._locate(path)
+        with _explained("read", target):
+            try:
+                return target.read_bytes()
+            except (FileNotFoundError, IsADirectoryError):
+                return None
+
+    def list(self, prefix: str) -> list[str]:
+        """Return the paths of all objects below the folder `prefix`, sorted."""
+        folder = self._locate(prefix)
+        with _explained("list", folder):
+            found = [
+                Path(parent, name).relative_to(self.root).as_posix()
+                for parent, _, names in os.walk(folder, onerror=_raise_unless_gone)
+                for name in names
+            ]
+        return sorted(path for path in found if not path.startswith(f"{_PARTIAL}/"))
+
+    def delete(self, path: str) -> None:
+        """Remove the object; one that is not there is not an error."""
+        target = self._locate(path)
+        with _explained("delete", target):
+            target.unlink(missing_ok=True)
+            self._remove_empty_parents(target)
+
+    def _locate(self, path: str) -> Path:
+        components = path.split("/")
+        if not path or any(part in ("", ".", "..", _PARTIAL) for part in components):
+            raise StoreError(f"{path!r} is not the path of an object: write it as a/b/c")
+        return self.root.joinpath(*components)
+
+    def _remove_empty_parents(self, target: Path) -> None:
+        with suppress(OSError):  # not empty, or gone already
+            for parent in target.parents:
+                if parent == self.root:
+                    return
+                parent.rmdir()
+
+    @contextmanager
+    def _partial(self, data: bytes | memoryview) -> Iterator[Path]:
+        """Write `data` to a locked partial file, durably; remove it after if it has not been renamed."""
+        folder = self.root / _PARTIAL
+        _make_folder(folder)
+        if not self._swept:
+            _sweep(folder)
+            self._swept = True
+        partial, descriptor = _create_locked(folder)
+        try:
+            _write_all(descriptor, data)
+            os.fsync(descriptor)
+            yield partial
+        finally:
+            partial.unlink(missing_ok=True)
+            os.close(descriptor)
+
+
+@contextmanager
+def _explained(action: str, target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        remedy = _REMEDIES.get(error.errno or 0, "check the folder and its disk")
+        raise StoreError(f"cannot {action} {target}: {error.strerror}; {remedy}") from error
+
+
+def _raise_unless_gone(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
+
+
+def _write_all(descriptor: int, data: bytes | memoryview) -> None:
+    rest = memoryview(data).cast("B")
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+def _create_locked(folder: Path) -> tuple[Path, int]:
+    while True:
+        partial = folder / uuid.uuid4().hex
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink:
+            return partial, descriptor
+        os.close(descriptor)  # a sweep took it for a dead writer's before it was locked
+
+
+def _sweep(folder: Path) -> None:
+    """Remove the partial files of writers that died."""
+    for partial in folder.iterdir():
+        with suppress(FileNotFoundError, BlockingIOError), partial.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            partial.unlink()
+
+
+def _name_in_folder(target: Path, give_name: Callable[[], object]) -> None:
+    """Give a finished file its name, durably; its folder may be removed as empty by somebody else meanwhile."""
+    for _ in range(100):
+        _make_folder(target.parent)
+        with suppress(FileNotFoundError):
+            give_name()
+            _sync_folder(target.parent)
+            return
+    raise FileNotFoundError(errno.ENOENT, "its folder is removed again and again")
+
+
+def _make_folder(folder: Path) -> None:
+    """Make `folder` and its parents, each durably."""
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    with suppress(FileExistsError):
+        folder.mkdir()
+    if not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    _sync_folder(folder.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

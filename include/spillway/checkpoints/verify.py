@@ -1,0 +1,100 @@
+"""Read claims, manifests and parts, and trust none that is not what was written."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from spillway.checkpoints.layout import CheckpointName, claim_path, manifest_path
+from spillway.errors import CorruptCheckpointError, IncompleteCheckpointError, SpecError
+from spillway.model import Manifest, Part
+from spillway.model.codec import decode_json
+
+if TYPE_CHECKING:
+    from spillway.checkpoints.store import ObjectStore
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A lease has begun.
+
+    Attributes:
+        token: Its fencing token.
+        base: Name of the checkpoint it began from; None when it began from nothing.
+    """
+
+    token: int
+    base: str | None = None
+
+
+def checksum(data: bytes | memoryview) -> str:
+    """Return the checksum of `data` as `algorithm:hex`."""
+    return f"blake2b:{hashlib.blake2b(data, digest_size=16).hexdigest()}"
+
+
+def read_claim(store: ObjectStore, prefix: str, token: int) -> Claim | None:
+    """Return the claim of lease `token`, or None when it has not begun.
+
+    Raises:
+        CorruptCheckpointError: It is not what was written.
+    """
+    path = claim_path(prefix, token)
+    data = store.get(path)
+    if data is None:
+        return None
+    claim = _decode(path, data, Claim)
+    if claim.token != token or not _is_before(claim.base, token):
+        raise CorruptCheckpointError(f"{path} is the claim of another lease")
+    return claim
+
+
+def read_manifest(store: ObjectStore, prefix: str, name: CheckpointName) -> Manifest:
+    """Return the manifest.
+
+    Raises:
+        IncompleteCheckpointError: There is none.
+        CorruptCheckpointError: It is not what was written.
+    """
+    path = manifest_path(prefix, name)
+    data = store.get(path)
+    if data is None:
+        raise IncompleteCheckpointError(f"{path} is missing")
+    manifest = _decode(path, data, Manifest)
+    if (manifest.token, manifest.step) != (name.token, name.step):
+        raise CorruptCheckpointError(f"{path} is the manifest of another checkpoint")
+    return manifest
+
+
+def read_part(store: ObjectStore, prefix: str, part: Part) -> bytes:
+    """Return the bytes of a part.
+
+    Raises:
+        IncompleteCheckpointError: It is missing.
+        CorruptCheckpointError: It is not what was written.
+    """
+    path = f"{prefix}/{part.path}"
+    data = store.get(path)
+    if data is None:
+        raise IncompleteCheckpointError(f"{path} is missing")
+    if len(data) != part.size:
+        raise CorruptCheckpointError(f"{path} has {len(data)} bytes instead of {part.size}")
+    if checksum(data) != part.checksum:
+        raise CorruptCheckpointError(f"{path} is not what was written: its checksum differs")
+    return data
+
+
+def _is_before(base: str | None, token: int) -> bool:
+    if base is None:
+        return True
+    name = CheckpointName.parse(base)
+    return name is not None and name.token < token
+
+
+def _decode(path: str, data: bytes, kind: type[T]) -> T:
+    try:
+        return decode_json(data, kind)
+    except SpecError as error:
+        raise CorruptCheckpointError(f"{path} is not what was written: {error}") from error
