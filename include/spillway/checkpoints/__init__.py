@@ -6,7 +6,7 @@ from spillway.checkpoints.folder import FolderStore
 from spillway.checkpoints.layout import CheckpointName
 from spillway.checkpoints.prune import prune
 from spillway.checkpoints.store import ObjectStore
-from spillway.checkpoints.urls import open_store
+from spillway.checkpoints.open import open_store
 
 __all__ = [
     "CheckpointName",
