@@ -40,7 +40,7 @@ class Manifest:
     step: int
     created_at: datetime
     parts: tuple[Part, ...]
-    metadata: Mapping[str, JsonValue] = field(default_factory=dict)
+    metadata: Mapping[str, JsonValue] = field(default_factory=dict[str, JsonValue])
 
     @property
     def size(self) -> int:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
+from typing import ClassVar
 
-from pydantic import JsonValue
+from pydantic import ConfigDict, JsonValue
 
 from spillway.model.task import Resources, TaskKey
 
@@ -79,6 +80,7 @@ class Lease:
         started_at: When the job was first seen running; None until then.
         ended_at: When the capacity was given back; None while the lease is open.
         detail: Why it ended, for people.
+        provider_id: The provider's own name for the job; None until it is known, or when it is found by our key.
     """
 
     key: str
@@ -99,6 +101,7 @@ class Lease:
     ended_at: datetime | None = None
     exit_code: int | None = None
     detail: str = ""
+    provider_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,11 +135,14 @@ class Heartbeat:
         first_progress_at: When the first new step of this lease was reported.
     """
 
+    # JSON has no NaN, and a loss that diverged must not make the heartbeat unreadable.
+    __pydantic_config__ = ConfigDict(ser_json_inf_nan="strings")
+
     token: int
     written_at: datetime
     step: int | None = None
     total_steps: int | None = None
-    metrics: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict[str, float])
     checkpoint_step: int | None = None
     useful: timedelta = timedelta(0)
     first_progress_at: datetime | None = None

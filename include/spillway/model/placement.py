@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 from spillway.model.offer import Offer
+from spillway.model.task import TaskSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,19 +42,31 @@ class PassedOver:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """The offer taken, why, and every other with why not."""
+    """The offer taken, why, and every other with why not.
+
+    Attributes:
+        task: What was placed, without its arguments; with `decided_at` and the offers, all that the decision was made of.
+    """
 
     offer: Offer
     estimate: Estimate
     reason: str
     passed_over: tuple[PassedOver, ...] = ()
+    task: TaskSpec | None = None
+    decided_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unplaced:
-    """No offer can be taken, and why not for each."""
+    """No offer can be taken, and why not for each.
+
+    Attributes:
+        task: What was not placed, without its arguments.
+    """
 
     passed_over: tuple[PassedOver, ...]
+    task: TaskSpec | None = None
+    decided_at: datetime | None = None
 
     @property
     def can_wait(self) -> bool:

@@ -66,4 +66,4 @@ class Pool:
     speed: float = 1.0
     region: str = "local"
     connection: str | None = None
-    options: Mapping[str, JsonValue] = field(default_factory=dict)
+    options: Mapping[str, JsonValue] = field(default_factory=dict[str, JsonValue])

@@ -66,7 +66,7 @@ class TaskSpec:
     """
 
     entry_point: str
-    arguments: Mapping[str, JsonValue] = field(default_factory=dict)
+    arguments: Mapping[str, JsonValue] = field(default_factory=dict[str, JsonValue])
     workload: str = "default"
     resources: Resources = field(default_factory=Resources)
     work: timedelta = timedelta(hours=1)

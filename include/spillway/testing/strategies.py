@@ -1,0 +1,408 @@
+"""Hypothesis strategies for every value of `spillway.model`.
+
+`ANY_VALUE` maps each exported class to a strategy that covers all its fields. The strategies that placement is tested
+with (`tasks`, `offers`, `offer_sets`, `pools`) keep to numbers a real deployment could have.
+"""
+
+from __future__ import annotations
+
+import string
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+from hypothesis import strategies as st
+
+from spillway.model import (
+    Commitment,
+    CostRecord,
+    Estimate,
+    Heartbeat,
+    HourlyCommitment,
+    JobEvent,
+    Lease,
+    LeaseState,
+    Manifest,
+    Market,
+    MonthlyMinimum,
+    Observation,
+    Offer,
+    Part,
+    PassedOver,
+    Placement,
+    Pool,
+    PoolUsage,
+    PricingCategory,
+    Resources,
+    Submission,
+    TaskKey,
+    TaskSpec,
+    Unplaced,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pydantic import JsonValue
+
+ACCELERATORS: Final = (None, "L4", "H100")
+
+names: Final = st.text(string.ascii_lowercase + string.digits + "_-", min_size=1, max_size=12)
+words: Final = st.text(max_size=20)
+markets: Final = st.sampled_from(Market)
+instants: Final = st.datetimes(
+    min_value=datetime(2020, 1, 1),  # noqa: DTZ001 - the timezone is given beside it
+    max_value=datetime(2040, 1, 1),  # noqa: DTZ001
+    timezones=st.just(UTC),
+)
+
+
+def durations(
+    *, longest: timedelta = timedelta(days=30), shortest: timedelta = timedelta(0)
+) -> st.SearchStrategy[timedelta]:
+    """Return durations from `shortest` to `longest`, to the microsecond."""
+    return st.timedeltas(min_value=shortest, max_value=longest)
+
+
+def money(*, highest: int = 100) -> st.SearchStrategy[Decimal]:
+    """Return amounts from 0 to `highest` dollars, to the micro-dollar."""
+    return st.decimals(min_value=0, max_value=highest, places=6)
+
+
+def json_objects() -> st.SearchStrategy[dict[str, JsonValue]]:
+    """Return small JSON objects."""
+    return st.dictionaries(words, _json(), max_size=3)
+
+
+def _json() -> st.SearchStrategy[JsonValue]:
+    scalars: st.SearchStrategy[JsonValue] = st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(-(2**53), 2**53),
+        st.floats(allow_nan=False, allow_infinity=False),
+        words,
+    )
+    return st.recursive(
+        scalars,
+        lambda inner: st.one_of(
+            st.lists(inner, max_size=3), st.dictionaries(words, inner, max_size=3)
+        ),
+        max_leaves=5,
+    )
+
+
+def resources() -> st.SearchStrategy[Resources]:
+    """Return shapes; an accelerator and its count go together."""
+
+    def shape(cpus: float, memory_gib: float, accelerator: str | None, count: int) -> Resources:
+        return Resources(
+            cpus=cpus,
+            memory_gib=memory_gib,
+            accelerator=accelerator,
+            accelerator_count=count if accelerator else 0,
+        )
+
+    return st.builds(
+        shape,
+        cpus=st.sampled_from([0.5, 1.0, 2.0, 8.0, 96.0]),
+        memory_gib=st.sampled_from([0.5, 2.0, 8.0, 512.0]),
+        accelerator=st.sampled_from(ACCELERATORS),
+        count=st.integers(1, 8),
+    )
+
+
+def hazards() -> st.SearchStrategy[float | None]:
+    """Return preemptions per hour: none, unknown, and from once a month to once a minute."""
+    return st.one_of(st.none(), st.just(0.0), st.floats(1 / 720, 60.0))
+
+
+def speeds() -> st.SearchStrategy[float]:
+    """Return speeds relative to 1."""
+    return st.sampled_from([0.25, 0.5, 1.0, 1.5, 4.0])
+
+
+def tasks(
+    *, deadlines: st.SearchStrategy[datetime | None] | None = None
+) -> st.SearchStrategy[TaskSpec]:
+    """Return tasks; `deadlines` says when they are due, any time or never unless given."""
+    return st.builds(
+        TaskSpec,
+        entry_point=st.just("package.module:function"),
+        arguments=json_objects(),
+        workload=names,
+        resources=resources(),
+        work=durations(longest=timedelta(hours=100), shortest=timedelta(seconds=1)),
+        markets=st.frozensets(markets),
+        checkpoints=st.booleans(),
+        checkpoint_write=durations(longest=timedelta(minutes=2)),
+        restart_overhead=durations(longest=timedelta(minutes=20)),
+        deadline=st.none() | instants if deadlines is None else deadlines,
+        max_usd_per_hour=st.none() | money(),
+        max_attempts=st.integers(1, 100),
+    )
+
+
+def offers(*, pools: st.SearchStrategy[str] = names) -> st.SearchStrategy[Offer]:
+    """Return offers of pools named by `pools`."""
+    return st.builds(
+        Offer,
+        pool=pools,
+        backend=names,
+        market=markets,
+        region=names,
+        shape=resources(),
+        free_slots=st.integers(0, 3),
+        cooling_down=st.booleans(),
+        marginal_usd_per_hour=st.just(Decimal(0)) | money(),
+        effective_usd_per_hour=money(),
+        list_usd_per_hour=money(),
+        price_reason=words,
+        preemptions_per_hour=hazards(),
+        restart_overhead=durations(longest=timedelta(minutes=20)),
+        grace_period=durations(longest=timedelta(minutes=5)),
+        speed=speeds(),
+    )
+
+
+def offer_sets(*, max_size: int = 6) -> st.SearchStrategy[list[Offer]]:
+    """Return lists of offers, one a pool."""
+    return st.lists(offers(), max_size=max_size, unique_by=lambda offer: offer.pool)
+
+
+def commitments() -> st.SearchStrategy[Commitment]:
+    """Return commitments of every kind."""
+    return st.one_of(hourly_commitments(), monthly_minimums())
+
+
+def hourly_commitments() -> st.SearchStrategy[HourlyCommitment]:
+    """Return hourly commitments."""
+    return st.builds(HourlyCommitment, usd_per_slot_hour=money())
+
+
+def monthly_minimums() -> st.SearchStrategy[MonthlyMinimum]:
+    """Return monthly minimums."""
+    return st.builds(
+        MonthlyMinimum,
+        slot_hours=st.decimals(min_value=0, max_value=7000, places=2),
+        usd_per_slot_hour=money(),
+        overage_usd_per_slot_hour=money(),
+        variable_usd_per_slot_hour=money(highest=1),
+    )
+
+
+def usages() -> st.SearchStrategy[PoolUsage]:
+    """Return how pools may be used."""
+    return st.builds(
+        PoolUsage,
+        leased_slots=st.integers(0, 12),
+        month_slot_hours=st.decimals(min_value=0, max_value=8000, places=4),
+        cooling_down=st.booleans(),
+    )
+
+
+def pools() -> st.SearchStrategy[Pool]:
+    """Return pools whose commitment goes with their market."""
+    return markets.flatmap(_pools_of)
+
+
+def _pools_of(market: Market) -> st.SearchStrategy[Pool]:
+    return st.builds(
+        Pool,
+        name=names,
+        backend=names,
+        market=st.just(market),
+        slots=st.integers(0, 10),
+        shape=resources(),
+        list_usd_per_hour=money(),
+        commitment=commitments() if market.is_committed else st.none(),
+        preemptions_per_hour=hazards(),
+        grace_period=durations(longest=timedelta(minutes=5)),
+        restart_overhead=durations(longest=timedelta(minutes=20)),
+        speed=speeds(),
+        region=names,
+        connection=st.none() | names,
+        options=json_objects(),
+    )
+
+
+def estimates() -> st.SearchStrategy[Estimate]:
+    """Return estimates."""
+    return st.builds(
+        Estimate,
+        leased=durations(),
+        cost_usd=money(),
+        checkpoint_interval=st.none() | durations(),
+    )
+
+
+def passed_over() -> st.SearchStrategy[PassedOver]:
+    """Return offers with a reason against each."""
+    return st.builds(
+        PassedOver,
+        offer=offers(),
+        reason=words,
+        can_wait=st.booleans(),
+        estimate=st.none() | estimates(),
+    )
+
+
+def placements() -> st.SearchStrategy[Placement]:
+    """Return placements, not necessarily ones that `choose` would make."""
+    return st.builds(
+        Placement,
+        offer=offers(),
+        estimate=estimates(),
+        reason=words,
+        passed_over=st.lists(passed_over(), max_size=2).map(tuple),
+        task=st.none() | tasks(),
+        decided_at=st.none() | instants,
+    )
+
+
+def unplaced() -> st.SearchStrategy[Unplaced]:
+    """Return refusals by every pool."""
+    return st.builds(
+        Unplaced,
+        passed_over=st.lists(passed_over(), max_size=2).map(tuple),
+        task=st.none() | tasks(),
+        decided_at=st.none() | instants,
+    )
+
+
+def task_keys() -> st.SearchStrategy[TaskKey]:
+    """Return names of task instances, mapped and not."""
+    return st.builds(
+        TaskKey, dag_id=names, run_id=words, task_id=names, map_index=st.integers(-1, 9)
+    )
+
+
+def submissions() -> st.SearchStrategy[Submission]:
+    """Return submissions."""
+    return st.builds(
+        Submission,
+        key=words,
+        pool=names,
+        token=st.integers(1),
+        entry_point=words,
+        arguments=json_objects(),
+        resources=resources(),
+        store=words,
+        prefix=words,
+        grace_period=durations(),
+        checkpoint_interval=st.none() | durations(),
+        fresh_start=st.booleans(),
+    )
+
+
+def leases() -> st.SearchStrategy[Lease]:
+    """Return leases in every state."""
+    return st.builds(
+        Lease,
+        key=words,
+        task=task_keys(),
+        number=st.integers(1, 99),
+        token=st.integers(1),
+        pool=names,
+        backend=names,
+        state=st.sampled_from(LeaseState),
+        owner_try=st.integers(1, 9),
+        owner_clear=st.integers(0, 9),
+        granted_at=instants,
+        marginal_usd_per_hour=money(),
+        effective_usd_per_hour=money(),
+        list_usd_per_hour=money(),
+        submission=submissions(),
+        started_at=st.none() | instants,
+        ended_at=st.none() | instants,
+        exit_code=st.none() | st.integers(-64, 255),
+        detail=words,
+        provider_id=st.none() | words,
+    )
+
+
+def observations() -> st.SearchStrategy[Observation]:
+    """Return what a provider may say."""
+    return st.builds(
+        Observation,
+        event=st.none() | st.sampled_from(JobEvent),
+        seen_at=instants,
+        exit_code=st.none() | st.integers(-64, 255),
+        detail=words,
+    )
+
+
+def heartbeats() -> st.SearchStrategy[Heartbeat]:
+    """Return what a task may say; a diverged loss is infinite."""
+    return st.builds(
+        Heartbeat,
+        token=st.integers(1),
+        written_at=instants,
+        step=st.none() | st.integers(0),
+        total_steps=st.none() | st.integers(0),
+        metrics=st.dictionaries(words, st.floats(allow_nan=False), max_size=3),
+        checkpoint_step=st.none() | st.integers(0),
+        useful=durations(),
+        first_progress_at=st.none() | instants,
+    )
+
+
+def parts() -> st.SearchStrategy[Part]:
+    """Return parts of checkpoints."""
+    return st.builds(Part, name=names, path=words, size=st.integers(0), checksum=words)
+
+
+def manifests() -> st.SearchStrategy[Manifest]:
+    """Return manifests."""
+    return st.builds(
+        Manifest,
+        token=st.integers(1),
+        step=st.integers(0),
+        created_at=instants,
+        parts=st.lists(parts(), max_size=3).map(tuple),
+        metadata=json_objects(),
+    )
+
+
+def cost_records() -> st.SearchStrategy[CostRecord]:
+    """Return cost records."""
+    return st.builds(
+        CostRecord,
+        lease_key=words,
+        pool=names,
+        pricing_category=st.sampled_from(PricingCategory),
+        charge_period_start=instants,
+        charge_period_end=instants,
+        marginal_cost=money(),
+        effective_cost=money(),
+        list_cost=money(),
+    )
+
+
+ANY_VALUE: Final[Mapping[type, st.SearchStrategy[Any]]] = MappingProxyType(
+    {
+        CostRecord: cost_records(),
+        Estimate: estimates(),
+        Heartbeat: heartbeats(),
+        HourlyCommitment: hourly_commitments(),
+        JobEvent: st.sampled_from(JobEvent),
+        Lease: leases(),
+        LeaseState: st.sampled_from(LeaseState),
+        Manifest: manifests(),
+        Market: markets,
+        MonthlyMinimum: monthly_minimums(),
+        Observation: observations(),
+        Offer: offers(),
+        Part: parts(),
+        PassedOver: passed_over(),
+        Placement: placements(),
+        Pool: pools(),
+        PoolUsage: usages(),
+        PricingCategory: st.sampled_from(PricingCategory),
+        Resources: resources(),
+        Submission: submissions(),
+        TaskKey: task_keys(),
+        TaskSpec: tasks(),
+        Unplaced: unplaced(),
+    }
+)
