@@ -74,7 +74,7 @@ def move(state: LeaseState, event: JobEvent) -> LeaseState:
 
 def diagram() -> str:
     """Return the table as a Mermaid state diagram; an end that every open state shares is drawn once."""
-    shared = set.intersection(*(set(row.items()) for row in _end_rows()))
+    shared = _shared_ends()
     lines = ["stateDiagram-v2", "    [*] --> open", "    state open {"]
     lines.append(f"        [*] --> {LeaseState.GRANTED}")
     for state, row in TRANSITIONS.items():
@@ -90,8 +90,12 @@ def diagram() -> str:
     return "\n".join(lines)
 
 
-def _end_rows() -> list[dict[JobEvent, LeaseState]]:
-    return [{e: s for e, s in row.items() if is_final(s)} for row in TRANSITIONS.values()]
+def _shared_ends() -> set[tuple[JobEvent, LeaseState]]:
+    return {
+        (event, end)
+        for event, end in _ENDS.items()
+        if all(row.get(event) is end for row in TRANSITIONS.values())
+    }
 
 
 if __name__ == "__main__":

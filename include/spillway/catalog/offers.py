@@ -1,0 +1,67 @@
+"""Offers: what each pool would rent to one task now, and at what price."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from spillway.model import Offer, Pool, PoolUsage, TaskSpec
+from spillway.placement.price import price
+from spillway.placement.recovery import expected_course
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from datetime import datetime
+
+
+def make_offers(
+    pools: Iterable[Pool],
+    *,
+    usage: Mapping[str, PoolUsage],
+    free_slots: Mapping[str, int | None],
+    task: TaskSpec,
+    now: datetime,
+) -> tuple[Offer, ...]:
+    """Return one offer a pool, those without room included: choosing is what says why they are passed over.
+
+    Args:
+        pools: The pools to ask.
+        usage: By pool name, what the ledger knows; a pool that is not named is not in use.
+        free_slots: By pool name, how many more jobs its provider says it would start; None, or not named, when the
+            provider does not say.
+        task: What the offers are for: how long it runs decides how much of a commitment it uses up.
+        now: When the offers are made.
+    """
+    return tuple(
+        _offer(pool, usage.get(pool.name, PoolUsage()), free_slots.get(pool.name), task, now)
+        for pool in pools
+    )
+
+
+def _offer(
+    pool: Pool, usage: PoolUsage, provider_free: int | None, task: TaskSpec, now: datetime
+) -> Offer:
+    leased = expected_course(task, pool).leased
+    quoted = price(pool, usage, leased=leased, now=now)
+    return Offer(
+        pool=pool.name,
+        backend=pool.backend,
+        market=pool.market,
+        region=pool.region,
+        shape=pool.shape,
+        free_slots=_free(pool, usage, provider_free),
+        cooling_down=usage.cooling_down,
+        marginal_usd_per_hour=quoted.marginal,
+        effective_usd_per_hour=quoted.effective,
+        list_usd_per_hour=pool.list_usd_per_hour,
+        price_reason=quoted.reason,
+        preemptions_per_hour=pool.preemptions_per_hour,
+        restart_overhead=pool.restart_overhead,
+        grace_period=pool.grace_period,
+        speed=pool.speed,
+    )
+
+
+def _free(pool: Pool, usage: PoolUsage, provider_free: int | None) -> int:
+    """Return the slots free by our count and by the provider's, whichever is the more careful."""
+    ours = max(pool.slots - usage.leased_slots, 0)
+    return ours if provider_free is None else max(min(ours, provider_free), 0)

@@ -1,0 +1,139 @@
+"""The choice itself: filter the offers, price what is left, pick one, and say why for each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from spillway.errors import LedgerError
+from spillway.model import Estimate, Offer, PassedOver, Placement, TaskSpec, Unplaced
+from spillway.placement.explain import span, usd
+from spillway.placement.feasible import refusal
+from spillway.placement.price import MICRO_USD, hours
+from spillway.placement.recovery import expected_course
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from decimal import Decimal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Candidate:
+    """An offer that can take the task, priced; `late` is how far past the deadline it is expected to end."""
+
+    offer: Offer
+    estimate: Estimate
+    late: timedelta
+
+
+def choose(task: TaskSpec, offers: Iterable[Offer], now: datetime) -> Placement | Unplaced:
+    """Return the cheapest placement of `task` expected to make its deadline, or every reason there is none.
+
+    Where no offer is expected to make the deadline but some could, the one expected to end first is taken. Ties go to
+    the lower expected cost, then the shorter expected lease, then the pool whose name sorts first, so equal offers in
+    any order give equal answers.
+    """
+    able, refused = _filter(task, offers, now)
+    memo = replace(task, arguments={})
+    if not able:
+        return Unplaced(passed_over=refused, task=memo, decided_at=now)
+    ranked = _rank(_price(task, offer, now) for offer in able)
+    best, others = ranked[0], ranked[1:]
+    return Placement(
+        offer=best.offer,
+        estimate=best.estimate,
+        reason=_why(best, others),
+        passed_over=(*(_passed_over(other, best) for other in others), *refused),
+        task=memo,
+        decided_at=now,
+    )
+
+
+def recompute(decision: Placement | Unplaced) -> Placement | Unplaced:
+    """Return the decision made again from what was stored with it.
+
+    Raises:
+        LedgerError: It was stored without its task or its time.
+    """
+    if decision.task is None or decision.decided_at is None:
+        raise LedgerError(
+            "this decision was stored without its task and time, so it cannot be made again"
+        )
+    offers = [passed.offer for passed in decision.passed_over]
+    if isinstance(decision, Placement):
+        offers.append(decision.offer)
+    return choose(decision.task, offers, decision.decided_at)
+
+
+def estimate(task: TaskSpec, offer: Offer) -> Estimate:
+    """Return what completing `task` on `offer` is expected to take."""
+    course = expected_course(task, offer)
+    return Estimate(
+        leased=course.leased,
+        cost_usd=(hours(course.leased) * offer.marginal_usd_per_hour).quantize(MICRO_USD),
+        checkpoint_interval=course.checkpoint_interval,
+    )
+
+
+def _filter(
+    task: TaskSpec, offers: Iterable[Offer], now: datetime
+) -> tuple[list[Offer], tuple[PassedOver, ...]]:
+    able: list[Offer] = []
+    refused: list[PassedOver] = []
+    for offer in sorted(offers, key=lambda offer: offer.pool):
+        no = refusal(task, offer, now)
+        if no is None:
+            able.append(offer)
+            continue
+        # A pool that only lacks room is priced all the same: the table then shows what waiting could save.
+        priced = estimate(task, offer) if no.can_wait else None
+        refused.append(
+            PassedOver(offer=offer, reason=no.reason, can_wait=no.can_wait, estimate=priced)
+        )
+    return able, tuple(refused)
+
+
+def _price(task: TaskSpec, offer: Offer, now: datetime) -> _Candidate:
+    priced = estimate(task, offer)
+    late = timedelta(0)
+    if task.deadline is not None:
+        late = max(priced.leased - (task.deadline - now), late)
+    return _Candidate(offer=offer, estimate=priced, late=late)
+
+
+def _rank(candidates: Iterable[_Candidate]) -> list[_Candidate]:
+    """Return the candidates best first: those in time by cost, then those that are late by lateness."""
+    return sorted(candidates, key=_order)
+
+
+def _order(candidate: _Candidate) -> tuple[timedelta, Decimal, timedelta, str]:
+    priced = candidate.estimate
+    return candidate.late, priced.cost_usd, priced.leased, candidate.offer.pool
+
+
+def _why(best: _Candidate, others: Sequence[_Candidate]) -> str:
+    total = f"{usd(best.estimate.cost_usd)} for {span(best.estimate.leased)}"
+    if best.late:
+        return f"expected {span(best.late)} past the deadline, the least of all: {total}"
+    if not others:
+        return f"the only pool that can take it: {total}"
+    return f"lowest expected cost: {total}"
+
+
+def _passed_over(other: _Candidate, best: _Candidate) -> PassedOver:
+    return PassedOver(offer=other.offer, reason=_why_not(other, best), estimate=other.estimate)
+
+
+def _why_not(other: _Candidate, best: _Candidate) -> str:
+    """Say in words which part of the order put `other` behind `best`."""
+    mine, taken = other.estimate, best.estimate
+    if other.late > best.late:
+        return f"expected {span(other.late)} past the deadline"
+    dearer, longer = mine.cost_usd - taken.cost_usd, mine.leased - taken.leased
+    if dearer > 0:
+        asked = usd(other.offer.marginal_usd_per_hour)
+        return f"costs {usd(dearer)} more: {asked}/h for {span(mine.leased)}"
+    if longer > timedelta(0):
+        return f"costs the same and takes {span(longer)} longer"
+    return f"as cheap and as fast; {best.offer.pool} sorts first"

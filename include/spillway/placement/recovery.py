@@ -1,0 +1,127 @@
+"""How long a run is leased in expectation, preemptions, lost work and restarts included."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final, Protocol
+
+from spillway.model import Market, TaskSpec
+from spillway.placement.cadence import checkpoint_interval
+
+# What a pool without a history is thought to do, so that a new one does not look perfect: a spot machine taken back
+# about twice a day, everything else kept. The spot figure is a caution, not a measurement.
+PRIOR_PREEMPTIONS_PER_HOUR: Final = {
+    Market.RESERVED: 0.0,
+    Market.SPOT: 0.1,
+    Market.ON_DEMAND: 0.0,
+    Market.PARTNER: 0.0,
+}
+
+# A run expected to take longer than this is not one that a person would start.
+LONGEST_RUN: Final = timedelta(days=3650)
+
+
+class Capacity(Protocol):
+    """What of a pool or an offer decides how a run goes."""
+
+    @property
+    def market(self) -> Market:
+        """How it is bought."""
+        ...
+
+    @property
+    def preemptions_per_hour(self) -> float | None:
+        """Rate at which it is taken back; None when unknown."""
+        ...
+
+    @property
+    def restart_overhead(self) -> timedelta:
+        """Time from lease to first instruction."""
+        ...
+
+    @property
+    def speed(self) -> float:
+        """Work done in an hour, relative to speed 1."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Course:
+    """How a run is expected to go.
+
+    Attributes:
+        leased: Expected leased time; at most `LONGEST_RUN`, which stands for everything longer.
+        checkpoint_interval: Time between checkpoints; None when the task writes none.
+    """
+
+    leased: timedelta
+    checkpoint_interval: timedelta | None
+
+
+def expected_course(task: TaskSpec, capacity: Capacity) -> Course:
+    """Return how `task` is expected to go on `capacity`, from its lease to its end."""
+    work = undisturbed_work(task, capacity)
+    restart = restart_overhead(task, capacity)
+    if task.checkpoints:
+        interval = checkpoint_interval(task.checkpoint_write, capacity.preemptions_per_hour)
+        segment, write = min(interval, work), task.checkpoint_write
+    else:
+        interval, segment, write = None, work, timedelta(0)
+    hours = _hours(restart) + expected_hours(
+        work=_hours(work),
+        hazard=hazard(capacity),
+        restart=_hours(restart),
+        write=_hours(write),
+        interval=_hours(segment),
+    )
+    leased = LONGEST_RUN if hours >= _hours(LONGEST_RUN) else timedelta(hours=hours)
+    return Course(leased=leased, checkpoint_interval=interval)
+
+
+def expected_hours(
+    *, work: float, hazard: float, restart: float, write: float, interval: float
+) -> float:
+    """Return the expected hours of `work` hours done in segments of `interval`, a checkpoint after each.
+
+    `(1/h + R) (exp(h (t + d)) - 1) W / t`: a segment cut short by a preemption, which come at rate `h`, is done again
+    after a restart of `R` hours. Written with `expm1` so that the limit at `h = 0`, `W (t + d) / t`, is exact and
+    reached smoothly. Infinite where a segment is so long against `1/h` that it never ends.
+
+    Exact for preemptions that are a Poisson process and spare restarts. It fails where capacity is taken back in
+    bursts, and is too low by about `exp(h R) / (1 + h R)` where restarts are preempted too.
+
+    Source: Daly, "A higher order estimate of the optimum checkpoint interval for restart dumps", Future Generation
+    Computer Systems 22, 2006.
+    """
+    if work <= 0:
+        return 0.0
+    segment = interval + write
+    exponent = hazard * segment
+    try:
+        growth = math.expm1(exponent)
+    except OverflowError:
+        return math.inf
+    stretch = growth / exponent if exponent > 0 else 1.0
+    return (segment * stretch + restart * growth) * (work / interval)
+
+
+def hazard(capacity: Capacity) -> float:
+    """Return the preemptions per hour to reckon with: the pool's own, or the prior of its market."""
+    known = capacity.preemptions_per_hour
+    return PRIOR_PREEMPTIONS_PER_HOUR[capacity.market] if known is None else known
+
+
+def undisturbed_work(task: TaskSpec, capacity: Capacity) -> timedelta:
+    """Return the time `task` works at the speed of `capacity` when nothing interrupts it."""
+    return task.work / capacity.speed
+
+
+def restart_overhead(task: TaskSpec, capacity: Capacity) -> timedelta:
+    """Return the time from lease to first new work, the pool's part and the task's."""
+    return capacity.restart_overhead + task.restart_overhead
+
+
+def _hours(duration: timedelta) -> float:
+    return duration / timedelta(hours=1)
