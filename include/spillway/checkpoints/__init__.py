@@ -4,9 +4,9 @@ from spillway.checkpoints.commit import claim, commit
 from spillway.checkpoints.find import Found, Skipped, latest
 from spillway.checkpoints.folder import FolderStore
 from spillway.checkpoints.layout import CheckpointName
+from spillway.checkpoints.open import open_store
 from spillway.checkpoints.prune import prune
 from spillway.checkpoints.store import ObjectStore
-from spillway.checkpoints.open import open_store
 
 __all__ = [
     "CheckpointName",
