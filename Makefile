@@ -1,0 +1,43 @@
+# Two commands are all a clone needs: `make demo` and `make test`. Both set up .venv first.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON_IN_VENV := env -u PYTHONDONTWRITEBYTECODE .venv/bin/python
+
+.PHONY: help setup demo test check bench up down lock docs
+
+help: ## Show this help
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: ## Make .venv from the lock file
+	@.ci/setup
+
+demo: setup ## Run the nightly pipeline on pools of this machine; ARGS=--keep leaves the UI up
+	@$(PYTHON_IN_VENV) -m spillway.demo $(ARGS)
+
+test: setup ## Run the tests; ARGS goes to pytest
+	@$(PYTHON_IN_VENV) -m pytest $(ARGS)
+
+check: setup ## Run every check that is not a test: style, types, import rules, spelling
+	@.venv/bin/ruff format --check .
+	@.venv/bin/ruff check .
+	@.venv/bin/mypy
+	@.venv/bin/pyright --pythonpath .venv/bin/python
+	@.venv/bin/lint-imports
+	@.venv/bin/codespell include dags plugins tests docs README.md
+	@.venv/bin/validate-pyproject pyproject.toml
+
+bench: setup ## Run the benchmarks under tests/bench; writes build/bench.json
+	@$(PYTHON_IN_VENV) tests/bench/run.py $(ARGS)
+
+docs: setup ## Write anew what the docs take from the code
+	@$(PYTHON_IN_VENV) -m spillway.catalog.pools_file
+	@$(PYTHON_IN_VENV) -m spillway.placement.lifecycle --write
+
+up: ## Start the grown-up deployment with Docker Compose
+	docker compose up --build --detach --wait
+
+down: ## Stop it; its volumes stay
+	docker compose down
+
+lock: ## Resolve the lock file anew
+	@.ci/lock.sh
