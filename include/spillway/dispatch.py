@@ -1,0 +1,461 @@
+"""Where decisions meet the world: place, lease, submit, observe, settle. Read this first.
+
+A task's attempts follow one another inside `Dispatcher.begin` and `Dispatcher.advance`. Both may be called again, by any
+process, at any time: whatever they start outside is named in the ledger before it is started, so the next call finds it.
+
+    begin ──▶ adopt what an earlier call left, or launch
+    launch ─▶ offers ─▶ choose ─▶ grant ─▶ submit ─▶ Running
+    advance ▶ observe ─▶ Running | settle ─▶ Finished, launch again after a preemption, or TaskFailedError
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from pydantic import JsonValue
+
+from spillway.backends.protocol import (
+    Backend,
+    Job,
+    LogChunk,
+    SupportsCapacity,
+    SupportsListing,
+    SupportsLogs,
+)
+from spillway.catalog.offers import make_offers
+from spillway.checkpoints.open import open_store
+from spillway.errors import (
+    BackendError,
+    CapacityError,
+    NoOfferError,
+    PoolFullError,
+    SpecError,
+    TaskFailedError,
+    TransientError,
+)
+from spillway.ledger import LeaseRequest
+from spillway.model import (
+    JobEvent,
+    Lease,
+    LeaseState,
+    Observation,
+    PassedOver,
+    Placement,
+    Pool,
+    TaskKey,
+    TaskSpec,
+    Unplaced,
+)
+from spillway.placement.choose import choose
+from spillway.placement.explain import reasons_table
+from spillway.placement.lifecycle import is_final
+from spillway.runtime.exchange import Result, read_heartbeat, read_result
+
+if TYPE_CHECKING:
+    from spillway.ledger import Ledger
+    from spillway.model import Heartbeat
+
+log = logging.getLogger(__name__)
+
+COOL_DOWN = timedelta(seconds=30)
+"""How long a pool that refused or took back capacity is passed over, unless its provider says how much room it has."""
+
+WAIT_FOR_ROOM = timedelta(seconds=15)
+"""How long a task for which no pool has room waits before it asks again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskRequest:
+    """One task instance that wants to run.
+
+    Attributes:
+        owner_try: Airflow's try that asks; it answers for the lease from then on.
+        owner_clear: The DAG run's clear count; a lease begun under another count is cancelled, not adopted.
+        fresh_start: Whether to ignore checkpoints of earlier leases.
+    """
+
+    task: TaskKey
+    spec: TaskSpec
+    owner_try: int = 1
+    owner_clear: int = 0
+    fresh_start: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """A job is at work on the lease."""
+
+    lease: Lease
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """No pool has room now, and one would do if it had."""
+
+    unplaced: Unplaced
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """The task is complete, its lease settled."""
+
+    lease: Lease
+    result: JsonValue
+
+
+Step = Running | Waiting | Finished
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reconciliation:
+    """What a reconciliation found and put right, by key."""
+
+    orphans_released: tuple[str, ...] = ()
+    leases_cancelled: tuple[str, ...] = ()
+    leases_settled: tuple[str, ...] = ()
+    pools_unreachable: Mapping[str, str] = field(default_factory=dict)
+
+
+class Dispatcher:
+    """Carries tasks over the pools of one deployment. Holds no state of its own beside its clients."""
+
+    def __init__(
+        self,
+        *,
+        pools: Iterable[Pool],
+        ledger: Ledger,
+        store_url: str,
+        backend_of: Callable[[Pool], Backend],
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self.pools = {pool.name: pool for pool in pools}
+        self.ledger = ledger
+        self._store_url = store_url
+        self._backend_of = backend_of
+        self._backends: dict[str, Backend] = {}
+        self._clock = clock
+
+    # ---- placing ----------------------------------------------------------------------------------------------
+
+    def place(
+        self, spec: TaskSpec, refused: Mapping[str, str] | None = None
+    ) -> Placement | Unplaced:
+        """Return where `spec` would go now, and why, leaving out the pools of `refused` (name to reason)."""
+        now = self._clock()
+        free = {name: self._free_slots(pool) for name, pool in self.pools.items()}
+        usage = {
+            # A provider that says how much room it has need not be guessed at.
+            name: replace(used, cooling_down=used.cooling_down and free[name] is None)
+            for name, used in self.ledger.usage(
+                self.pools.values(), now=now, cool_down=COOL_DOWN
+            ).items()
+        }
+        offers = make_offers(
+            self.pools.values(), usage=usage, free_slots=free, task=spec, now=now
+        )
+        decision = choose(spec, [o for o in offers if o.pool not in (refused or {})], now)
+        left_out = tuple(
+            PassedOver(offer=offer, reason=refused[offer.pool], can_wait=True)
+            for offer in offers
+            if refused and offer.pool in refused
+        )
+        return replace(decision, passed_over=decision.passed_over + left_out)
+
+    def begin(self, request: TaskRequest) -> Step:
+        """Start the task, or go on with what an earlier call began.
+
+        Raises:
+            NoOfferError: No pool can take the task, whatever room they had.
+            TaskFailedError: A job that an earlier call began has failed since.
+            BackendError: The provider did not do as asked. Call again: nothing is started twice.
+        """
+        last = next(iter(reversed(self.ledger.attempts(request.task))), None)
+        same_life = last is not None and last.owner_clear == request.owner_clear
+        if last is not None and last.ended_at is None:
+            if same_life:
+                return self._adopt(last, request)
+            self.cancel(last.key, detail="the task was cleared")
+        elif last is not None and same_life and last.state is LeaseState.SUCCEEDED:
+            return self._finish(last)  # the process that settled it died before it could say so
+        return self.launch(request)
+
+    def launch(self, request: TaskRequest) -> Step:
+        """Place the task, lease the capacity and start the job.
+
+        Raises:
+            NoOfferError: No pool can take the task, whatever room they had.
+            BackendError: The provider did not do as asked.
+        """
+        refused: dict[str, str] = {}
+        while True:
+            decision = self.place(request.spec, refused)
+            if isinstance(decision, Unplaced):
+                return self._wait(request, decision)
+            pool = decision.offer.pool
+            try:
+                return Running(lease=self._submit(self._grant(request, decision)))
+            except (PoolFullError, CapacityError) as error:
+                log.info("pool had no room after all: %s: %s", pool, error)
+                refused[pool] = str(error)
+
+    def _grant(self, request: TaskRequest, decision: Placement) -> Lease:
+        pool = self.pools[decision.offer.pool]
+        lease = self.ledger.grant(
+            LeaseRequest(
+                task=request.task,
+                spec=request.spec,
+                placement=decision,
+                owner_try=request.owner_try,
+                owner_clear=request.owner_clear,
+                store=self._store_url,
+                prefix=store_prefix(request.task),
+                grace_period=pool.grace_period,
+                fresh_start=request.fresh_start,
+            ),
+            slots=pool.slots,
+            now=self._clock(),
+        )
+        log.info("lease granted: %s on %s: %s", lease.key, pool.name, decision.reason)
+        return lease
+
+    def _submit(self, lease: Lease) -> Lease:
+        """Start the lease's job; a provider that refuses it leaves no lease open."""
+        try:
+            job = self._backend(lease.pool).submit(lease.submission)
+        except TransientError:
+            raise  # perhaps it started: the lease stays open, and whoever comes next submits the same key
+        except BackendError as error:
+            self._close(lease, JobEvent.CANCELLED, detail=str(error))
+            if isinstance(error, CapacityError):
+                self.ledger.note_refusal(lease.pool, now=self._clock())
+            raise
+        submitted = self.ledger.record(
+            lease.key, JobEvent.SUBMITTED, now=self._clock(), provider_id=job.provider_id
+        )
+        if is_final(submitted.state):  # somebody cancelled it between the grant and the job's start
+            self._backend(lease.pool).release(job)
+        return submitted
+
+    def _wait(self, request: TaskRequest, unplaced: Unplaced) -> Waiting:
+        now = self._clock()
+        table = reasons_table(unplaced)
+        if not unplaced.can_wait:
+            raise NoOfferError(
+                f"no pool can take {request.task}; relax the task or add a pool:\n{table}",
+                reasons={passed.offer.pool: passed.reason for passed in unplaced.passed_over},
+                can_wait=False,
+            )
+        log.info("no pool has room for %s now:\n%s", request.task, table)
+        return Waiting(unplaced=unplaced, until=now + WAIT_FOR_ROOM)
+
+    # ---- watching ---------------------------------------------------------------------------------------------
+
+    def observe(self, pool: str, leases: Sequence[Lease]) -> Mapping[str, Observation]:
+        """Ask the pool's provider for all `leases` at once, and write down what is new.
+
+        Raises:
+            TransientError: The provider could not be asked, which says nothing of the jobs.
+        """
+        observations = self._backend(pool).observe([_job(lease) for lease in leases])
+        for lease in leases:
+            observation = observations[lease.key]
+            if observation.event is not None:
+                self._record(lease, observation)
+        return observations
+
+    def advance(self, request: TaskRequest, key: str) -> Step:
+        """Look at the lease `key` once and do what follows: nothing, settle, or settle and launch again.
+
+        Raises:
+            TaskFailedError: The user's code failed, or the attempts are used up.
+            NoOfferError: It was preempted, and no pool can take it any more.
+            BackendError: The provider did not do as asked.
+        """
+        lease = self.ledger.lease(key)
+        if lease.ended_at is None and not is_final(lease.state):
+            self.observe(lease.pool, [lease])
+            lease = self.ledger.lease(key)
+        if not is_final(lease.state):
+            return Running(lease=lease)
+        lease = self.settle(lease)
+        if lease.state is LeaseState.SUCCEEDED:
+            return self._finish(lease)
+        if lease.state in (LeaseState.PREEMPTED, LeaseState.VANISHED):
+            self._check_attempts_left(request.spec, lease)
+            log.warning("lease lost: %s %s: %s; placing again", key, lease.state, lease.detail)
+            return self.launch(replace(request, fresh_start=False))
+        raise self._failure(lease)
+
+    def heartbeat(self, lease: Lease) -> Heartbeat | None:
+        """Return the last thing the task itself said, or None when it said nothing yet."""
+        store = open_store(lease.submission.store)
+        return read_heartbeat(store, lease.submission.prefix, lease.token)
+
+    def read_log(self, lease: Lease, offset: int) -> LogChunk:
+        """Return the job's output from byte `offset` on; empty where the provider has none to show."""
+        backend = self._backend(lease.pool)
+        if isinstance(backend, SupportsLogs):
+            return backend.read_log(_job(lease), offset)
+        return LogChunk(text="", next_offset=offset)
+
+    # ---- ending -----------------------------------------------------------------------------------------------
+
+    def settle(self, lease: Lease) -> Lease:
+        """Give the capacity of a lease in a final state back, and close its books. Repeats safely."""
+        if lease.ended_at is not None:
+            return lease
+        self._backend(lease.pool).release(_job(lease))
+        settled = self.ledger.end(lease.key, now=self._clock())
+        log.info("lease settled: %s %s", settled.key, settled.state)
+        return settled
+
+    def cancel(self, key: str, *, detail: str, owner_try: int | None = None) -> bool:
+        """Stop the job of lease `key`; return whether this call did.
+
+        With `owner_try`, only while that try answers for the lease: a try that was replaced cannot kill what its
+        successor has adopted.
+        """
+        if not self.ledger.cancel(key, owner_try=owner_try, now=self._clock(), detail=detail):
+            return False
+        log.info("lease cancelled: %s: %s", key, detail)
+        self.settle(self.ledger.lease(key))
+        return True
+
+    def cancel_task(self, task: TaskKey, *, detail: str) -> bool:
+        """Stop whatever runs for `task`; return whether something did."""
+        lease = self.ledger.open_lease(task)
+        return lease is not None and self.cancel(lease.key, detail=detail)
+
+    def reconcile(self, is_wanted: Callable[[Lease], bool]) -> Reconciliation:
+        """Put right what crashes left: jobs without a lease, leases without a task, final leases not settled.
+
+        Args:
+            is_wanted: Whether Airflow still wants the task of an open lease to run.
+        """
+        unreachable: dict[str, str] = {}
+        orphans: list[str] = []
+        for name in self.pools:
+            try:
+                orphans += self._release_orphans(name)
+            except BackendError as error:
+                unreachable[name] = str(error)
+        cancelled, settled = [], []
+        for lease in self.ledger.open_leases():
+            if lease.pool in unreachable or lease.pool not in self.pools:
+                continue
+            if is_final(lease.state):
+                self.settle(lease)
+                settled.append(lease.key)
+            elif not is_wanted(lease) and self.cancel(lease.key, detail="nobody waits for it"):
+                cancelled.append(lease.key)
+        return Reconciliation(
+            orphans_released=tuple(orphans),
+            leases_cancelled=tuple(cancelled),
+            leases_settled=tuple(settled),
+            pools_unreachable=unreachable,
+        )
+
+    def _release_orphans(self, pool: str) -> list[str]:
+        backend = self._backend(pool)
+        if not isinstance(backend, SupportsListing):
+            return []
+        listed = backend.list_jobs()
+        # Read after the listing: a lease is granted before its job starts, so a listed job without one has lost it.
+        open_keys = {lease.key for lease in self.ledger.open_leases(pool)}
+        orphans = [job for job in listed if job.key not in open_keys]
+        for job in orphans:
+            log.warning("job without a lease released: %s on %s", job.key, pool)
+            backend.release(job)
+        return [job.key for job in orphans]
+
+    # ---- steps of the above -----------------------------------------------------------------------------------
+
+    def _adopt(self, lease: Lease, request: TaskRequest) -> Step:
+        self.ledger.adopt(lease.key, owner_try=request.owner_try, owner_clear=request.owner_clear)
+        log.info("lease adopted by try %d: %s", request.owner_try, lease.key)
+        if lease.state is LeaseState.GRANTED:
+            with suppress(CapacityError):
+                return Running(lease=self._submit(lease))
+            return self.launch(request)
+        return self.advance(request, lease.key)
+
+    def _finish(self, lease: Lease) -> Finished:
+        result = self._result(lease)
+        if result is None or result.error is not None:
+            raise TaskFailedError(
+                f"{lease.key} exited with 0 but left no result in {lease.submission.store}; "
+                "is the checkpoint store of the job the one the scheduler reads?",
+                key=lease.key,
+                exit_code=lease.exit_code,
+            )
+        return Finished(lease=lease, result=result.value)
+
+    def _failure(self, lease: Lease) -> TaskFailedError:
+        result = self._result(lease)
+        cause = result.error.message if result and result.error else lease.detail
+        return TaskFailedError(
+            f"{lease.key} {lease.state} on {lease.pool} (exit code {lease.exit_code}): {cause}",
+            key=lease.key,
+            exit_code=lease.exit_code,
+        )
+
+    def _check_attempts_left(self, spec: TaskSpec, lease: Lease) -> None:
+        in_this_try = [
+            attempt
+            for attempt in self.ledger.attempts(lease.task)
+            if (attempt.owner_try, attempt.owner_clear) == (lease.owner_try, lease.owner_clear)
+        ]
+        if len(in_this_try) >= spec.max_attempts:
+            raise TaskFailedError(
+                f"{lease.task} lost {len(in_this_try)} leases, the last on {lease.pool}: {lease.detail}; "
+                "raise max_attempts or allow a market that does not preempt",
+                key=lease.key,
+                exit_code=lease.exit_code,
+            )
+
+    def _close(self, lease: Lease, event: JobEvent, *, detail: str) -> None:
+        self.ledger.record(lease.key, event, now=self._clock(), detail=detail)
+        self.ledger.end(lease.key, now=self._clock())
+
+    def _record(self, lease: Lease, observation: Observation) -> None:
+        assert observation.event is not None
+        self.ledger.record(
+            lease.key,
+            observation.event,
+            now=observation.seen_at,
+            exit_code=observation.exit_code,
+            detail=observation.detail,
+        )
+
+    def _result(self, lease: Lease) -> Result | None:
+        store = open_store(lease.submission.store)
+        return read_result(store, lease.submission.prefix, lease.token)
+
+    def _free_slots(self, pool: Pool) -> int | None:
+        backend = self._backend(pool.name)
+        return backend.free_slots() if isinstance(backend, SupportsCapacity) else None
+
+    def _backend(self, pool: str) -> Backend:
+        if pool not in self.pools:
+            raise SpecError(
+                f"pool {pool!r} is not in the pools file any more, but a lease on it is open; put it back "
+                "until the lease has ended"
+            )
+        if pool not in self._backends:
+            self._backends[pool] = self._backend_of(self.pools[pool])
+        return self._backends[pool]
+
+
+def store_prefix(task: TaskKey) -> str:
+    """Return where below the checkpoint store the task keeps its checkpoints, heartbeats and results."""
+    return f"{task.dag_id}/{task.run_id}/{task.task_id}/{task.map_index}"
+
+
+def _job(lease: Lease) -> Job:
+    return Job(key=lease.key, provider_id=lease.provider_id)
