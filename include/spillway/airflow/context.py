@@ -1,0 +1,39 @@
+"""Airflow's words for a task instance, turned into ours."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+from spillway.model import TaskKey
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+ALIVE_STATES: Final = frozenset(
+    {"scheduled", "queued", "running", "deferred", "up_for_retry", "up_for_reschedule"}
+)
+"""States in which Airflow still means to finish the task. Source: `airflow.utils.state.TaskInstanceState`, 3.3."""
+
+
+def task_key(ti: Any) -> TaskKey:
+    """Return the key of `ti`: a task instance as a worker, a trigger or the API server has it."""
+    map_index = ti.map_index if ti.map_index is not None else -1
+    return TaskKey(dag_id=ti.dag_id, run_id=ti.run_id, task_id=ti.task_id, map_index=map_index)
+
+
+def clear_number(context: Context) -> int:
+    """Return how often the run's tasks were cleared: another count is another life of the task."""
+    return getattr(context["dag_run"], "clear_number", 0) or 0
+
+
+def task_state(task: TaskKey) -> str | None:
+    """Return what Airflow says of the task now, or None when it has no state or is gone. Blocks; not for event loops."""
+    states = RuntimeTaskInstance.get_task_states(
+        dag_id=task.dag_id,
+        task_ids=[task.task_id],
+        run_ids=[task.run_id],
+        map_index=task.map_index,
+    )
+    return next(iter(states.get(task.run_id, {}).values()), None)

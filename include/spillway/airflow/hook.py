@@ -1,0 +1,151 @@
+"""From an Airflow connection to the `Dispatcher` of a deployment."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from airflow.sdk import BaseHook
+from airflow.sdk import Connection as AirflowConnection
+from airflow.sdk.configuration import conf
+from airflow.sdk.exceptions import AirflowNotFoundException
+
+from spillway.backends import registry
+from spillway.backends.protocol import Backend, Connection
+from spillway.catalog.pools_file import load_pools
+from spillway.dispatch import Dispatcher
+from spillway.errors import AccessError
+from spillway.ledger import Ledger
+
+if TYPE_CHECKING:
+    from spillway.model import Pool
+
+DEFAULT_CONNECTION = "spillway_default"
+AIRFLOW_HOME = Path(os.environ.get("AIRFLOW_HOME", "~/airflow")).expanduser()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    """Where one deployment keeps what it knows.
+
+    Attributes:
+        home: Folder of this machine, for what local pools keep.
+        data: Folder that datasets and other outputs go to.
+    """
+
+    home: Path
+    pools_file: Path
+    ledger_url: str
+    store_url: str
+    data: str
+
+
+class SpillwayHook(BaseHook):
+    """Opens a deployment: its pools, its ledger and its checkpoint store.
+
+    The connection's host, login, password and schema name a PostgreSQL ledger; without a host the ledger is an SQLite file
+    below `home`. Its extra may set `pools_file`, `store_url` and `data`. A deployment without the connection uses the
+    defaults for all.
+    """
+
+    conn_name_attr = "spillway_conn_id"
+    default_conn_name = DEFAULT_CONNECTION
+    conn_type = "spillway"
+    hook_name = "Spillway"
+
+    def __init__(self, spillway_conn_id: str = DEFAULT_CONNECTION) -> None:
+        super().__init__()
+        self.spillway_conn_id = spillway_conn_id
+
+    @staticmethod
+    def get_ui_field_behaviour() -> dict[str, Any]:
+        """Return what the connection form shows."""
+        return {
+            "hidden_fields": [],
+            "relabeling": {"host": "Ledger host", "schema": "Ledger database"},
+            "placeholders": {
+                "host": "empty for an SQLite file",
+                "extra": '{"pools_file": "...", "store_url": "s3://...", "data": "..."}',
+            },
+        }
+
+    @cached_property
+    def deployment(self) -> Deployment:
+        """The deployment's places, from the connection, then the configuration, then the defaults."""
+        try:
+            connection = self.get_connection(self.spillway_conn_id)
+        except AirflowNotFoundException:
+            if self.spillway_conn_id != DEFAULT_CONNECTION:
+                raise
+            connection = AirflowConnection(conn_id=DEFAULT_CONNECTION, conn_type=self.conn_type)
+        return resolve_deployment(connection)
+
+    def dispatcher(self) -> Dispatcher:
+        """Return the deployment's dispatcher; opens the ledger and reads the pools file.
+
+        Raises:
+            PoolsFileError: The pools file has mistakes.
+            LedgerError: The ledger cannot be opened.
+        """
+        deployment = self.deployment
+        return Dispatcher(
+            pools=load_pools(deployment.pools_file),
+            ledger=Ledger.open(deployment.ledger_url),
+            store_url=deployment.store_url,
+            backend_of=self._backend,
+        )
+
+    def _backend(self, pool: Pool) -> Backend:
+        credentials = None
+        if pool.connection is not None:
+            try:
+                credentials = _credentials(self.get_connection(pool.connection))
+            except AirflowNotFoundException as error:
+                raise AccessError(
+                    f"pool {pool.name} needs the Airflow connection {pool.connection!r}, which is not defined; "
+                    f"add it under Admin, Connections, or with `airflow connections add {pool.connection}`",
+                    backend=pool.backend,
+                ) from error
+        return registry.load(pool, home=self.deployment.home, connection=credentials)
+
+
+def resolve_deployment(connection: AirflowConnection) -> Deployment:
+    """Return the places that `connection` names, and the defaults for those that it does not."""
+    extra = connection.extra_dejson
+    project = Path(conf.get("core", "dags_folder")).parent
+    home = conf.get("spillway", "home", fallback=None) or AIRFLOW_HOME / "spillway"
+    home = Path(home).absolute()
+    pools_file = extra.get("pools_file") or conf.get("spillway", "pools_file", fallback=None)
+    return Deployment(
+        home=home,
+        pools_file=Path(pools_file or project / "include" / "pools.yaml"),
+        ledger_url=_ledger_url(connection) or f"sqlite:///{home / 'ledger.db'}",
+        store_url=extra.get("store_url") or (home / "checkpoints").as_uri(),
+        data=extra.get("data") or str(home / "data"),
+    )
+
+
+def _ledger_url(connection: AirflowConnection) -> str | None:
+    if not connection.host:
+        return None
+    login = quote(connection.login or "", safe="")
+    password = f":{quote(connection.password, safe='')}" if connection.password else ""
+    port = f":{connection.port}" if connection.port else ""
+    return (
+        f"postgresql+psycopg://{login}{password}@{connection.host}{port}"
+        f"/{connection.schema or 'spillway'}"
+    )
+
+
+def _credentials(connection: AirflowConnection) -> Connection:
+    return Connection(
+        host=connection.host,
+        port=connection.port,
+        login=connection.login,
+        password=connection.password,
+        extra=connection.extra_dejson,
+    )

@@ -1,0 +1,298 @@
+"""Operators: they turn Airflow's words into ours and back, and hold no decisions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow.providers.standard.triggers.temporal import DateTimeTrigger
+from airflow.sdk import BaseOperator
+from airflow.sdk.configuration import conf
+from airflow.sdk.exceptions import TaskDeferralTimeout
+
+from spillway.airflow.context import ALIVE_STATES, clear_number, task_key, task_state
+from spillway.airflow.hook import DEFAULT_CONNECTION, SpillwayHook
+from spillway.airflow.links import PlacementLink
+from spillway.airflow.retry import RETRY_POLICY
+from spillway.airflow.run_options import RunOptions, read_run_options
+from spillway.airflow.triggers import LeaseTrigger
+from spillway.dispatch import Finished, Running, TaskRequest, Waiting
+from spillway.errors import SpecError
+from spillway.model import Resources, TaskSpec
+from spillway.model.codec import encode_json
+from spillway.model.task import ENTRY_POINT
+
+if TYPE_CHECKING:
+
+    from airflow.sdk import Context
+    from pydantic import JsonValue
+
+    from spillway.dispatch import Dispatcher, Step
+    from spillway.model import Lease
+
+FIRST_EVENT_AFTER: Final = timedelta(seconds=10)
+"""Source: measured on Airflow 3.3.2: 5 of 60 tasks failed falsely with events 50 ms after deferring, none of 60 with 8 s."""
+
+SHORT_WORK: Final = timedelta(seconds=10)
+"""Tasks expected to take no longer are waited for in the worker: deferring would take longer than they do."""
+
+SHORT_WAIT: Final = timedelta(seconds=20)
+"""How long a short task is waited for before it is deferred after all."""
+
+
+class SpillwayOperator(BaseOperator):
+    """Runs an entry point on the cheapest pool that can take it now, and goes on elsewhere when the pool takes it back.
+
+    While the job runs the task is deferred and holds no worker slot. A preemption makes a new attempt inside the same try.
+    Which markets, deadline and price cap apply is read from the run's params where the DAG declares them; see
+    `run_options.placement_params`.
+
+    Args:
+        entry_point: `package.module:function`, called as `function(session, **arguments)` on the pool.
+        arguments: Its keyword arguments, JSON. Templated.
+        output_folder: Where its outputs go, relative to the deployment's data folder; arrives as the argument `output`. Templated.
+        work: Time it would take, undisturbed, at speed 1; as a number or text, in seconds. Templated.
+        workload: Name under which its speed is learned; by default the entry point.
+        checkpoints: Whether it saves checkpoints.
+        checkpoint_write: Time one checkpoint takes to write.
+        max_attempts: Leases it may use in one try.
+        spillway_conn_id: Connection of type `spillway`; the default needs not be defined.
+    """
+
+    template_fields: Sequence[str] = ("arguments", "output_folder", "work")
+    operator_extra_links = (PlacementLink(),)
+    ui_color = "#dcebf7"
+
+    def __init__(  # noqa: PLR0913 # an operator's arguments are its form
+        self,
+        *,
+        entry_point: str,
+        arguments: Mapping[str, JsonValue] | None = None,
+        output_folder: str | None = None,
+        work: timedelta | float | str = timedelta(hours=1),
+        workload: str | None = None,
+        cpus: float = 1.0,
+        memory_gib: float = 1.0,
+        accelerator: str | None = None,
+        accelerator_count: int = 0,
+        checkpoints: bool = False,
+        checkpoint_write: timedelta = timedelta(seconds=1),
+        max_attempts: int = 10,
+        spillway_conn_id: str = DEFAULT_CONNECTION,
+        **kwargs: Any,
+    ) -> None:
+        kwargs.setdefault("retry_policy", RETRY_POLICY)
+        super().__init__(**kwargs)
+        if not ENTRY_POINT.match(entry_point):
+            raise SpecError(
+                f"entry_point {entry_point!r} is not of the form package.module:function"
+            )
+        self.entry_point = entry_point
+        self.arguments = arguments or {}
+        self.output_folder = output_folder
+        self.work = work
+        self.workload = workload or entry_point
+        self.cpus = cpus
+        self.memory_gib = memory_gib
+        self.accelerator = accelerator
+        self.accelerator_count = accelerator_count
+        self.checkpoints = checkpoints
+        self.checkpoint_write = checkpoint_write
+        self.max_attempts = max_attempts
+        self.spillway_conn_id = spillway_conn_id
+
+    # ---- what Airflow calls -----------------------------------------------------------------------------------
+
+    def execute(self, context: Context) -> JsonValue:
+        """Adopt the job of an earlier try, or place and start one; then defer until it is over."""
+        dispatcher = self._hook.dispatcher()
+        request = self._request(context)
+        step = dispatcher.begin(request)
+        if isinstance(step, Running) and request.spec.work <= SHORT_WORK:
+            step = self._wait_shortly(dispatcher, request, step)
+        return self._follow(context, dispatcher, step)
+
+    def resume(self, context: Context, event: dict[str, Any]) -> JsonValue:
+        """Settle what the trigger saw; return the result, fail, or place again and defer again."""
+        dispatcher = self._hook.dispatcher()
+        step = dispatcher.advance(self._request(context), event["key"])
+        return self._follow(context, dispatcher, step)
+
+    def place_again(self, context: Context, event: Any = None) -> JsonValue:  # noqa: ARG002
+        """Ask again for room, after a wait."""
+        return self.execute(context)
+
+    def resume_execution(
+        self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context
+    ) -> Any:
+        """Go on after a deferral; one that timed out leaves no job behind, as its trigger is not told."""
+        try:
+            return super().resume_execution(next_method, next_kwargs, context)
+        except TaskDeferralTimeout:
+            self._hook.dispatcher().cancel_task(
+                task_key(context["ti"]), detail="the deferral timed out"
+            )
+            raise
+
+    def on_kill(self) -> None:
+        """Stop the job when a person ended the task in the moments in which a worker has it.
+
+        A worker that is merely being shut down calls this too; then the task goes on, and so does its job.
+        """
+        key = getattr(self, "_task_key", None)
+        if key is not None and task_state(key) not in ALIVE_STATES:
+            self._hook.dispatcher().cancel_task(key, detail="a person ended the task")
+
+    # ---- Airflow's words into ours ----------------------------------------------------------------------------
+
+    @property
+    def _hook(self) -> SpillwayHook:
+        return SpillwayHook(self.spillway_conn_id)
+
+    def _request(self, context: Context) -> TaskRequest:
+        ti = context["ti"]
+        run = context["dag_run"]
+        self._task_key = task_key(ti)
+        options = read_run_options(context["params"], conf=run.conf or {}, run_type=run.run_type)
+        return TaskRequest(
+            task=self._task_key,
+            spec=self._spec(options, started_at=run.start_date),
+            owner_try=ti.try_number,
+            owner_clear=clear_number(context),
+            fresh_start=options.fresh_start,
+        )
+
+    def _spec(self, options: RunOptions, *, started_at: datetime | None) -> TaskSpec:
+        deadline = None
+        if options.deadline is not None:
+            deadline = (started_at or datetime.now(UTC)) + options.deadline
+        return TaskSpec(
+            entry_point=self.entry_point,
+            arguments=self._checked_arguments(),
+            workload=self.workload,
+            resources=Resources(
+                cpus=self.cpus,
+                memory_gib=self.memory_gib,
+                accelerator=self.accelerator,
+                accelerator_count=self.accelerator_count,
+            ),
+            work=self._checked_work(),
+            markets=options.markets,
+            checkpoints=self.checkpoints,
+            checkpoint_write=self.checkpoint_write,
+            deadline=deadline,
+            max_usd_per_hour=options.max_usd_per_hour,
+            max_attempts=self.max_attempts,
+        )
+
+    def _checked_work(self) -> timedelta:
+        if isinstance(self.work, timedelta):
+            return self.work
+        try:
+            return timedelta(seconds=float(self.work))
+        except ValueError as error:
+            raise SpecError(
+                f"work of {self.task_id} is {self.work!r}; give a timedelta, or text that renders to seconds"
+            ) from error
+
+    def _checked_arguments(self) -> Mapping[str, JsonValue]:
+        arguments = _plain(self.arguments)
+        if self.output_folder is not None:
+            arguments["output"] = str(
+                PurePosixPath(self._hook.deployment.data) / self.output_folder
+            )
+        try:
+            encode_json(arguments)
+        except (TypeError, ValueError) as error:
+            raise SpecError(
+                f"the arguments of {self.task_id} are not JSON: {error}; pass numbers, text, lists and mappings"
+            ) from error
+        return arguments
+
+    # ---- our words into Airflow's -----------------------------------------------------------------------------
+
+    def _follow(self, context: Context, dispatcher: Dispatcher, step: Step) -> JsonValue:
+        match step:
+            case Finished(result=result):
+                return result
+            case Waiting(until=until):
+                earliest = datetime.now(UTC) + FIRST_EVENT_AFTER
+                self.defer(
+                    trigger=DateTimeTrigger(moment=max(until, earliest)), method_name="place_again"
+                )
+            case Running(lease=lease):
+                self._remember(context, lease)
+                self.defer(trigger=self._trigger(lease), method_name="resume")
+        raise AssertionError(dispatcher)  # defer() always raises
+
+    def _trigger(self, lease: Lease) -> LeaseTrigger:
+        return LeaseTrigger(
+            key=lease.key,
+            pool=lease.pool,
+            owner_try=lease.owner_try,
+            conn_id=self.spillway_conn_id,
+            poll_seconds=conf.getfloat("spillway", "poll_seconds", fallback=5.0),
+            not_before=(datetime.now(UTC) + FIRST_EVENT_AFTER).isoformat(),
+        )
+
+    def _remember(self, context: Context, lease: Lease) -> None:
+        """Show the lease in the task's state store; the ledger is what we rely on."""
+        if store := context.get("task_state_store"):
+            store.set(
+                "lease",
+                {
+                    "key": lease.key,
+                    "pool": lease.pool,
+                    "try": lease.owner_try,
+                    "clear_number": lease.owner_clear,
+                },
+            )
+
+    def _wait_shortly(self, dispatcher: Dispatcher, request: TaskRequest, step: Step) -> Step:
+        end = time.monotonic() + SHORT_WAIT.total_seconds()
+        shown = 0
+        while isinstance(step, Running) and time.monotonic() < end:
+            time.sleep(0.3)  # a poll of a job that runs for seconds; deferring it would take longer
+            lease = step.lease
+            step = dispatcher.advance(request, lease.key)
+            chunk = dispatcher.read_log(lease, shown)
+            shown = chunk.next_offset
+            for line in chunk.text.splitlines():
+                self.log.info("%s", line)
+        return step
+
+
+class ReconcileOperator(BaseOperator):
+    """Puts right what crashes left: jobs without a lease, leases without a task, final leases not settled."""
+
+    def __init__(self, *, spillway_conn_id: str = DEFAULT_CONNECTION, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.spillway_conn_id = spillway_conn_id
+
+    def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002
+        """Return what was found and put right, by key."""
+        found = SpillwayHook(self.spillway_conn_id).dispatcher().reconcile(_is_wanted)
+        if found.pools_unreachable:
+            self.log.warning("pools that could not be asked: %s", found.pools_unreachable)
+        return {
+            "orphans_released": list(found.orphans_released),
+            "leases_cancelled": list(found.leases_cancelled),
+            "leases_settled": list(found.leases_settled),
+            "pools_unreachable": dict(found.pools_unreachable),
+        }
+
+
+def _plain(value: Any) -> Any:
+    """Return `value` with Airflow's lazy sequences and mappings made into lists and dicts."""
+    if isinstance(value, Mapping):
+        return {name: _plain(member) for name, member in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [_plain(member) for member in value]
+    return value
+
+
+def _is_wanted(lease: Lease) -> bool:
+    return task_state(lease.task) in ALIVE_STATES

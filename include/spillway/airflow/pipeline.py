@@ -1,0 +1,108 @@
+"""The tasks of the shipped DAGs, each defined once: preprocessing, the sweep, training."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow.sdk import Param, task_group
+
+from spillway.airflow.operators import SpillwayOperator
+from spillway.workloads.sizes import SIZES
+
+if TYPE_CHECKING:
+    from airflow.sdk import XComArg
+
+MACROS: Final[dict[str, Any]] = {"sizes": SIZES}
+"""What the templates below need; give it to the DAG as `user_defined_macros`."""
+
+DATA_KEY: Final = "{{ (data_interval_start or dag_run.run_after).strftime('%Y-%m-%dT%H%M%S') }}"
+"""Names a run's outputs: a run of the same data interval writes the same place, whatever its run id."""
+
+
+def size_params() -> dict[str, Param]:
+    """Return the param of the trigger form that says how much work a run is."""
+    return {
+        "size": Param(
+            "small",
+            type="string",
+            enum=list(SIZES),
+            values_display={name: f"{name}: {size.summary}" for name, size in SIZES.items()},
+            title="Workload size",
+            description="How much text, how many trials, how long the training.",
+            section="Workload",
+        ),
+        "seed": Param(
+            0,
+            type="integer",
+            minimum=0,
+            maximum=2**31 - 1,
+            title="Seed",
+            description="Equal seeds give equal data order, random numbers and losses.",
+            section="Workload",
+        ),
+    }
+
+
+def preprocess_tasks(folder: str) -> XComArg:
+    """Add the preprocessing tasks: plan, one encoding task a shard, merge. Return the dataset's summary."""
+
+    @task_group
+    def preprocess() -> XComArg:
+        plan = SpillwayOperator(
+            task_id="plan",
+            entry_point="spillway.workloads.pipeline:plan",
+            arguments={"size": "{{ params.size }}", "seed": "{{ params.seed }}"},
+            output_folder=folder,
+            work="{{ sizes[params.size].plan_seconds }}",
+        )
+        encode = SpillwayOperator.partial(
+            task_id="encode",
+            entry_point="spillway.workloads.preprocess:encode",
+            output_folder=folder,
+            work="{{ sizes[params.size].encode_seconds }}",
+        ).expand(arguments=plan.output.map(lambda shard: {"shard": shard}))
+        merge = SpillwayOperator(
+            task_id="merge",
+            entry_point="spillway.workloads.preprocess:merge",
+            arguments={"shards": encode.output},
+            output_folder=folder,
+            work="{{ sizes[params.size].merge_seconds }}",
+        )
+        return merge.output
+
+    return preprocess()
+
+
+def sweep_task(dataset: Any) -> XComArg:
+    """Add the sweep over learning rate and width. Return its best trial and the table of trials."""
+    return SpillwayOperator(
+        task_id="sweep",
+        entry_point="spillway.workloads.pipeline:sweep",
+        arguments={
+            "dataset": dataset,
+            "size": "{{ params.size }}",
+            "seed": "{{ params.seed }}",
+        },
+        work="{{ sizes[params.size].sweep_seconds }}",
+        cpus=2,
+        memory_gib=4,
+        checkpoints=True,
+    ).output
+
+
+def train_task(dataset: Any, best: Any) -> XComArg:
+    """Add the training. Return its losses, beside the entropies of the data."""
+    return SpillwayOperator(
+        task_id="train",
+        entry_point="spillway.workloads.pipeline:train",
+        arguments={
+            "dataset": dataset,
+            "best": best,
+            "size": "{{ params.size }}",
+            "seed": "{{ params.seed }}",
+        },
+        work="{{ sizes[params.size].train_seconds }}",
+        cpus=2,
+        memory_gib=4,
+        checkpoints=True,
+    ).output

@@ -1,0 +1,32 @@
+"""An Airflow of the tests' own; its settings have to stand before Airflow is imported."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[2]
+
+assert "airflow" not in sys.modules, "Airflow was imported before its settings were made"
+for _name in [name for name in os.environ if name.startswith("AIRFLOW")]:
+    del os.environ[_name]
+_home = tempfile.mkdtemp(prefix="spillway-airflow-")
+os.environ.update(
+    {
+        "AIRFLOW_HOME": _home,
+        "AIRFLOW__CORE__DAGS_FOLDER": str(PROJECT / "dags"),
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(PROJECT / "plugins"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{_home}/airflow.db?timeout=60",
+        "AIRFLOW__CORE__UNIT_TEST_MODE": "True",
+    }
+)
+
+
+@pytest.fixture(scope="session")
+def project() -> Path:
+    return PROJECT
