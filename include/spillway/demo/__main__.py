@@ -1,0 +1,197 @@
+"""Runs the nightly pipeline end to end and shows what it does."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import signal
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from rich.console import Console
+from rich.live import Live
+
+from spillway.backends import registry
+from spillway.catalog.pools_file import load_pools
+from spillway.demo.summary import summarise
+from spillway.demo.tables import cost_table, progress_table, reasons
+from spillway.dispatch import Dispatcher
+from spillway.ledger import Ledger
+from spillway.testing.airflow_stack import AirflowStack, AirflowStackError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from spillway.demo.summary import TaskSummary
+
+PROJECT: Final = Path(__file__).resolve().parents[3]
+DAG_ID: Final = "nightly"
+FINAL_RUN_STATES: Final = frozenset({"success", "failed"})
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the demo; return the exit status."""
+    options = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, _interrupt)
+    console = Console()
+    home = options.home.resolve()
+    if home.exists():
+        shutil.rmtree(home)
+    stack = AirflowStack(home=home, project=PROJECT, pools_file=options.pools)
+    try:
+        return _run(console, stack, options)
+    except KeyboardInterrupt:
+        console.print("\nInterrupted; stopping what runs.")
+        return 130
+    except AirflowStackError as error:
+        console.print(f"[red]{error}[/]", markup=True)
+        return 1
+    finally:
+        _clean_up(home, options.pools)
+        stack.stop()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
+    parser.add_argument("--keep", action="store_true", help="leave the Airflow UI up until Ctrl-C")
+    parser.add_argument("--size", default="small", help="workload size of the run")
+    parser.add_argument("--home", type=Path, default=PROJECT / "build" / "demo")
+    parser.add_argument("--pools", type=Path, default=Path(__file__).parent / "pools.yaml")
+    return parser
+
+
+def _run(console: Console, stack: AirflowStack, options: argparse.Namespace) -> int:
+    began = time.monotonic()
+    with console.status("Starting ...") as status:
+        stack.start(on_wait=lambda what: status.update(f"Waiting for {what} ..."))
+        status.update(f"Waiting for the DAG {DAG_ID} ...")
+        run_id = stack.trigger(DAG_ID, {"size": options.size})
+    console.print(f"Airflow is up at {stack.url} after {time.monotonic() - began:.0f} s.")
+    console.print(f"Triggered {DAG_ID}, run {run_id}.")
+    dispatcher = _open(stack.home, options.pools)
+    state = _watch(console, stack, dispatcher, run_id)
+    summaries = summarise(dispatcher, DAG_ID, run_id, now=datetime.now(UTC))
+    _report(console, stack, summaries, run_id, state, began)
+    if options.keep:
+        console.print(f"The UI stays up at {stack.url}/dags/{DAG_ID}; Ctrl-C ends it.")
+        signal.pause()
+    return 0 if state == "success" else 1
+
+
+def _watch(console: Console, stack: AirflowStack, dispatcher: Dispatcher, run_id: str) -> str:
+    with Live(console=console, refresh_per_second=2, transient=console.is_terminal) as live:
+        shown = ""
+        while True:
+            state = stack.run_state(DAG_ID, run_id)
+            summaries = summarise(dispatcher, DAG_ID, run_id, now=datetime.now(UTC))
+            if console.is_terminal:
+                live.update(progress_table(summaries))
+            elif (news := _news(summaries)) != shown:
+                console.print(news)
+                shown = news
+            if state in FINAL_RUN_STATES:
+                return state
+            time.sleep(1)  # the live view's own pace
+
+
+def _news(summaries: Sequence[TaskSummary]) -> str:
+    """Return one line on the newest attempt, for a log that cannot be redrawn."""
+    if not summaries:
+        return "waiting for the first lease"
+    attempt = max((a for s in summaries for a in s.attempts), key=lambda a: a.report.lease.token)
+    lease, heartbeat = attempt.report.lease, attempt.heartbeat
+    step = (
+        f", step {heartbeat.step} of {heartbeat.total_steps}"
+        if heartbeat and heartbeat.step
+        else ""
+    )
+    loss = (
+        f", loss {heartbeat.metrics['loss']:.3f}"
+        if heartbeat and "loss" in heartbeat.metrics
+        else ""
+    )
+    cost = sum(s.marginal_cost for s in summaries)
+    return (
+        f"{lease.task.task_id} attempt {lease.number} on {lease.pool} ({attempt.report.market.value}): "
+        f"{lease.state.value}{step}{loss}; {cost:.6f} USD added so far"
+    )
+
+
+def _report(
+    console: Console,
+    stack: AirflowStack,
+    summaries: Sequence[TaskSummary],
+    run_id: str,
+    state: str,
+    began: float,
+) -> None:
+    console.print()
+    console.print(cost_table(summaries))
+    added = sum(s.marginal_cost for s in summaries)
+    on_demand = sum(s.on_demand_cost or 0 for s in summaries)
+    preempted = sum(len(s.attempts) - 1 for s in summaries)
+    if on_demand:
+        console.print(
+            f"Added to the bill: {added:.6f} USD; on-demand would have added {on_demand:.6f} USD: "
+            f"[bold]{1 - added / on_demand:.0%} saved[/], with {preempted} preemptions survived."
+        )
+    console.print("\nWhy there:")
+    for line in reasons(summaries):
+        console.print(f"  {line}", highlight=False)
+    if state == "success":
+        _print_result(console, stack, run_id)
+    else:
+        _print_failures(console, stack, run_id)
+    console.print(
+        f"\nThe run ended in {state} after {time.monotonic() - began:.0f} s. Look at it:\n"
+        f"  the books     {stack.home}/spillway/ledger.db\n"
+        f"  the datasets  {stack.home}/spillway/data\n"
+        f"  the UI        make demo ARGS=--keep leaves it up, with the page under Browse, Spillway"
+    )
+
+
+def _print_result(console: Console, stack: AirflowStack, run_id: str) -> None:
+    path = f"dags/{DAG_ID}/dagRuns/{run_id}/taskInstances/train/xcomEntries/return_value"
+    value = stack.request("GET", path)["value"]
+    result: dict[str, Any] = json.loads(value) if isinstance(value, str) else value
+    console.print(
+        f"\nTrained {result['parameters']:,} parameters for {result['steps']} steps: validation loss "
+        f"[bold]{result['validation_loss']:.3f}[/] nats a token, against {result['unigram_loss']:.3f} of the unigram entropy."
+    )
+
+
+def _print_failures(console: Console, stack: AirflowStack, run_id: str) -> None:
+    for instance in stack.task_instances(DAG_ID, run_id):
+        if instance["state"] == "failed":
+            console.print(
+                f"[red]failed: {instance['task_id']}[/]; its log is below {stack.home}/logs"
+            )
+
+
+def _open(home: Path, pools_file: Path) -> Dispatcher:
+    """Return a dispatcher on the demo's deployment, beside Airflow."""
+    spillway_home = home / "spillway"
+    return Dispatcher(
+        pools=load_pools(pools_file),
+        ledger=Ledger.open(f"sqlite:///{spillway_home / 'ledger.db'}"),
+        store_url=(spillway_home / "checkpoints").as_uri(),
+        backend_of=lambda pool: registry.load(pool, home=spillway_home, connection=None),
+    )
+
+
+def _clean_up(home: Path, pools_file: Path) -> None:
+    """Stop every job that still runs: jobs outlive Airflow, which is what they are for."""
+    if (home / "spillway" / "ledger.db").exists():
+        _open(home, pools_file).reconcile(lambda _: False)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())
