@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from spillway.model import Observation, Pool, Submission
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from spillway.model import Observation, Pool, Submission
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +33,7 @@ class Connection:
     port: int | None = None
     login: str | None = None
     password: str | None = field(default=None, repr=False)
-    extra: Mapping[str, object] = field(default_factory=dict, repr=False)
+    extra: Mapping[str, object] = field(default_factory=dict[str, object], repr=False)
 
 
 class Backend(Protocol):

@@ -1,0 +1,78 @@
+"""Which backends there are: ours in a table, others' through the entry point group `spillway.backends`."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from types import MappingProxyType
+from typing import TYPE_CHECKING, cast
+
+from spillway.errors import SpecError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from spillway.backends.protocol import Backend, BackendFactory, Connection
+    from spillway.model import Pool
+
+GROUP = "spillway.backends"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One backend.
+
+    Attributes:
+        target: `module:Class` of its `BackendFactory`.
+        extra: What to install with Spillway for it; None when it needs nothing more.
+    """
+
+    target: str
+    extra: str | None = None
+
+
+TABLE: Mapping[str, Row] = MappingProxyType(
+    {
+        "local": Row(target="spillway.backends.local.backend:LocalBackend"),
+    }
+)
+
+
+def load(
+    pool: Pool,
+    *,
+    home: Path,
+    connection: Connection | None = None,
+    table: Mapping[str, Row] = TABLE,
+) -> Backend:
+    """Return the backend of `pool`; `home` is a folder of this machine where it may keep state.
+
+    Raises:
+        SpecError: There is no such backend, what it needs is not installed, or the pool's options have a mistake.
+    """
+    rows = {**_joined(), **table}
+    row = rows.get(pool.backend)
+    if row is None:
+        raise SpecError(
+            f"pool {pool.name!r} has the unknown backend {pool.backend!r}; known are {', '.join(sorted(rows))}"
+        )
+    return _factory(pool, row)(pool, home=home, connection=connection)
+
+
+def _joined() -> dict[str, Row]:
+    return {point.name: Row(target=point.value) for point in entry_points(group=GROUP)}
+
+
+def _factory(pool: Pool, row: Row) -> BackendFactory:
+    module, _, name = row.target.partition(":")
+    try:
+        return cast("BackendFactory", getattr(importlib.import_module(module), name))
+    except ModuleNotFoundError as error:
+        if row.extra is None:
+            raise
+        raise SpecError(
+            f"pool {pool.name!r} uses the backend {pool.backend!r}, which needs {error.name}: "
+            f"pip install 'spillway[{row.extra}]'"
+        ) from error
