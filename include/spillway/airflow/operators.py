@@ -26,7 +26,6 @@ from spillway.model.codec import encode_json
 from spillway.model.task import ENTRY_POINT
 
 if TYPE_CHECKING:
-
     from airflow.sdk import Context
     from pydantic import JsonValue
 
@@ -70,7 +69,7 @@ class SpillwayOperator(BaseOperator):
         self,
         *,
         entry_point: str,
-        arguments: Mapping[str, JsonValue] | None = None,
+        arguments: Mapping[str, Any] | None = None,
         output_folder: str | None = None,
         work: timedelta | float | str = timedelta(hours=1),
         workload: str | None = None,
@@ -199,7 +198,7 @@ class SpillwayOperator(BaseOperator):
             ) from error
 
     def _checked_arguments(self) -> Mapping[str, JsonValue]:
-        arguments = _plain(self.arguments)
+        arguments: dict[str, JsonValue] = _plain(self.arguments)
         if self.output_folder is not None:
             arguments["output"] = str(
                 PurePosixPath(self._hook.deployment.data) / self.output_folder

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow.sdk import Param, task_group
+from airflow.sdk import Param, TaskGroup
 
 from spillway.airflow.operators import SpillwayOperator
 from spillway.workloads.sizes import SIZES
@@ -45,9 +45,7 @@ def size_params() -> dict[str, Param]:
 
 def preprocess_tasks(folder: str) -> XComArg:
     """Add the preprocessing tasks: plan, one encoding task a shard, merge. Return the dataset's summary."""
-
-    @task_group
-    def preprocess() -> XComArg:
+    with TaskGroup("preprocess"):
         plan = SpillwayOperator(
             task_id="plan",
             entry_point="spillway.workloads.pipeline:plan",
@@ -61,16 +59,13 @@ def preprocess_tasks(folder: str) -> XComArg:
             output_folder=folder,
             work="{{ sizes[params.size].encode_seconds }}",
         ).expand(arguments=plan.output.map(lambda shard: {"shard": shard}))
-        merge = SpillwayOperator(
+        return SpillwayOperator(
             task_id="merge",
             entry_point="spillway.workloads.preprocess:merge",
             arguments={"shards": encode.output},
             output_folder=folder,
             work="{{ sizes[params.size].merge_seconds }}",
-        )
-        return merge.output
-
-    return preprocess()
+        ).output
 
 
 def sweep_task(dataset: Any) -> XComArg:
