@@ -1,0 +1,207 @@
+"""The pools file as pydantic models: what may be written, in which unit, and what it becomes."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from decimal import Decimal, InvalidOperation
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, WithJsonSchema
+
+from spillway.model import (
+    Commitment,
+    HourlyCommitment,
+    Market,
+    MonthlyMinimum,
+    Pool,
+    Resources,
+)
+
+NAME_PATTERN = r"^[a-z][a-z0-9_-]{0,39}$"
+_DURATION = re.compile(r"^(\d+(?:\.\d+)?)([smhd])$")
+_UNITS = {
+    "s": timedelta(seconds=1),
+    "m": timedelta(minutes=1),
+    "h": timedelta(hours=1),
+    "d": timedelta(days=1),
+}
+
+
+def _to_duration(value: object) -> timedelta:
+    found = _DURATION.match(value) if isinstance(value, str) else None
+    if found is None:
+        raise ValueError("is not a duration; write a number and a unit: 30s, 15m, 2h or 1d")
+    return float(found[1]) * _UNITS[found[2]]
+
+
+def to_decimal(value: object) -> Decimal:
+    """Return the number exactly as it is written: 0.1 is a tenth, which no float is.
+
+    Raises:
+        ValueError: It is not a finite number; what is wrong and the remedy, after a semicolon.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError("is not a number; write it like 0.12")  # noqa: TRY004 - pydantic reports a ValueError
+    try:
+        number = Decimal(str(value))
+    except InvalidOperation:
+        number = Decimal("NaN")
+    if not number.is_finite():
+        raise ValueError("is not a number; write it like 0.12")
+    return number
+
+
+Duration = Annotated[
+    timedelta,
+    BeforeValidator(_to_duration),
+    WithJsonSchema({"type": "string", "pattern": _DURATION.pattern, "examples": ["30s", "15m"]}),
+]
+Amount = Annotated[
+    Decimal,
+    BeforeValidator(to_decimal),
+    Field(ge=0),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "number", "minimum": 0},
+                {"type": "string", "pattern": r"^\d+(\.\d+)?$"},
+            ]
+        }
+    ),
+]
+Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class ShapeSection(_Section):
+    """What one slot has."""
+
+    cpus: Annotated[Finite, Field(gt=0)]
+    """CPUs of one slot."""
+    memory_gib: Annotated[Finite, Field(gt=0)]
+    """Host memory of one slot, in GiB."""
+    accelerator: Annotated[str, Field(min_length=1)] | None = None
+    """Model of the accelerator, such as H100; left out for none."""
+    accelerator_count: Annotated[int, Field(strict=True, ge=0)] = 0
+    """How many accelerators one slot has."""
+
+    def to_resources(self) -> Resources:
+        """Return the value the section stands for."""
+        return Resources(
+            cpus=self.cpus,
+            memory_gib=self.memory_gib,
+            accelerator=self.accelerator,
+            accelerator_count=self.accelerator_count,
+        )
+
+
+class HourlySection(_Section):
+    """Every slot is owed every hour, used or not: a reserved instance, a committed-use discount."""
+
+    kind: Literal["hourly"]
+    """Owed by the hour."""
+    usd_per_slot_hour: Amount
+    """US dollars owed for each slot and hour."""
+
+    def to_commitment(self) -> Commitment:
+        """Return the value the section stands for."""
+        return HourlyCommitment(usd_per_slot_hour=self.usd_per_slot_hour)
+
+
+class MonthlySection(_Section):
+    """Take-or-pay: slot hours owed every calendar month (UTC), and a price for each hour past them."""
+
+    kind: Literal["monthly_minimum"]
+    """Owed by the month."""
+    slot_hours: Amount
+    """Slot hours owed every calendar month."""
+    usd_per_slot_hour: Amount
+    """US dollars owed for each of these hours."""
+    overage_usd_per_slot_hour: Amount
+    """US dollars for each hour past them."""
+    variable_usd_per_slot_hour: Amount = Decimal(0)
+    """Fees in US dollars that every used hour adds, inside the minimum and past it."""
+
+    def to_commitment(self) -> Commitment:
+        """Return the value the section stands for."""
+        return MonthlyMinimum(
+            slot_hours=self.slot_hours,
+            usd_per_slot_hour=self.usd_per_slot_hour,
+            overage_usd_per_slot_hour=self.overage_usd_per_slot_hour,
+            variable_usd_per_slot_hour=self.variable_usd_per_slot_hour,
+        )
+
+
+class PoolSection(_Section):
+    """Capacity with one provider, market and shape."""
+
+    name: Annotated[str, Field(pattern=NAME_PATTERN)]
+    """Name of the pool: lower case letters, digits, dash and underscore."""
+    backend: str
+    """Name of the backend that talks to its provider."""
+    market: Market
+    """How it is bought."""
+    slots: Annotated[int, Field(strict=True, ge=0)]
+    """How many leases fit at once; each takes one shape. 0 closes the pool."""
+    shape: ShapeSection
+    list_usd_per_hour: Amount
+    """Public price of one slot, in US dollars an hour."""
+    commitment: Annotated[HourlySection | MonthlySection, Field(discriminator="kind")] | None = None
+    """What is owed whether used or not; reserved and partner pools have one, the others none."""
+    preemptions_per_hour: Annotated[Finite, Field(ge=0)] | None = None
+    """How often the provider takes one slot back; left out for not known on spot, and never elsewhere."""
+    grace_period: Duration = timedelta(seconds=30)
+    """Warning time between notice and preemption."""
+    restart_overhead: Duration = timedelta(0)
+    """Time from lease to first instruction: boot, pull."""
+    speed: Annotated[Finite, Field(gt=0)] = 1.0
+    """Work done in an hour, relative to speed 1."""
+    region: Annotated[str, Field(min_length=1)] = "local"
+    """Where it is, in the provider's words."""
+    connection: Annotated[str, Field(min_length=1)] | None = None
+    """Airflow connection with its credentials; left out when it needs none."""
+    options: dict[str, JsonValue] = Field(default_factory=dict)
+    """What only its backend understands."""
+
+    def to_pool(self) -> Pool:
+        """Return the value the section stands for."""
+        return Pool(
+            name=self.name,
+            backend=self.backend,
+            market=self.market,
+            slots=self.slots,
+            shape=self.shape.to_resources(),
+            list_usd_per_hour=self.list_usd_per_hour,
+            commitment=None if self.commitment is None else self.commitment.to_commitment(),
+            preemptions_per_hour=self._hazard(),
+            grace_period=self.grace_period,
+            restart_overhead=self.restart_overhead,
+            speed=self.speed,
+            region=self.region,
+            connection=self.connection,
+            options=self.options,
+        )
+
+    def _hazard(self) -> float | None:
+        if self.preemptions_per_hour is None and self.market is not Market.SPOT:
+            return 0.0
+        return self.preemptions_per_hour
+
+
+class PoolsFile(_Section):
+    """The pools of one deployment."""
+
+    pools: Annotated[list[PoolSection], Field(min_length=1)]
+    """One entry a pool; names are unique."""
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema that editors check a pools file against."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **PoolsFile.model_json_schema(),
+    }
