@@ -1,0 +1,107 @@
+"""Entry points that the tests of runtime and local backend run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from spillway.runtime import Session
+
+TEXT = "first line\nsecond line: \u00e4\u20ac\U0001f600\n"
+NOT_A_FUNCTION = 3
+
+
+def succeed(session: Session) -> dict[str, Any]:
+    return {"key": session.key, "token": session.token}
+
+
+def echo(session: Session, **arguments: Any) -> dict[str, Any]:
+    return arguments
+
+
+def takes_two(session: Session, first: int, second: int = 2) -> int:
+    return first + second
+
+
+def exit_with_3(session: Session) -> None:
+    os._exit(3)
+
+
+def raise_an_error(session: Session) -> None:
+    raise ValueError("the data is not there")
+
+
+def run_on(session: Session) -> None:
+    while not session.preempted:
+        time.sleep(0.05)
+    sys.exit(1)
+
+
+def ignore_everything(session: Session) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    while True:
+        time.sleep(0.05)
+
+
+def print_text(session: Session) -> None:
+    sys.stdout.buffer.write(TEXT.encode())
+    sys.stdout.buffer.flush()
+
+
+def show_environment(session: Session) -> dict[str, str]:
+    return dict(os.environ)
+
+
+def preempt_itself(session: Session) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+    while not session.should_checkpoint():
+        time.sleep(0.01)
+    session.checkpoint(1, {"at": 1})
+
+
+def run_on_with_children(session: Session, pids: str) -> None:
+    """Start a child in this group, and one in a session of its own, neither of which obeys SIGTERM."""
+    code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+    children = [
+        subprocess.Popen([sys.executable, "-c", code], start_new_session=new)
+        for new in (False, True)
+    ]
+    Path(pids).write_text(" ".join(str(child.pid) for child in children))
+    run_on(session)
+
+
+def leave_a_child_behind(session: Session, pids: str) -> None:
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    Path(pids).write_text(str(child.pid))
+    os._exit(0)
+
+
+def count_starts(session: Session, path: str) -> None:
+    with Path(path).open("a") as file:
+        file.write(f"{os.getpid()}\n")
+    run_on(session)
+
+
+def train(session: Session, steps: int, gate: str | None = None) -> dict[str, Any]:
+    """Train: the sum of all steps so far, and every step that this attempt did.
+
+    Until the file `gate` exists it never gets past the first half, as a long training would not.
+    """
+    restored = session.restore()
+    total, first = (restored.state["total"], restored.step + 1) if restored else (0, 1)
+    for step in range(first, steps + 1):
+        while gate and step > steps // 2 and not Path(gate).exists():
+            if session.should_checkpoint():
+                session.checkpoint(step - 1, {"total": total})
+            time.sleep(0.01)
+        total += step
+        session.progress(step, steps, total=total)
+        if session.should_checkpoint(step):
+            session.checkpoint(step, {"total": total})
+    return {"total": total, "first": first}
