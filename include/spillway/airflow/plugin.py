@@ -1,4 +1,4 @@
-"""The Airflow plugin: the page and the listener. Registered by `plugins/spillway.py` and nowhere else.
+"""The Airflow plugin: the page and the listener. Registered by `plugins/spillway_plugin.py` and nowhere else.
 
 Every Airflow process imports this module, so what only the API server needs is imported when it asks.
 """
