@@ -19,6 +19,7 @@ SpillwayError
     FencedError         a newer lease owns the task: stop
   LedgerError
     PoolFullError       the pool's last slot went to somebody else; another offer, now
+    LedgerUnavailableError      the ledger could not be asked; the same call may succeed later
 
 Facts are attributes, so that nobody parses a message.
 """
@@ -158,3 +159,7 @@ class LedgerError(SpillwayError):
 
 class PoolFullError(LedgerError):
     """The pool has no slot left at the moment of granting."""
+
+
+class LedgerUnavailableError(LedgerError):
+    """The ledger could not be asked, which says nothing of the answer; the same call may succeed later."""
