@@ -1,0 +1,1 @@
+"""The ledger's one Alembic history, for SQLite and PostgreSQL alike."""

@@ -1,0 +1,192 @@
+"""The ledger as the rest of Spillway sees it: one call, one transaction."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+from sqlalchemy import insert
+
+from spillway.errors import LedgerError
+from spillway.ledger import leases, reports, schema
+from spillway.ledger.database import Database
+from spillway.ledger.migrate import migrate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from datetime import datetime, timedelta
+
+    from spillway.ledger.leases import LeaseRequest
+    from spillway.ledger.reports import LeaseReport
+    from spillway.model import CostRecord, JobEvent, Lease, Placement, Pool, PoolUsage, TaskKey
+
+
+class Ledger:
+    """The books: who holds what capacity, since when, why, and what it cost.
+
+    Every call is one short transaction, committed when it returns and without effect when it raises. Calls are safe from
+    any thread and any process. They block while another process writes the same rows, for a minute at most.
+    Failures are `LedgerError`; `LedgerUnavailableError` says that the database could not be asked.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @classmethod
+    def open(cls, url: str) -> Self:
+        """Return the ledger at `url`, made or migrated first if need be.
+
+        Args:
+            url: `sqlite:////absolute/path/ledger.db` or `postgresql+psycopg://user:password@host/database`.
+
+        Raises:
+            LedgerError: The URL is wrong, the folder cannot be written, or the ledger is newer than this code.
+            LedgerUnavailableError: The database did not answer.
+        """
+        database = Database(url)
+        try:
+            migrate(database)
+        except LedgerError:
+            database.close()
+            raise
+        return cls(database)
+
+    def close(self) -> None:
+        """Close idle connections. The ledger can still be used, and opens new ones."""
+        self._database.close()
+
+    # ---- a lease's life ---------------------------------------------------------------------------------------
+
+    def grant(self, request: LeaseRequest, *, slots: int, now: datetime) -> Lease:
+        """Lease one of the pool's `slots` to the task of `request`, and keep the placement with all its reasons.
+
+        Raises:
+            PoolFullError: Other leases hold all `slots`.
+            LedgerError: The task already holds an open lease; the message names it.
+            SpecError: The arguments hold a number that JSON cannot say.
+        """
+        with self._database.write() as connection:
+            return leases.grant(connection, request, slots=slots, now=now)
+
+    def record(
+        self,
+        key: str,
+        event: JobEvent,
+        *,
+        now: datetime,
+        exit_code: int | None = None,
+        detail: str = "",
+        provider_id: str | None = None,
+    ) -> Lease:
+        """Move the lease by what its provider reported; repeats and late reports are harmless.
+
+        A lease in a final state stays as it is, but takes a `provider_id`, so that a job which started after its
+        lease was cancelled can still be found and stopped.
+        """
+        with self._database.write() as connection:
+            return leases.record(
+                connection,
+                key,
+                event,
+                now=now,
+                exit_code=exit_code,
+                detail=detail,
+                provider_id=provider_id,
+            )
+
+    def end(self, key: str, *, now: datetime) -> Lease:
+        """Give the capacity back, with cost records that cover exactly the time it was held. Repeats safely.
+
+        Raises:
+            LedgerError: The lease is not in a final state.
+        """
+        with self._database.write() as connection:
+            return leases.end(connection, key, now=now)
+
+    def adopt(self, key: str, *, owner_try: int, owner_clear: int) -> Lease | None:
+        """Make a try answer for the open lease; None when it has ended, or a newer try answers for it already."""
+        with self._database.write() as connection:
+            return leases.adopt(connection, key, owner_try=owner_try, owner_clear=owner_clear)
+
+    def cancel(self, key: str, *, owner_try: int | None, now: datetime, detail: str) -> bool:
+        """Mark the lease cancelled; return whether this call did.
+
+        It does not when the job is over, or when `owner_try` is given and another try answers for the lease.
+        """
+        with self._database.write() as connection:
+            return leases.cancel(connection, key, owner_try=owner_try, now=now, detail=detail)
+
+    def note_refusal(self, pool: str, *, now: datetime) -> None:
+        """Remember that the provider had no room for a lease of `pool`, so that it cools down."""
+        with self._database.write() as connection:
+            connection.execute(insert(schema.refusal), {"pool": pool, "refused_at": now})
+
+    # ---- what is held -----------------------------------------------------------------------------------------
+
+    def lease(self, key: str) -> Lease:
+        """Return the lease.
+
+        Raises:
+            LedgerError: There is none.
+        """
+        with self._database.read() as connection:
+            found = leases.find(connection, schema.lease.c.key == key)
+        if not found:
+            raise leases.unknown(key)
+        return found[0]
+
+    def placement(self, key: str) -> Placement:
+        """Return the decision that the lease came from, with the reason for every offer passed over.
+
+        Raises:
+            LedgerError: There is no such lease.
+        """
+        with self._database.read() as connection:
+            return leases.placement(connection, key)
+
+    def open_lease(self, task: TaskKey) -> Lease | None:
+        """Return the lease that the task holds now, or None."""
+        with self._database.read() as connection:
+            found = leases.find(connection, leases.of_task(task), schema.is_open)
+        return found[0] if found else None
+
+    def open_leases(self, pool: str | None = None) -> Sequence[Lease]:
+        """Return the leases held now, of one pool or of all, oldest first."""
+        of_pool = () if pool is None else (schema.lease.c.pool == pool,)
+        with self._database.read() as connection:
+            return leases.find(connection, schema.is_open, *of_pool)
+
+    def attempts(self, task: TaskKey) -> Sequence[Lease]:
+        """Return every lease the task ever had, first to last."""
+        with self._database.read() as connection:
+            return leases.find(connection, leases.of_task(task))
+
+    # ---- reports ----------------------------------------------------------------------------------------------
+
+    def usage(
+        self, pools: Iterable[Pool], *, now: datetime, cool_down: timedelta
+    ) -> Mapping[str, PoolUsage]:
+        """Return how each pool is used at `now`, by name.
+
+        A pool cools down for `cool_down` after its provider took capacity back or had no room.
+        """
+        with self._database.read() as connection:
+            return reports.usage(
+                connection, [pool.name for pool in pools], now=now, cool_down=cool_down
+            )
+
+    def runs(
+        self,
+        *,
+        now: datetime,
+        dag_id: str | None = None,
+        run_id: str | None = None,
+        limit: int = 1000,
+    ) -> Sequence[LeaseReport]:
+        """Return the leases of a DAG, of a run or of everything, newest first, with their costs up to `now`."""
+        with self._database.read() as connection:
+            return reports.runs(connection, dag_id=dag_id, run_id=run_id, now=now, limit=limit)
+
+    def cost_records(self, lease_key: str) -> Sequence[CostRecord]:
+        """Return what the lease was charged, first period first; nothing while it is open."""
+        with self._database.read() as connection:
+            return reports.cost_records(connection, lease_key)
