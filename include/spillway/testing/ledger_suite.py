@@ -1,0 +1,339 @@
+"""What every database must do to keep the ledger. Subclass `LedgerContract` and give it a fixture `url`."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
+from itertools import count
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from spillway.errors import LedgerError, PoolFullError, SpecError
+from spillway.ledger import Ledger
+from spillway.model import (
+    JobEvent,
+    Lease,
+    LeaseState,
+    Placement,
+    PoolUsage,
+    PricingCategory,
+    TaskSpec,
+)
+from spillway.testing import strategies
+from spillway.testing.ledger_machine import LeaseLife
+from spillway.testing.ledger_race import POOL, SLOTS, outcome, race, racing_processes, together
+from spillway.testing.ledger_samples import (
+    EFFECTIVE,
+    LIST,
+    MARGINAL,
+    NOON,
+    price_times_time,
+    sample_pool,
+    sample_request,
+    sample_task,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+HOUR = timedelta(hours=1)
+on_one_ledger = settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+
+
+def grant(
+    ledger: Ledger, name: str = "train", *, pool: str = "spot", now: datetime = NOON
+) -> Lease:
+    """Grant a lease of one of two slots."""
+    return ledger.grant(sample_request(sample_task(name), pool=pool), slots=2, now=now)
+
+
+def run_through(ledger: Ledger, lease: Lease, event: JobEvent, *, ended_at: datetime) -> Lease:
+    """Start the lease's job, let `event` be its end, and settle it."""
+    ledger.record(lease.key, JobEvent.STARTED, now=lease.granted_at)
+    ledger.record(lease.key, event, now=ended_at)
+    return ledger.end(lease.key, now=ended_at)
+
+
+class LedgerContract:
+    """The contract. Each test gets an empty database."""
+
+    @pytest.fixture
+    def url(self) -> str:
+        """URL of a database without a ledger."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def ledger(self, url: str) -> Iterator[Ledger]:
+        """An empty ledger."""
+        ledger = Ledger.open(url)
+        yield ledger
+        ledger.close()
+
+    # ---- granting
+
+    def test_a_granted_lease_is_read_back_as_it_was_granted(self, ledger: Ledger) -> None:
+        request = sample_request(owner_try=2, owner_clear=1)
+        lease = ledger.grant(request, slots=1, now=NOON)
+        assert lease.key == request.task.attempt(1)
+        assert (lease.number, lease.state, lease.owner_try, lease.owner_clear) == (
+            1,
+            LeaseState.GRANTED,
+            2,
+            1,
+        )
+        assert lease.granted_at == NOON
+        assert lease.marginal_usd_per_hour == MARGINAL
+        assert (lease.submission.key, lease.submission.token) == (lease.key, lease.token)
+        assert lease.submission.checkpoint_interval == timedelta(minutes=10)
+        assert ledger.lease(lease.key) == ledger.open_lease(request.task) == lease
+        assert ledger.placement(lease.key) == request.placement
+
+    def test_any_placement_and_submission_is_kept_exactly(self, ledger: Ledger) -> None:
+        numbers = count()
+
+        @given(placement=strategies.placements(), spec=strategies.tasks(), now=strategies.instants)
+        @on_one_ledger
+        def is_kept(placement: Placement, spec: TaskSpec, now: datetime) -> None:
+            request = sample_request(sample_task(f"task-{next(numbers)}"))
+            request = replace(request, placement=placement, spec=spec)
+            lease = ledger.grant(request, slots=10**6, now=now)
+            assert ledger.lease(lease.key) == lease
+            assert lease.granted_at == now
+            assert lease.submission.arguments == spec.arguments
+            assert lease.list_usd_per_hour == placement.offer.list_usd_per_hour
+            assert ledger.placement(lease.key) == placement
+
+        is_kept()
+
+    def test_a_task_holds_at_most_one_open_lease(self, ledger: Ledger) -> None:
+        held = grant(ledger)
+        with pytest.raises(LedgerError, match=held.key):
+            grant(ledger, pool="on_demand")
+
+    def test_a_full_pool_refuses_until_a_lease_ends(self, ledger: Ledger) -> None:
+        first = grant(ledger, "one")
+        grant(ledger, "two")
+        with pytest.raises(PoolFullError, match="2 of 2"):
+            grant(ledger, "three")
+        assert grant(ledger, "elsewhere", pool="on_demand").pool == "on_demand"
+        ledger.record(first.key, JobEvent.PREEMPTED, now=NOON)
+        with pytest.raises(PoolFullError):
+            grant(ledger, "three")
+        ledger.end(first.key, now=NOON)
+        assert grant(ledger, "three").number == 1
+
+    def test_attempts_count_up_and_tokens_only_grow(self, ledger: Ledger) -> None:
+        first = run_through(ledger, grant(ledger), JobEvent.PREEMPTED, ended_at=NOON)
+        with pytest.raises(PoolFullError):
+            ledger.grant(sample_request(), slots=0, now=NOON)
+        second = grant(ledger, pool="on_demand")
+        assert (first.number, second.number) == (1, 2)
+        assert second.token > first.token
+        assert [lease.key for lease in ledger.attempts(sample_task())] == [first.key, second.key]
+
+    def test_an_unknown_lease_is_an_error_that_names_it(self, ledger: Ledger) -> None:
+        for ask in (
+            lambda: ledger.lease("a/b/c/-1/1"),
+            lambda: ledger.placement("a/b/c/-1/1"),
+            lambda: ledger.end("a/b/c/-1/1", now=NOON),
+            lambda: ledger.record("a/b/c/-1/1", JobEvent.STARTED, now=NOON),
+        ):
+            with pytest.raises(LedgerError, match="a/b/c/-1/1"):
+                ask()
+        assert ledger.open_lease(sample_task()) is None
+        assert ledger.attempts(sample_task()) == []
+        assert ledger.cost_records("a/b/c/-1/1") == []
+
+    # ---- a lease's life
+
+    def test_events_move_the_lease_and_leave_their_facts(self, ledger: Ledger) -> None:
+        key = grant(ledger).key
+        ledger.record(key, JobEvent.SUBMITTED, now=NOON, provider_id="job-7")
+        ledger.record(key, JobEvent.STARTED, now=NOON + HOUR)
+        ledger.record(key, JobEvent.STARTED, now=NOON + 2 * HOUR)
+        lease = ledger.record(
+            key, JobEvent.FAILED, now=NOON + 3 * HOUR, exit_code=3, detail="out of \0 memory \ud800"
+        )
+        assert lease == ledger.lease(key)
+        assert (lease.state, lease.exit_code, lease.provider_id) == (LeaseState.FAILED, 3, "job-7")
+        assert lease.started_at == NOON + HOUR
+        assert lease.detail == "out of \N{REPLACEMENT CHARACTER} memory ?"
+        assert lease.ended_at is None
+
+    def test_a_final_state_stays_but_its_job_can_still_be_named(self, ledger: Ledger) -> None:
+        key = grant(ledger).key
+        assert ledger.cancel(key, owner_try=1, now=NOON, detail="marked failed")
+        lease = ledger.record(
+            key, JobEvent.SUBMITTED, now=NOON, exit_code=0, detail="late", provider_id="job-7"
+        )
+        assert (lease.state, lease.exit_code) == (LeaseState.CANCELLED, None)
+        assert (lease.detail, lease.provider_id) == ("marked failed", "job-7")
+
+    def test_only_the_owner_or_nobody_in_particular_cancels(self, ledger: Ledger) -> None:
+        key = grant(ledger).key
+        adopted = ledger.adopt(key, owner_try=2, owner_clear=0)
+        assert adopted is not None
+        assert adopted.owner_try == 2
+        assert not ledger.cancel(key, owner_try=1, now=NOON, detail="the last try was killed")
+        assert ledger.lease(key).state is LeaseState.GRANTED
+        assert ledger.cancel(key, owner_try=None, now=NOON, detail="nobody waits for it")
+        assert not ledger.cancel(key, owner_try=None, now=NOON, detail="again")
+        assert ledger.lease(key).detail == "nobody waits for it"
+
+    def test_a_newer_owner_keeps_the_lease(self, ledger: Ledger) -> None:
+        key = grant(ledger).key
+        assert ledger.adopt(key, owner_try=2, owner_clear=1) is not None
+        assert ledger.adopt(key, owner_try=1, owner_clear=1) is None
+        assert ledger.adopt(key, owner_try=3, owner_clear=0) is None
+        assert ledger.lease(key).owner_try == 2
+        ledger.cancel(key, owner_try=None, now=NOON, detail="")
+        ledger.end(key, now=NOON)
+        assert ledger.adopt(key, owner_try=9, owner_clear=9) is None
+
+    def test_a_running_lease_cannot_end(self, ledger: Ledger) -> None:
+        key = grant(ledger).key
+        with pytest.raises(LedgerError, match="cancel it"):
+            ledger.end(key, now=NOON)
+
+    def test_ending_charges_exactly_the_time_held_and_only_once(self, ledger: Ledger) -> None:
+        start = NOON + timedelta(minutes=59, microseconds=1)
+        end = NOON + timedelta(hours=3, seconds=1, microseconds=7)
+        lease = grant(ledger, now=start)
+        ended = run_through(ledger, lease, JobEvent.SUCCEEDED, ended_at=end)
+        assert ledger.end(lease.key, now=end + HOUR) == ended
+        records = ledger.cost_records(lease.key)
+        hours = [NOON + n * HOUR for n in (1, 2, 3)]
+        assert [r.charge_period_start for r in records] == [start, *hours]
+        assert [r.charge_period_end for r in records] == [*hours, end]
+        assert {r.pricing_category for r in records} == {PricingCategory.DYNAMIC}
+        assert {(r.lease_key, r.pool) for r in records} == {(lease.key, "spot")}
+        for price, total in (
+            (MARGINAL, sum(r.marginal_cost for r in records)),
+            (EFFECTIVE, sum(r.effective_cost for r in records)),
+            (LIST, sum(r.list_cost for r in records)),
+        ):
+            assert total == price_times_time(price, end - start)
+
+    def test_a_clock_that_runs_behind_ends_no_lease_before_it_began(self, ledger: Ledger) -> None:
+        lease = grant(ledger)
+        ended = run_through(ledger, lease, JobEvent.FAILED, ended_at=NOON - HOUR)
+        assert ended.ended_at == NOON
+        assert ledger.cost_records(lease.key) == []
+
+    def test_instants_of_any_time_zone_come_back_as_utc(self, ledger: Ledger) -> None:
+        elsewhere = timezone(timedelta(hours=5, minutes=45))
+        lease = grant(ledger, now=NOON.astimezone(elsewhere))
+        assert ledger.lease(lease.key).granted_at == NOON
+        assert ledger.lease(lease.key).granted_at.tzinfo is UTC
+
+    def test_an_instant_without_a_time_zone_is_refused(self, ledger: Ledger) -> None:
+        with pytest.raises(LedgerError, match="time zone"):
+            grant(ledger, now=NOON.replace(tzinfo=None))
+        assert ledger.open_leases() == []
+
+    def test_arguments_that_are_not_json_are_refused(self, ledger: Ledger) -> None:
+        request = sample_request()
+        broken = replace(request, spec=replace(request.spec, arguments={"rate": float("nan")}))
+        with pytest.raises(SpecError, match="JSON"):
+            ledger.grant(broken, slots=1, now=NOON)
+        assert ledger.attempts(request.task) == []
+
+    # ---- reports
+
+    def test_usage_counts_open_slots_and_this_months_hours(self, ledger: Ledger) -> None:
+        month = datetime(2026, 3, 1, tzinfo=UTC)
+        before = grant(ledger, "before", now=month - 10 * HOUR)
+        run_through(ledger, before, JobEvent.SUCCEEDED, ended_at=month - HOUR)
+        across = grant(ledger, "across", now=month - 2 * HOUR)
+        run_through(ledger, across, JobEvent.SUCCEEDED, ended_at=month + HOUR / 2)
+        grant(ledger, "open", now=month + HOUR)
+        usage = ledger.usage(
+            [sample_pool("spot"), sample_pool("idle")], now=month + 3 * HOUR, cool_down=HOUR
+        )
+        assert usage == {
+            "spot": PoolUsage(leased_slots=1, month_slot_hours=Decimal("2.5")),
+            "idle": PoolUsage(),
+        }
+
+    def test_a_pool_cools_down_after_a_preemption_or_a_refusal(self, ledger: Ledger) -> None:
+        pools = [sample_pool(name) for name in ("spot", "on_demand", "partner")]
+        run_through(ledger, grant(ledger), JobEvent.PREEMPTED, ended_at=NOON)
+        run_through(ledger, grant(ledger, pool="partner"), JobEvent.FAILED, ended_at=NOON)
+        ledger.note_refusal("on_demand", now=NOON + HOUR)
+
+        def cooling(now: datetime) -> set[str]:
+            usage = ledger.usage(pools, now=now, cool_down=2 * HOUR)
+            return {name for name, pool in usage.items() if pool.cooling_down}
+
+        assert cooling(NOON + HOUR) == {"spot", "on_demand"}
+        assert cooling(NOON + 2 * HOUR) == {"on_demand"}
+        assert cooling(NOON + 3 * HOUR) == set()
+
+    def test_open_leases_are_listed_by_pool(self, ledger: Ledger) -> None:
+        spot, dear = grant(ledger, "one"), grant(ledger, "two", pool="on_demand")
+        run_through(ledger, grant(ledger, "over"), JobEvent.SUCCEEDED, ended_at=NOON)
+        assert ledger.open_leases() == [spot, dear]
+        assert ledger.open_leases("on_demand") == [dear]
+
+    def test_runs_are_reported_newest_first_with_their_costs_so_far(self, ledger: Ledger) -> None:
+        ended = run_through(ledger, grant(ledger), JobEvent.PREEMPTED, ended_at=NOON + 2 * HOUR)
+        held = grant(ledger, now=NOON + 2 * HOUR)
+        other = ledger.grant(sample_request(sample_task(run_id="other")), slots=9, now=NOON)
+        reports = ledger.runs(dag_id="nightly", run_id="manual__2026", now=NOON + 5 * HOUR)
+        assert [report.lease for report in reports] == [held, ended]
+        assert [report.list_cost for report in reports] == [3 * LIST, 2 * LIST]
+        assert reports[1].marginal_cost == price_times_time(MARGINAL, 2 * HOUR)
+        assert reports[0].placement_reason == "cheapest to complete"
+        assert [report.lease for report in ledger.runs(now=NOON, limit=1)] == [other]
+
+    # ---- at the same time
+
+    def test_no_slot_is_leased_twice_however_many_ask_at_once(self, url: str) -> None:
+        """Also the race to make the database: nobody has opened it before."""
+        with racing_processes(url, processes=8, threads=4) as results:
+            outcomes = race(url, name="thread", threads=64) + results()
+        assert outcomes == {"granted": SLOTS, "full": 64 + 8 * 4 - SLOTS}
+        ledger = Ledger.open(url)
+        assert len(ledger.open_leases(POOL)) == SLOTS
+        ledger.close()
+
+    def test_one_task_is_leased_once_however_many_pools_it_asks(self, ledger: Ledger) -> None:
+        tasks = [sample_task(f"task-{number}") for number in range(4)]
+
+        def ask(number: int) -> str:
+            request = sample_request(tasks[number % 4], pool="ab"[number // 4 % 2])
+            return outcome(lambda: ledger.grant(request, slots=99, now=NOON))
+
+        assert together(64, ask) == Counter(granted=4, held=60)
+        assert Counter(lease.task for lease in ledger.open_leases()) == Counter(tasks)
+
+    def test_one_of_many_cancels_and_one_end_is_charged(self, ledger: Ledger) -> None:
+        key = grant(ledger).key
+
+        def stop(number: int) -> str:
+            answer = ledger.cancel(key, owner_try=None, now=NOON, detail=str(number))
+            return json.dumps([answer, str(ledger.end(key, now=NOON + number * HOUR).ended_at)])
+
+        outcomes = together(16, stop)
+        ended_at = str(ledger.lease(key).ended_at)
+        assert outcomes == {json.dumps([True, ended_at]): 1, json.dumps([False, ended_at]): 15}
+
+    def test_any_life_of_leases_keeps_the_books_in_order(self, ledger: Ledger) -> None:
+        class OnThisLedger(LeaseLife):
+            pass
+
+        OnThisLedger.ledger = ledger
+        run_state_machine_as_test(
+            OnThisLedger,
+            settings=settings(on_one_ledger, max_examples=15, stateful_step_count=30),
+        )
