@@ -101,7 +101,7 @@ def train(session: Session, steps: int, gate: str | None = None) -> dict[str, An
                 session.checkpoint(step - 1, {"total": total})
             time.sleep(0.01)
         total += step
-        session.progress(step, steps, total=total)
+        session.progress(step, steps, sum=total)
         if session.should_checkpoint(step):
             session.checkpoint(step, {"total": total})
     return {"total": total, "first": first}

@@ -70,7 +70,7 @@ def _factory(pool: Pool, row: Row) -> BackendFactory:
     try:
         return cast("BackendFactory", getattr(importlib.import_module(module), name))
     except ModuleNotFoundError as error:
-        if row.extra is None:
+        if row.extra is None or (error.name or "").startswith("spillway"):
             raise
         raise SpecError(
             f"pool {pool.name!r} uses the backend {pool.backend!r}, which needs {error.name}: "
