@@ -7,11 +7,17 @@ import uuid
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from spillway.testing.postgres import find_postgres, fresh_database, postgres_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+# How long an example takes says more about who else uses the machine; pytest-timeout watches for what hangs.
+settings.register_profile("spillway", deadline=None)
+settings.load_profile("spillway")
 
 
 def require(condition: object, what: str) -> None:
