@@ -32,6 +32,7 @@ from spillway.checkpoints.open import open_store
 from spillway.errors import (
     BackendError,
     CapacityError,
+    LedgerError,
     NoOfferError,
     PoolFullError,
     SpecError,
@@ -377,7 +378,14 @@ class Dispatcher:
     # ---- steps of the above -----------------------------------------------------------------------------------
 
     def _adopt(self, lease: Lease, request: TaskRequest) -> Step:
-        self.ledger.adopt(lease.key, owner_try=request.owner_try, owner_clear=request.owner_clear)
+        adopted = self.ledger.adopt(
+            lease.key, owner_try=request.owner_try, owner_clear=request.owner_clear
+        )
+        if adopted is None:
+            raise LedgerError(
+                f"{lease.key} was taken over by a newer try, or ended, while try {request.owner_try} "
+                "looked; the newer one goes on"
+            )
         log.info("lease adopted by try %d: %s", request.owner_try, lease.key)
         if lease.state is LeaseState.GRANTED:
             with suppress(CapacityError):

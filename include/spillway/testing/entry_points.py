@@ -1,0 +1,31 @@
+"""Entry points for tests: work that can be watched, preempted and counted."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+    from spillway.runtime import Session
+
+
+def count(session: Session, *, steps: int, seconds_per_step: float = 0.2) -> dict[str, JsonValue]:
+    """Count to `steps`, saving every step that a checkpoint is due; return the count and which leases counted."""
+    checkpoint = session.restore()
+    state = checkpoint.state if checkpoint else {"step": 0, "leases": []}
+    state = {"step": state["step"], "leases": [*state["leases"], session.token]}
+    while state["step"] < steps:
+        time.sleep(seconds_per_step)  # the work
+        state["step"] += 1
+        session.progress(state["step"], steps)
+        print(f"counted {state['step']}", flush=True)  # noqa: T201 # its output is what a test looks for
+        if session.should_checkpoint():
+            session.checkpoint(state["step"], state)
+    return {"counted": state["step"], "leases": state["leases"]}
+
+
+def fail(session: Session, *, message: str = "as asked") -> None:  # noqa: ARG001
+    """Fail with `message`."""
+    raise RuntimeError(message)

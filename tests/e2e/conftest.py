@@ -1,0 +1,63 @@
+"""A real Airflow for the end-to-end tests, and the deployment's books beside it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from e2e.deployment import Deployment
+from spillway.backends import registry
+from spillway.catalog.pools_file import load_pools
+from spillway.dispatch import Dispatcher
+from spillway.ledger import Ledger
+from spillway.testing.airflow_stack import AirflowStack
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PROJECT = Path(__file__).parents[2]
+POOLS_FILE = Path(__file__).parent / "pools.yaml"
+
+
+def open_dispatcher(home: Path, pools_file: Path) -> Dispatcher:
+    return Dispatcher(
+        pools=load_pools(pools_file),
+        ledger=Ledger.open(f"sqlite:///{home / 'ledger.db'}"),
+        store_url=(home / "checkpoints").as_uri(),
+        backend_of=lambda pool: registry.load(pool, home=home),
+    )
+
+
+@pytest.fixture(scope="session")
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    home = tmp_path_factory.mktemp("airflow")
+    bundles = [
+        {
+            "name": name,
+            "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
+            "kwargs": {"path": str(path)},
+        }
+        for name, path in (
+            ("project", PROJECT / "dags"),
+            ("tests", Path(__file__).parent / "dags"),
+        )
+    ]
+    stack = AirflowStack(
+        home=home,
+        project=PROJECT,
+        pools_file=POOLS_FILE,
+        settings={
+            "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(bundles),
+            "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "10",
+            "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "2",
+        },
+    )
+    with stack:
+        dispatcher = open_dispatcher(home / "spillway", POOLS_FILE)
+        try:
+            yield Deployment(stack=stack, dispatcher=dispatcher)
+        finally:
+            dispatcher.reconcile(lambda _: False)

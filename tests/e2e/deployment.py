@@ -1,0 +1,74 @@
+"""A running Airflow seen from outside: its runs, its leases and its jobs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from spillway.backends.protocol import SupportsListing
+from spillway.dispatch import Dispatcher
+from spillway.testing.airflow_stack import AirflowStack
+
+if TYPE_CHECKING:
+    from spillway.model import Lease
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployment:
+    """A running Airflow with the dispatcher of its deployment."""
+
+    stack: AirflowStack
+    dispatcher: Dispatcher
+
+    def leases(self, dag_id: str, run_id: str) -> list[Lease]:
+        """Return the leases of a run, oldest first."""
+        reports = self.dispatcher.ledger.runs(
+            dag_id=dag_id, run_id=run_id, now=datetime.now(UTC), limit=1000
+        )
+        return [report.lease for report in reversed(reports)]
+
+    def jobs(self, dag_id: str, run_id: str) -> list[str]:
+        """Return the keys of the run's jobs that some pool runs now."""
+        keys = []
+        for name in self.dispatcher.pools:
+            backend = self.dispatcher._backend(name)
+            assert isinstance(backend, SupportsListing)
+            keys += [job.key for job in backend.list_jobs()]
+        return [key for key in keys if key.startswith(f"{dag_id}/{run_id}/")]
+
+    def wait_for_progress(self, dag_id: str, run_id: str, step: int = 1) -> Lease:
+        """Wait until the run's newest job has counted to `step`; return its lease."""
+
+        def has_counted() -> bool:
+            leases = self.leases(dag_id, run_id)
+            beat = self.dispatcher.heartbeat(leases[-1]) if leases else None
+            return beat is not None and (beat.step or 0) >= step
+
+        self.stack.wait_until(has_counted, f"{dag_id} to count to {step}", 90)
+        return self.leases(dag_id, run_id)[-1]
+
+    def log_of(self, dag_id: str, run_id: str, task_id: str = "count") -> str:
+        """Return the log of the task's first try, as the UI shows it."""
+        path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/1?full_content=true"
+        return json.dumps(self.stack.request("GET", path))
+
+    def wait_for_task_state(
+        self, dag_id: str, run_id: str, state: str, seconds: float = 60
+    ) -> None:
+        """Wait until the run's only task has `state`."""
+        self.stack.wait_until(
+            lambda: self.stack.task_instances(dag_id, run_id)[0]["state"] == state,
+            f"{dag_id} to be {state}",
+            seconds,
+        )
+
+    def wait_for_end(self, dag_id: str, run_id: str, seconds: float = 120) -> str:
+        """Wait until the run is over; return its state."""
+        self.stack.wait_until(
+            lambda: self.stack.run_state(dag_id, run_id) in {"success", "failed"},
+            f"{dag_id} to end",
+            seconds,
+        )
+        return self.stack.run_state(dag_id, run_id)

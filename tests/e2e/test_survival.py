@@ -1,0 +1,64 @@
+"""Real Airflow, real jobs, and what dies in between: one job in all, and the books right."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from e2e.books import check_books
+from spillway.model import LeaseState
+
+if TYPE_CHECKING:
+    from e2e.deployment import Deployment
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+
+
+def test_a_killed_triggerer_leaves_the_job_alone(deployment: Deployment) -> None:
+    run_id = deployment.stack.trigger("hold", {"steps": 150})
+    deployment.wait_for_progress("hold", run_id)
+    deployment.wait_for_task_state("hold", run_id, "deferred")
+    deployment.stack.kill_component("triggerer")
+    step = (deployment.dispatcher.heartbeat(deployment.leases("hold", run_id)[-1]).step or 0) + 10
+    deployment.wait_for_progress("hold", run_id, step)
+    deployment.stack.start_component("triggerer")
+
+    assert deployment.wait_for_end("hold", run_id, 180) == "success"
+    (lease,) = deployment.leases("hold", run_id)
+    assert lease.state is LeaseState.SUCCEEDED
+    assert check_books(deployment.stack.home / "spillway" / "ledger.db", "hold")
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_worker_killed_around_the_submission_starts_one_job(
+    deployment: Deployment, moment: str
+) -> None:
+    dag_id = f"die_{moment}_submit"
+    run_id = deployment.stack.trigger(dag_id, {"steps": 50})
+
+    assert deployment.wait_for_end(dag_id, run_id, 180) == "success"
+    (lease,) = deployment.leases(dag_id, run_id)
+    assert lease.state is LeaseState.SUCCEEDED
+    assert deployment.stack.task_instances(dag_id, run_id)[0]["try_number"] == 2
+    assert check_books(deployment.stack.home / "spillway" / "ledger.db", dag_id) == 1
+
+
+def test_no_feasible_pool_fails_the_task_at_once_with_the_reasons(deployment: Deployment) -> None:
+    run_id = deployment.stack.trigger("hungry")
+
+    assert deployment.wait_for_end("hungry", run_id, 60) == "failed"
+    (instance,) = deployment.stack.task_instances("hungry", run_id)
+    assert instance["try_number"] == 1
+    assert deployment.leases("hungry", run_id) == []
+    log = deployment.log_of("hungry", run_id)
+    assert all(pool in log for pool in ("reserved", "partner", "on_demand"))
+    assert "512" in log
+
+
+def test_an_entry_point_that_does_not_import_names_itself(deployment: Deployment) -> None:
+    run_id = deployment.stack.trigger("lost")
+
+    assert deployment.wait_for_end("lost", run_id, 120) == "failed"
+    assert "spillway.no_such_module" in deployment.log_of("lost", run_id)
+    assert deployment.jobs("lost", run_id) == []
