@@ -6,6 +6,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
+from pydantic_core import from_json
 
 from spillway.errors import SpecError
 
@@ -20,7 +21,8 @@ _adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
 
 def encode(value: object, kind: Any = None) -> JsonValue:
     """Return `value` as JSON values; `decode(encode(x), type(x)) == x`. Pass `kind` where it is a union."""
-    encoded: JsonValue = _adapter(kind or type(value)).dump_python(value, mode="json")
+    # By way of text: what pydantic calls JSON values in Python still has infinities in it, which JSON has not.
+    encoded: JsonValue = from_json(_adapter(kind or type(value)).dump_json(value))
     return encoded
 
 

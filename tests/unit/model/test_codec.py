@@ -62,8 +62,14 @@ def test_a_diverged_loss_survives_its_json_text() -> None:
     beat = Heartbeat(
         token=1, written_at=datetime(2026, 1, 1, tzinfo=UTC), metrics={"loss": math.nan}
     )
-    back = decode_json(encode_json(beat), Heartbeat)
-    assert math.isnan(back.metrics["loss"])
+    for back in (decode_json(encode_json(beat), Heartbeat), decode(encode(beat), Heartbeat)):
+        assert math.isnan(back.metrics["loss"])
+
+
+@pytest.mark.parametrize("loss", [math.inf, -math.inf, math.nan])
+def test_a_diverged_loss_is_encoded_as_json_has_it(loss: float) -> None:
+    beat = Heartbeat(token=1, written_at=datetime(2026, 1, 1, tzinfo=UTC), metrics={"loss": loss})
+    json.dumps(encode(beat), allow_nan=False)
 
 
 @pytest.mark.parametrize("kind", [k for k in EXPORTED if dataclasses.is_dataclass(k)])
