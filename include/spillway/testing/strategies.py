@@ -165,9 +165,12 @@ def offers(*, pools: st.SearchStrategy[str] = names) -> st.SearchStrategy[Offer]
     )
 
 
-def offer_sets(*, max_size: int = 6) -> st.SearchStrategy[list[Offer]]:
-    """Return lists of offers, one a pool."""
-    return st.lists(offers(), max_size=max_size, unique_by=lambda offer: offer.pool)
+def offer_sets(
+    *, of: st.SearchStrategy[Offer] | None = None, max_size: int = 6
+) -> st.SearchStrategy[list[Offer]]:
+    """Return lists of offers drawn from `of`, any unless given, one a pool."""
+    drawn = offers() if of is None else of
+    return st.lists(drawn, max_size=max_size, unique_by=lambda offer: offer.pool)
 
 
 def commitments() -> st.SearchStrategy[Commitment]:
