@@ -16,7 +16,7 @@ from sqlalchemy import (
     URL,
     Connection,
     Engine,
-    NullPool,
+    QueuePool,
     create_engine,
     event,
     func,
@@ -100,7 +100,7 @@ class Database:
         except (OperationalError, InterfaceError, PoolTimeoutError) as error:
             raise LedgerUnavailableError(
                 f"the ledger {where} did not answer: {_first_line(error)}. "
-                f"See that {self._remedy()}; nothing was changed, so call again"
+                f"See that {self._remedy()}; then call again"
             ) from error
         except SQLAlchemyError as error:
             raise LedgerError(f"the ledger {where} refused: {_first_line(error)}") from error
@@ -154,11 +154,8 @@ def _first_line(error: SQLAlchemyError) -> str:
 
 
 def _sqlite_engine(url: URL) -> Engine:
-    # A connection of its own for each transaction: SQLite connections must not cross a fork, and open in microseconds.
-    engine = create_engine(
-        url,
-        poolclass=NullPool,
-        connect_args={"timeout": LOCK_WAIT_SECONDS, "check_same_thread": False},
+    engine = _pooled_engine(
+        url, connect_args={"timeout": LOCK_WAIT_SECONDS, "check_same_thread": False}
     )
 
     @event.listens_for(engine, "connect")
@@ -178,13 +175,8 @@ def _sqlite_engine(url: URL) -> Engine:
 
 def _postgres_engine(url: URL) -> Engine:
     try:
-        engine = create_engine(
-            url,
-            pool_size=2,
-            max_overflow=6,
-            pool_timeout=LOCK_WAIT_SECONDS,
-            pool_pre_ping=True,
-            connect_args={"connect_timeout": _CONNECT_SECONDS},
+        engine = _pooled_engine(
+            url, pool_pre_ping=True, connect_args={"connect_timeout": _CONNECT_SECONDS}
         )
     except ImportError as error:
         raise LedgerError(
@@ -199,6 +191,19 @@ def _postgres_engine(url: URL) -> Engine:
         dbapi_connection.execute(f"SET idle_in_transaction_session_timeout = {wait}")
         dbapi_connection.commit()
 
+    return engine
+
+
+def _pooled_engine(url: URL, **options: Any) -> Engine:
+    """Return an engine with few connections: threads that find all of them taken wait for their turn."""
+    engine = create_engine(
+        url,
+        poolclass=QueuePool,
+        pool_size=2,
+        max_overflow=6,
+        pool_timeout=LOCK_WAIT_SECONDS,
+        **options,
+    )
     _pooled.add(engine)
     return engine
 
@@ -206,10 +211,16 @@ def _postgres_engine(url: URL) -> Engine:
 _pooled: WeakSet[Engine] = WeakSet()
 
 
-def _leave_connections_to_parent() -> None:
-    # After a fork both processes hold the same sockets; the child connects anew.
+def _close_idle_connections() -> None:
+    for engine in list(_pooled):
+        engine.dispose()
+
+
+def _forget_connections() -> None:
     for engine in list(_pooled):
         engine.dispose(close=False)
 
 
-os.register_at_fork(after_in_child=_leave_connections_to_parent)
+# No connection crosses a fork: two processes would talk over one socket, and SQLite would believe that the child holds
+# the file locks of its parent. Source: SQLite, "How To Corrupt An SQLite Database File", 2.6.
+os.register_at_fork(before=_close_idle_connections, after_in_child=_forget_connections)
