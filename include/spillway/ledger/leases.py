@@ -32,7 +32,6 @@ from spillway.placement.lifecycle import is_final, move
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pydantic import JsonValue
 
 _lease = schema.lease.c
 
@@ -63,6 +62,7 @@ class LeaseRequest:
 
 def grant(connection: Connection, request: LeaseRequest, *, slots: int, now: datetime) -> Lease:
     """Write down a new lease, if its task has none and its pool has room."""
+    _check_arguments(request.spec)
     offer = request.placement.offer
     lock(connection, "task", str(request.task))
     lock(connection, "pool", offer.pool)
@@ -91,9 +91,9 @@ def grant(connection: Connection, request: LeaseRequest, *, slots: int, now: dat
         },
     ).one()
     submission = _submission(request, key=row.key, token=row.token)
-    document = _json(request.placement)
+    document = encode(request.placement)
     connection.execute(insert(schema.placement), {"lease_token": row.token, "document": document})
-    return lease_of(_change(connection, row.token, submission=_json(submission)))
+    return lease_of(_change(connection, row.token, submission=encode(submission)))
 
 
 def record(
@@ -311,17 +311,15 @@ def _change(connection: Connection, token: int, **values: Any) -> Row[Any]:
     ).one()
 
 
-def _json(value: object) -> JsonValue:
-    """Return `value` as JSON that every reader understands, which NaN and infinity are not."""
-    encoded = encode(value)
+def _check_arguments(spec: TaskSpec) -> None:
+    """Refuse what the codec would have to change: the job gets its arguments from what is stored here."""
     try:
-        json.dumps(encoded, allow_nan=False)
-    except ValueError as error:
+        json.dumps(spec.arguments, allow_nan=False)
+    except (TypeError, ValueError) as error:
         raise SpecError(
-            f"the {type(value).__name__.lower()} holds a number that JSON cannot say: {error}; "
-            "give arguments that are finite, or text"
+            f"the arguments of {spec.entry_point} are not JSON: {error}; "
+            "give finite numbers, text, lists and objects"
         ) from error
-    return encoded
 
 
 def _storable(text: str) -> str:

@@ -62,7 +62,7 @@ class Ledger:
         Raises:
             PoolFullError: Other leases hold all `slots`.
             LedgerError: The task already holds an open lease; the message names it.
-            SpecError: The arguments hold a number that JSON cannot say.
+            SpecError: The arguments are not JSON.
         """
         with self._database.write() as connection:
             return leases.grant(connection, request, slots=slots, now=now)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -41,6 +41,8 @@ from spillway.testing.ledger_samples import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from pydantic import JsonValue
 
 HOUR = timedelta(hours=1)
 on_one_ledger = settings(
@@ -241,9 +243,11 @@ class LedgerContract:
             grant(ledger, now=NOON.replace(tzinfo=None))
         assert ledger.open_leases() == []
 
-    def test_arguments_that_are_not_json_are_refused(self, ledger: Ledger) -> None:
+    @pytest.mark.parametrize("rate", [float("nan"), float("inf"), NOON, {1, 2}])
+    def test_arguments_that_are_not_json_are_refused(self, ledger: Ledger, rate: object) -> None:
         request = sample_request()
-        broken = replace(request, spec=replace(request.spec, arguments={"rate": float("nan")}))
+        arguments = cast("dict[str, JsonValue]", {"rate": rate})
+        broken = replace(request, spec=replace(request.spec, arguments=arguments))
         with pytest.raises(SpecError, match="JSON"):
             ledger.grant(broken, slots=1, now=NOON)
         assert ledger.attempts(request.task) == []
