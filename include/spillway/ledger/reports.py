@@ -6,10 +6,9 @@ from collections import defaultdict
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from fractions import Fraction
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Row, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, case, extract, func, literal, or_, select
 
 from spillway.ledger import schema
 from spillway.ledger.accrual import cost
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
 _lease = schema.lease.c
 _cost = schema.cost_record.c
 _refusal = schema.refusal.c
-_HOUR: Final = timedelta(hours=1)
-_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,22 +46,21 @@ def usage(
     connection: Connection, pools: Sequence[str], *, now: datetime, cool_down: timedelta
 ) -> Mapping[str, PoolUsage]:
     """Return how each of `pools` is used at `now`."""
-    month = now.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-    leased: dict[str, int] = defaultdict(int)
-    month_time: dict[str, timedelta] = defaultdict(timedelta)
-    for pool, granted_at, ended_at in connection.execute(
-        select(_lease.pool, _lease.granted_at, _lease.ended_at).where(
-            _lease.pool.in_(pools), or_(schema.is_open, _lease.ended_at > month)
+    counted = connection.execute(
+        select(
+            _lease.pool,
+            func.count().filter(schema.is_open).label("leased"),
+            func.sum(_hours_this_month(connection, now)).label("hours"),
         )
-    ):
-        leased[pool] += ended_at is None
-        held = min(ended_at or now, now) - max(granted_at, month)
-        month_time[pool] += max(held, timedelta(0))
+        .where(_lease.pool.in_(pools), or_(schema.is_open, _lease.ended_at > _month(now)))
+        .group_by(_lease.pool)
+    )
+    used = {row.pool: row for row in counted}
     hot = _cooling_down(connection, pools, since=now - cool_down)
     return {
         pool: PoolUsage(
-            leased_slots=leased[pool],
-            month_slot_hours=_hours(month_time[pool]),
+            leased_slots=used[pool].leased if pool in used else 0,
+            month_slot_hours=round(Decimal(used[pool].hours if pool in used else 0), 6),
             cooling_down=pool in hot,
         )
         for pool in pools
@@ -115,11 +111,23 @@ def _cooling_down(connection: Connection, pools: Sequence[str], *, since: dateti
     return set(connection.execute(refused.union(preempted)).scalars())
 
 
-def _hours(leased: timedelta) -> Decimal:
-    """Return `leased` in hours, to the nearest microhour: forecasts are made of it, not bills."""
-    return Decimal(round(Fraction(leased // _MICROSECOND, _HOUR // _MICROSECOND) * 10**6)).scaleb(
-        -6
+def _month(now: datetime) -> datetime:
+    return now.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+
+
+def _hours_this_month(connection: Connection, now: datetime) -> ColumnElement[Any]:
+    """Return the hours a lease was held since the month began; to the millisecond, for forecasts and not for bills."""
+    first = literal(_month(now), schema.UtcDateTime)
+    last = literal(now, schema.UtcDateTime)
+    start = case(
+        (_lease.granted_at < first, first),
+        (_lease.granted_at > last, last),
+        else_=_lease.granted_at,
     )
+    end = case((or_(schema.is_open, _lease.ended_at > last), last), else_=_lease.ended_at)
+    if connection.dialect.name == "postgresql":
+        return extract("epoch", end - start) / 3600
+    return (func.julianday(end) - func.julianday(start)) * 24
 
 
 def _select_costs() -> Any:
