@@ -67,6 +67,10 @@ class FolderStore:
                 return target.read_bytes()
             except (FileNotFoundError, IsADirectoryError):
                 return None
+            except NotADirectoryError:  # the path goes through an object, which is no folder
+                if self.root.is_dir():
+                    return None
+                raise
 
     def list(self, prefix: str) -> list[str]:
         """Return the paths of all objects below the folder `prefix`, sorted."""

@@ -9,6 +9,7 @@ something of theirs.
 from __future__ import annotations
 
 import base64
+import importlib
 import json
 import math
 import sys
@@ -134,18 +135,22 @@ class _Encoder:
         return dense
 
 
+def _load(framework: str, data: bytes | None) -> Mapping[str, Any]:
+    if data is None:
+        return {}
+    from safetensors import SafetensorError
+
+    try:
+        loaded: Mapping[str, Any] = importlib.import_module(framework).load(data)
+    except SafetensorError as error:
+        raise CorruptCheckpointError(f"the checkpoint's arrays cannot be read: {error}") from error
+    return loaded
+
+
 class _Decoder:
     def __init__(self, parts: Mapping[str, bytes]) -> None:
-        self._tensors: Mapping[str, Any] = {}
-        self._arrays: Mapping[str, Any] = {}
-        if TORCH in parts:
-            from safetensors.torch import load
-
-            self._tensors = load(parts[TORCH])
-        if NUMPY in parts:
-            from safetensors.numpy import load as load_arrays
-
-            self._arrays = load_arrays(parts[NUMPY])
+        self._tensors = _load("safetensors.torch", parts.get(TORCH))
+        self._arrays = _load("safetensors.numpy", parts.get(NUMPY))
 
     def decode(self, node: Any) -> Any:
         if isinstance(node, list):

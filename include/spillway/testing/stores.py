@@ -1,0 +1,105 @@
+"""Stores for tests: one in memory, and one that does something unexpected at its nth operation."""
+
+from __future__ import annotations
+
+from threading import RLock
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from spillway.checkpoints.store import ObjectStore
+
+
+T = TypeVar("T")
+
+
+class MemoryStore:
+    """An `ObjectStore` in memory."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+        self._lock = RLock()
+
+    def put(self, path: str, data: bytes | memoryview) -> None:
+        """Write the object."""
+        with self._lock:
+            self.objects[path] = bytes(data)
+
+    def create(self, path: str, data: bytes | memoryview) -> bool:
+        """Write the object only if there is none; return whether this call wrote it."""
+        with self._lock:
+            if path in self.objects:
+                return False
+            self.objects[path] = bytes(data)
+        return True
+
+    def get(self, path: str) -> bytes | None:
+        """Return the object, or None."""
+        return self.objects.get(path)
+
+    def list(self, prefix: str) -> list[str]:
+        """Return the paths of all objects below `prefix`, sorted."""
+        with self._lock:
+            return sorted(path for path in self.objects if path.startswith(f"{prefix}/"))
+
+    def delete(self, path: str) -> None:
+        """Remove the object."""
+        with self._lock:
+            self.objects.pop(path, None)
+
+
+class Died(BaseException):
+    """The process that used the store is no more; nothing in it may catch this."""
+
+
+class InterruptedStore:
+    """A store whose nth operation, counted from 0, is interrupted before or after it has taken effect.
+
+    Attributes:
+        operations: How many operations there were.
+    """
+
+    def __init__(
+        self, store: ObjectStore, interrupt: Callable[[], None], *, at: int, after: bool = False
+    ) -> None:
+        self.operations = 0
+        self._store = store
+        self._interrupt = interrupt
+        self._at = at
+        self._after = after
+
+    def put(self, path: str, data: bytes | memoryview) -> None:
+        """Write the object."""
+        self._operate(lambda: self._store.put(path, data))
+
+    def create(self, path: str, data: bytes | memoryview) -> bool:
+        """Write the object only if there is none."""
+        return self._operate(lambda: self._store.create(path, data))
+
+    def get(self, path: str) -> bytes | None:
+        """Return the object, or None."""
+        return self._operate(lambda: self._store.get(path))
+
+    def list(self, prefix: str) -> list[str]:
+        """Return the paths of all objects below `prefix`."""
+        return self._operate(lambda: list(self._store.list(prefix)))
+
+    def delete(self, path: str) -> None:
+        """Remove the object."""
+        self._operate(lambda: self._store.delete(path))
+
+    def _operate(self, operation: Callable[[], T]) -> T:
+        is_it = self.operations == self._at
+        self.operations += 1
+        if is_it and not self._after:
+            self._interrupt()
+        result = operation()
+        if is_it and self._after:
+            self._interrupt()
+        return result
+
+
+def die() -> None:
+    """Interrupt for good."""
+    raise Died

@@ -1,0 +1,158 @@
+"""What is found when parts, manifests or claims are not what was written."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spillway.checkpoints import CheckpointName, claim, commit, latest, prune
+from spillway.checkpoints.layout import manifest_names
+from spillway.testing.stores import MemoryStore
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def saved(*steps: int) -> MemoryStore:
+    store = MemoryStore()
+    claim(store, "task", 1)
+    for step in steps:
+        state = {"a": bytes([step]) * 9, "b": bytes([step]) * 9}
+        commit(store, "task", CheckpointName(token=1, step=step), state, now=NOW)
+    return store
+
+
+def paths_of(store: MemoryStore, step: int) -> list[str]:
+    return [path for path in store.list("task") if f"-{step:012d}" in path]
+
+
+def damage(data: bytes, kind: str, at: int) -> bytes:
+    position = at % len(data)
+    match kind:
+        case "flipped":
+            return data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :]
+        case "cut":
+            return data[:position]
+        case "longer":
+            return data + b"x"
+        case _:
+            return b"\x00garbage"
+
+
+@given(
+    st.sampled_from(["parts/a", "parts/b", "manifest"]),
+    st.sampled_from(["flipped", "cut", "longer", "garbage", "missing"]),
+    st.integers(min_value=0),
+)
+def test_whatever_is_damaged_the_checkpoint_before_is_found(
+    target: str, kind: str, at: int
+) -> None:
+    store = saved(5, 8)
+    (path,) = [path for path in paths_of(store, 8) if path.endswith(target[-1]) or target in path]
+    if kind == "missing":
+        del store.objects[path]
+    else:
+        store.objects[path] = damage(store.objects[path], kind, at)
+    found = latest(store, "task")
+    assert found is not None
+    assert found.parts == dict.fromkeys(found.parts, bytes([found.manifest.step]) * 9)
+    if (
+        target != "manifest"
+    ):  # a flipped bit of a manifest may be in a metadata that nobody relies on
+        assert [(skipped.step) for skipped in found.skipped] == [8]
+        assert found.manifest.step == 5
+
+
+def test_going_back_says_how_many_steps_are_lost(caplog: pytest.LogCaptureFixture) -> None:
+    store = saved(5, 8)
+    store.objects[paths_of(store, 8)[-1]] = b"?"
+    with caplog.at_level(logging.WARNING):
+        latest(store, "task")
+    assert "3 steps are lost" in caplog.text
+
+
+def test_losing_everything_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    store = saved(8)
+    store.objects[paths_of(store, 8)[-1]] = b"?"
+    with caplog.at_level(logging.WARNING):
+        assert latest(store, "task") is None
+    assert "all 8 steps are lost" in caplog.text
+
+
+def test_a_damaged_claim_costs_nothing_that_was_saved() -> None:
+    store = saved(5, 8)
+    claim(store, "task", 2)
+    store.objects["task/claims/000000000002.json"] = b"garbage"
+    found = latest(store, "task")
+    assert found is not None
+    assert found.manifest.step == 8
+    found = claim(store, "task", 2)
+    assert found is not None
+    assert found.manifest.step == 8
+
+
+def test_the_checkpoint_a_lease_began_from_is_gone_and_the_one_before_is_found() -> None:
+    store = saved(5, 8)
+    claim(store, "task", 2)
+    for path in paths_of(store, 8):
+        store.delete(path)
+    found = latest(store, "task")
+    assert found is not None
+    assert found.manifest.step == 5
+    assert [skipped.step for skipped in found.skipped] == [8]
+
+
+def test_pruning_never_removes_the_newest_whole_one() -> None:
+    store = saved(1, 2, 3, 4)
+    for step in (3, 4):
+        store.objects[paths_of(store, step)[-1]] = b"?"
+    prune(store, "task", keep=1)
+    assert [name.step for name in manifest_names(store, "task")] == [2]
+    found = latest(store, "task")
+    assert found is not None
+    assert found.manifest.step == 2
+
+
+def test_pruning_keeps_as_many_as_it_is_told() -> None:
+    store = saved(1, 2, 3, 4)
+    removed = prune(store, "task", keep=2, verified=CheckpointName(token=1, step=4))
+    assert [name.step for name in removed] == [1, 2]
+    assert [name.step for name in manifest_names(store, "task")] == [3, 4]
+    assert not paths_of(store, 2)
+
+
+def test_pruning_keeps_what_the_newest_lease_began_from_until_it_has_its_own() -> None:
+    store = saved(1, 2)
+    claim(store, "task", 2)
+    prune(store, "task", keep=1)
+    assert [name.step for name in manifest_names(store, "task")] == [2]
+
+
+def test_pruning_everything_is_refused() -> None:
+    with pytest.raises(ValueError, match="always stays"):
+        prune(saved(1), "task", keep=0)
+
+
+def test_objects_of_others_are_ignored() -> None:
+    store = saved(5)
+    for path in ("claims/readme.txt", "manifests/x.json", "parts/y/z"):
+        store.put(f"task/{path}", b"?")
+    found = latest(store, "task")
+    assert found is not None
+    prune(store, "task", keep=1)
+    assert store.get("task/parts/y/z") == b"?"
+
+
+def test_tasks_do_not_see_each_others_checkpoints() -> None:
+    store = saved(5)
+    assert latest(store, "tas") is None
+    assert latest(store, "task/x") is None
+
+
+@pytest.mark.parametrize(("token", "step"), [(-1, 0), (0, -1), (10**12, 0)])
+def test_numbers_that_would_not_sort_are_refused(token: int, step: int) -> None:
+    with pytest.raises(ValueError, match="twelve digits"):
+        CheckpointName(token=token, step=step)

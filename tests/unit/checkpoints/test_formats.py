@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import json
+import math
+import random
+import subprocess
+import sys
+from collections import OrderedDict, namedtuple
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spillway.checkpoints.formats import NUMPY, STRUCTURE, TORCH, decode_state, encode_state
+from spillway.errors import CorruptCheckpointError, SpecError
+
+scalars = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(max_size=20)
+)
+keys = st.text(max_size=5) | st.integers() | st.sampled_from(["$tuple", "$", "$dict"])
+arrays = st.builds(
+    lambda numbers, dtype: np.array(numbers, dtype=dtype),
+    st.lists(st.integers(min_value=0, max_value=100), max_size=4),
+    st.sampled_from(["float16", "float32", "float64", "int8", "uint64", "bool", "int32"]),
+)
+states = st.recursive(
+    scalars | arrays,
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.lists(inner, max_size=4).map(tuple)
+        | st.dictionaries(keys, inner, max_size=4)
+    ),
+    max_leaves=20,
+)
+
+
+def equal(one: Any, other: Any) -> bool:  # noqa: PLR0911  # one line for each kind
+    """Equality that looks at types and bits; -0.0 differs from 0.0, and one NaN is as good as another."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, float):
+        return (math.isnan(one) and math.isnan(other)) or (
+            one == other and math.copysign(1, one) == math.copysign(1, other)
+        )
+    if isinstance(one, dict):
+        return list(one) == list(other) and all(equal(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(equal, one, other))
+    if isinstance(one, np.ndarray | np.generic):
+        return (one.dtype, one.shape, one.tobytes()) == (other.dtype, other.shape, other.tobytes())
+    if isinstance(one, torch.Tensor):
+        return (one.dtype, one.shape) == (other.dtype, other.shape) and torch.equal(
+            one.reshape(-1).view(torch.uint8), other.reshape(-1).view(torch.uint8)
+        )
+    return bool(one == other)
+
+
+def again(state: object) -> Any:
+    return decode_state(encode_state(state))
+
+
+@given(states)
+def test_every_state_comes_back_as_it_was(state: Any) -> None:
+    assert equal(again(state), state)
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        torch.bfloat16,
+        torch.float16,
+        torch.float32,
+        torch.float64,
+        torch.int64,
+        torch.uint8,
+        torch.bool,
+    ],
+)
+@pytest.mark.parametrize("shape", [(), (0, 3), (5,), (2, 3)])
+def test_tensors_come_back_bit_for_bit(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    tensor = torch.randint(0, 2, shape, generator=torch.Generator().manual_seed(1)).to(dtype)
+    assert equal(again(tensor), tensor)
+
+
+def test_nan_bits_and_odd_layouts_come_back_bit_for_bit() -> None:
+    bits = torch.tensor([0x7FC01234, 0x7F800001, -1, 1], dtype=torch.int32)
+    state = {
+        "nan": bits.view(torch.float32),
+        "transposed": torch.arange(6.0).reshape(2, 3).T,
+        "slice": torch.arange(10.0)[::3],
+        "array": np.arange(6).reshape(2, 3).T,
+        "big endian": np.arange(3, dtype=">i4").astype("<i4"),
+    }
+    assert equal(again(state), {name: _dense(value) for name, value in state.items()})
+
+
+def _dense(value: Any) -> Any:
+    return value.contiguous() if isinstance(value, torch.Tensor) else np.ascontiguousarray(value)
+
+
+def test_training_goes_on_bit_for_bit() -> None:
+    """Model, AdamW with its integer keys, scheduler, and the generators of three libraries."""
+
+    def build() -> tuple[Any, Any, Any]:
+        model = torch.nn.Linear(4, 4)
+        optimizer = torch.optim.AdamW(model.parameters())
+        return model, optimizer, torch.optim.lr_scheduler.StepLR(optimizer, 2)
+
+    def train(parts: tuple[Any, Any, Any], steps: int) -> list[float]:
+        model, optimizer, scheduler = parts
+        losses = []
+        for _ in range(steps):
+            inputs = torch.randn(3, 4) * random.random() + float(np.random.rand())  # noqa: NPY002  # the state that most code has
+            optimizer.zero_grad()
+            loss = model(inputs).square().sum()
+            loss.backward()
+            optimizer.step()
+            scheduler.step()
+            losses.append(loss.item())
+        return losses
+
+    torch.manual_seed(0)
+    parts = build()
+    train(parts, 3)
+    saved = encode_state(
+        {
+            "parts": [part.state_dict() for part in parts],
+            "torch": torch.get_rng_state(),
+            "python": random.getstate(),
+            "numpy": np.random.get_state(),  # noqa: NPY002
+        }
+    )
+    expected = train(parts, 5)
+
+    other = build()
+    state = decode_state(saved)
+    for part, part_state in zip(other, state["parts"], strict=True):
+        part.load_state_dict(part_state)
+    torch.set_rng_state(state["torch"])
+    random.setstate(state["python"])
+    np.random.set_state(state["numpy"])  # noqa: NPY002
+    assert train(other, 5) == expected
+
+
+def test_tied_weights_are_both_there() -> None:
+    weight = torch.nn.Parameter(torch.ones(2, 2))
+    state = again({"embedding": weight, "head": weight, "row": weight[0]})
+    assert torch.equal(state["head"], torch.ones(2, 2))
+    assert torch.equal(state["row"], torch.ones(2))
+
+
+def test_subclasses_of_dict_come_back_as_dict() -> None:
+    assert again(OrderedDict(b=1, a=2)) == {"b": 1, "a": 2}
+
+
+Pair = namedtuple("Pair", "a b")  # noqa: PYI024  # what somebody may well put into a state
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        object(),
+        {1, 2},
+        Pair(1, 2),
+        np.array(["text"]),
+        np.array([object()]),
+        np.array([1], dtype="M8[s]"),
+        1j,
+        lambda: None,
+        torch.eye(2).to_sparse(),
+        random.Random(1),
+    ],
+    ids=lambda value: f"{type(value).__name__} {getattr(value, 'dtype', '')}",
+)
+def test_what_cannot_be_saved_is_named_with_its_place(value: object) -> None:
+    with pytest.raises(SpecError, match=r"state\.model\[1\].* cannot be saved"):
+        encode_state({"model": [1, value]})
+
+
+@given(st.binary(max_size=50) | st.text().map(str.encode))
+def test_garbage_is_never_taken_for_a_state(garbage: bytes) -> None:
+    with pytest.raises(CorruptCheckpointError):
+        decode_state({STRUCTURE: garbage})
+
+
+@pytest.mark.parametrize(
+    "node", [{"$torch": "0"}, {"$numpy": "1"}, {"$new": 1}, {"$bytes": 1}, {"$tuple": 1}]
+)
+def test_a_structure_that_does_not_fit_its_parts_is_corrupt(node: object) -> None:
+    structure = json.dumps({"format": "spillway-state/1", "state": node}).encode()
+    with pytest.raises(CorruptCheckpointError):
+        decode_state({STRUCTURE: structure})
+
+
+@pytest.mark.parametrize("part", [TORCH, NUMPY])
+def test_an_array_part_that_is_garbage_is_corrupt(part: str) -> None:
+    parts = encode_state({"t": torch.ones(1), "n": np.ones(1)})
+    with pytest.raises(CorruptCheckpointError):
+        decode_state({**parts, part: b"garbage" * 10})
+
+
+def test_a_state_of_another_version_says_so() -> None:
+    with pytest.raises(CorruptCheckpointError, match="spillway-state/9"):
+        decode_state({STRUCTURE: b'{"format": "spillway-state/9", "state": 1}'})
+
+
+def test_a_state_without_arrays_imports_no_framework() -> None:
+    code = (
+        "import sys; from spillway.checkpoints.formats import *;"
+        "decode_state(encode_state({'a': [1, 'x', b'y']}));"
+        "sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
