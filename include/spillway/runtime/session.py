@@ -82,7 +82,8 @@ class Session:
         self.key = submission.key
         self.token = submission.token
         self.scratch = scratch
-        self.checkpoint_interval = submission.checkpoint_interval or DEFAULT_CHECKPOINT_INTERVAL
+        interval = submission.checkpoint_interval
+        self.checkpoint_interval = DEFAULT_CHECKPOINT_INTERVAL if interval is None else interval
         self._prefix = submission.prefix
         self._fresh_start = submission.fresh_start
         self._store = store
@@ -229,7 +230,7 @@ class Session:
             return
         self._has_progressed = True
         self._began = self._clock.monotonic()
-        self._tell(first_progress_at=self._clock.now())
+        self._heartbeat = replace(self._heartbeat, first_progress_at=self._clock.now())
 
     def _since_began(self) -> timedelta:
         return timedelta(seconds=self._clock.monotonic() - self._began)

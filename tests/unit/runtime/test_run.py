@@ -1,0 +1,238 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from spillway.checkpoints import FolderStore
+from spillway.errors import SpecError, StoreError
+from spillway.model.codec import encode_json
+from spillway.runtime import exit_codes
+from spillway.runtime.entry_point import load
+from spillway.runtime.exchange import Outcome, Result, read_heartbeat, read_result
+from spillway.runtime.run import MAX_RESULT_BYTES, check_result, run
+from spillway.testing.stores import InterruptedStore
+
+if TYPE_CHECKING:
+    from conftest import Lab
+    from spillway.model import Submission
+
+ENTRY_POINTS = Path(__file__).parents[2] / "entry_points"
+
+
+def run_here(lab: Lab, entry_point: str, **arguments: Any) -> tuple[int, Result]:
+    submission = lab.submission(entry_point, arguments=arguments)
+    code = run(submission, lab.store, scratch=lab.folder, notice=lab.notice, clock=lab.clock)
+    result = read_result(lab.store, "task", 1)
+    assert result is not None
+    return code, result
+
+
+def test_what_the_entry_point_returns_is_kept(lab: Lab) -> None:
+    code, result = run_here(lab, "sample_jobs:echo", text="ä", numbers=[1, 2.5, None])
+    assert code == exit_codes.SUCCEEDED
+    assert result.outcome is Outcome.SUCCEEDED
+    assert result.value == {"text": "ä", "numbers": [1, 2.5, None]}
+    heartbeat = read_heartbeat(lab.store, "task", 1)
+    assert heartbeat is not None
+
+
+def test_an_exception_is_kept_with_where_it_came_from(lab: Lab) -> None:
+    code, result = run_here(lab, "sample_jobs:raise_an_error")
+    assert code == exit_codes.FAILED
+    assert result.outcome is Outcome.FAILED
+    assert result.error is not None
+    assert (result.error.type, result.error.message) == ("ValueError", "the data is not there")
+    assert "in raise_an_error" in result.error.traceback
+
+
+def test_a_preemption_has_an_exit_code_of_its_own(lab: Lab) -> None:
+    lab.notice.receive()
+    code, result = run_here(lab, "sample_jobs:train", steps=10)
+    assert code == exit_codes.PREEMPTED == os.EX_TEMPFAIL
+    assert (result.outcome, result.error) == (Outcome.PREEMPTED, None)
+
+
+def test_what_breaks_after_the_notice_is_the_preemption(lab: Lab) -> None:
+    lab.notice.receive()
+    code, result = run_here(lab, "sample_jobs:raise_an_error")
+    assert code == exit_codes.PREEMPTED
+    assert result.outcome is Outcome.PREEMPTED
+    assert result.error is not None  # but it is kept
+
+
+@pytest.mark.parametrize(
+    ("entry_point", "message"),
+    [
+        ("nonsense", "package.module:function"),
+        ("no_such_module:train", "no_such_module.*install it"),
+        ("sample_jobs:no_such_function", "no 'no_such_function'; correct the name"),
+        ("sample_jobs:NOT_A_FUNCTION", "is a int and cannot be called; name a function"),
+        ("sample_jobs:takes_two", "missing a required argument: 'first'"),
+    ],
+)
+def test_a_bad_entry_point_fails_for_good_and_says_what_to_do(
+    lab: Lab, entry_point: str, message: str
+) -> None:
+    with pytest.raises(SpecError, match=message):
+        load(entry_point, {})
+    code, result = run_here(lab, entry_point)
+    assert code == exit_codes.BAD_ENTRY_POINT == os.EX_USAGE
+    assert result.error is not None
+    assert result.error.type == "SpecError"
+
+
+def test_an_argument_too_many_is_named(lab: Lab) -> None:
+    with pytest.raises(SpecError, match="unexpected keyword argument 'thrid'"):
+        load("sample_jobs:takes_two", {"first": 1, "thrid": 3})
+
+
+def test_a_module_that_breaks_while_it_is_imported_says_how(lab: Lab) -> None:
+    (lab.folder / "breaks.py").write_text("import sys\nraise RuntimeError('no driver')\n")
+    sys.path.insert(0, str(lab.folder))
+    try:
+        with pytest.raises(
+            SpecError, match=r"'breaks' does not import \(RuntimeError: no driver\)"
+        ):
+            load("breaks:train", {})
+    finally:
+        sys.path.remove(str(lab.folder))
+
+
+@pytest.mark.parametrize("value", [object(), {"a": {1}}, float("nan"), b"bytes"])
+def test_a_result_that_is_not_json_is_refused(value: object) -> None:
+    with pytest.raises(SpecError, match="not JSON"):
+        check_result(value)
+
+
+def test_a_result_that_is_too_large_is_refused() -> None:
+    assert check_result("x" * (MAX_RESULT_BYTES - 2))
+    with pytest.raises(SpecError, match="write it to a file"):
+        check_result("x" * MAX_RESULT_BYTES)
+
+
+def test_a_result_is_what_json_makes_of_it() -> None:
+    assert check_result({1: (2, 3)}) == {"1": [2, 3]}
+
+
+def test_a_result_that_cannot_be_written_is_no_success(lab: Lab) -> None:
+    def fail() -> None:
+        raise StoreError("full")
+
+    submission = lab.submission()
+    failing = InterruptedStore(lab.store, fail, at=1)
+    with pytest.raises(StoreError):
+        run(submission, failing, scratch=lab.folder, notice=lab.notice, clock=lab.clock)
+
+
+def start_wrapper(
+    submission: Submission, *arguments: str, **variables: str
+) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ENTRY_POINTS), **variables}
+    return subprocess.Popen(
+        [sys.executable, "-m", "spillway.runtime", *arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_the_wrapper_takes_a_submission_from_a_file_or_the_environment(lab: Lab) -> None:
+    submission = lab.submission("sample_jobs:echo", arguments={"a": 1})
+    text = encode_json(submission).decode()
+    file = lab.folder / "submission.json"
+    file.write_text(text)
+    for process in (
+        start_wrapper(submission, str(file)),
+        start_wrapper(submission, SPILLWAY_SUBMISSION=text),
+    ):
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == exit_codes.SUCCEEDED, output
+    result = read_result(FolderStore(lab.folder / "store"), "task", 1)
+    assert result is not None
+    assert result.value == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables"),
+    [
+        ([], {}),
+        (["/no/such/file"], {}),
+        ([], {"SPILLWAY_SUBMISSION": "{}"}),
+        ([], {"SPILLWAY_SUBMISSION": "not JSON"}),
+    ],
+    ids=["nothing", "no file", "no submission", "no JSON"],
+)
+def test_without_a_submission_it_fails_for_good(
+    lab: Lab, arguments: list[str], variables: dict[str, str]
+) -> None:
+    process = start_wrapper(lab.submission(), *arguments, **variables)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == exit_codes.BAD_ENTRY_POINT
+    assert "nothing to run" in output
+
+
+def test_a_store_that_does_not_work_is_a_failure_that_says_so(lab: Lab) -> None:
+    (lab.folder / "file").write_text("")
+    url = (lab.folder / "file" / "store").as_uri()
+    text = encode_json(lab.submission(store=url)).decode()
+    process = start_wrapper(lab.submission(), SPILLWAY_SUBMISSION=text)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == exit_codes.FAILED
+    assert "a file stands where a folder is needed" in output
+
+
+def test_sigterm_is_a_notice_after_which_training_goes_on_from_its_step(lab: Lab) -> None:
+    gate = str(lab.folder / "gate")
+    arguments = {"steps": 10, "gate": gate}
+    first = lab.submission("sample_jobs:train", arguments=arguments)
+    process = start_wrapper(first, SPILLWAY_SUBMISSION=encode_json(first).decode())
+    deadline = time.monotonic() + 60
+    while not ((seen := read_heartbeat(lab.store, "task", 1)) and seen.step):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == exit_codes.PREEMPTED, output
+
+    Path(gate).touch()
+    second = lab.submission("sample_jobs:train", token=2, arguments=arguments)
+    process = start_wrapper(second, SPILLWAY_SUBMISSION=encode_json(second).decode())
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == exit_codes.SUCCEEDED, output
+    result = read_result(lab.store, "task", 2)
+    assert result is not None
+    assert result.value == {"total": sum(range(11)), "first": 6}
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_the_log_says_so(lab: Lab) -> None:
+    session = lab.session()
+    session.checkpoint(3, {"total": 6})
+    session.checkpoint(5, {"total": 15})
+    part = next(path for path in lab.store.list("task/parts") if "-000000000005/" in path)
+    lab.store.put(part, b"flipped")
+    second = lab.submission("sample_jobs:train", token=2, arguments={"steps": 10})
+    process = start_wrapper(second, SPILLWAY_SUBMISSION=encode_json(second).decode())
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == exit_codes.SUCCEEDED, output
+    assert "2 steps are lost" in output
+    result = read_result(lab.store, "task", 2)
+    assert result is not None
+    assert result.value == {"total": sum(range(11)), "first": 4}
+
+
+def test_the_runtime_imports_neither_airflow_nor_a_database() -> None:
+    code = (
+        "import json, sys; import spillway.runtime.__main__, spillway.runtime.run;"
+        "print(json.dumps([m for m in ('airflow', 'sqlalchemy', 'torch', 'numpy') if m in sys.modules]))"
+    )
+    seen = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    assert json.loads(seen.stdout) == []
