@@ -1,0 +1,127 @@
+"""Training a small GPT; interrupted anywhere and resumed, it ends bit for bit like a run that was not.
+
+That holds for the same kind of CPU and number of threads. Elsewhere the order of the data is the same and the last bits are not,
+so the result says what each part ran on.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from spillway.errors import SpecError
+from spillway.workloads import dataset as datasets
+from spillway.workloads.recipe import make_recipe
+from spillway.workloads.trainer import Trainer, be_repeatable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from pydantic import JsonValue
+
+    from spillway.runtime import Checkpoint, Session
+    from spillway.workloads.dataset import DatasetManifest
+
+_REPORTS_A_TRIAL = 10
+
+
+def train(
+    session: Session, *, dataset: str, threads: int = 1, eval_every: int = 50, **recipe: Any
+) -> dict[str, JsonValue]:
+    """Train on the dataset in that folder and return losses, speed and a checksum of the weights.
+
+    One thread is the default because a lease often shares its machine, and then a second thread costs more than it gives. The
+    final weights stay in the last checkpoint.
+
+    Args:
+        session: The attempt it runs in.
+        dataset: Folder of the dataset.
+        threads: Of torch.
+        eval_every: Steps between evaluations; there is one after the last step in any case.
+        recipe: Numbers of `recipe.Recipe`; `steps` has to be there.
+
+    Raises:
+        SpecError: A number cannot be, there is no dataset, or the checkpoint is of another recipe or dataset.
+        Preempted: The capacity is taken back, and the state is saved.
+    """
+    for name, number in (("threads", threads), ("eval_every", eval_every)):
+        if number < 1:
+            raise SpecError(f"{name} is {number}: give 1 or more")
+    be_repeatable(threads)
+    data = datasets.load(dataset)
+    trainer = Trainer(data, make_recipe(recipe))
+    history, machines = _resume(trainer, session.restore(), data.manifest)
+    machine = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}, {threads} threads"
+    machines = [*machines, machine] if machine not in machines else machines
+
+    def save() -> None:
+        state = {"trainer": trainer.state(), "history": history, "machines": machines}
+        session.checkpoint(trainer.steps_done, state, **_identity(trainer, data.manifest))
+
+    first, began = trainer.steps_done, time.perf_counter()
+    while not trainer.is_done:
+        metrics = {"loss": trainer.step()}
+        if trainer.is_done or trainer.steps_done % eval_every == 0:
+            metrics["validation_loss"] = trainer.validation_loss()
+            history.append({"step": trainer.steps_done, **metrics})
+        session.progress(trainer.steps_done, trainer.recipe.steps, **metrics)
+        if not trainer.is_done and session.should_checkpoint(trainer.steps_done):
+            save()
+    seconds = time.perf_counter() - began
+    save()
+    tokens = (trainer.steps_done - first) * trainer.recipe.batch * trainer.recipe.context
+    return {
+        "validation_loss": history[-1]["validation_loss"],
+        "unigram_loss": data.manifest.unigram_loss,
+        "bigram_loss": data.manifest.bigram_loss,
+        "steps": trainer.steps_done,
+        "parameters": sum(each.numel() for each in trainer.model.parameters()),
+        "tokens_per_second": round(tokens / seconds, 1) if tokens else None,
+        "weights_checksum": trainer.weights_checksum(),
+        "history": [dict(entry) for entry in history],
+        "machines": list(machines),
+    }
+
+
+def trial(
+    parameters: Mapping[str, JsonValue], *, dataset: str, max_steps: int, seed: int
+) -> Iterator[dict[str, float]]:
+    """Train with `parameters`, numbers of `recipe.Recipe`, and yield `step` and `validation_loss` about ten times."""
+    be_repeatable(threads=1)
+    trainer = Trainer(
+        datasets.load(dataset), make_recipe({"seed": seed, "steps": max_steps, **parameters})
+    )
+    every = max(1, max_steps // _REPORTS_A_TRIAL)
+    while not trainer.is_done:
+        loss = trainer.step()
+        if trainer.is_done or trainer.steps_done % every == 0:
+            yield {
+                "step": trainer.steps_done,
+                "loss": loss,
+                "validation_loss": trainer.validation_loss(),
+            }
+
+
+def _resume(
+    trainer: Trainer, checkpoint: Checkpoint | None, manifest: DatasetManifest
+) -> tuple[list[dict[str, float]], list[str]]:
+    """Put the trainer where the checkpoint was taken; return the history until there and the machines it ran on."""
+    if checkpoint is None:
+        return [], []
+    for name, now in _identity(trainer, manifest).items():
+        then = checkpoint.metadata.get(name)
+        if then != now:
+            raise SpecError(
+                f"the checkpoint of step {checkpoint.step} has {name} {then} and this run {now}: "
+                "ask for a fresh start, or give what it was begun with"
+            )
+    trainer.load(checkpoint.state["trainer"])
+    return list(checkpoint.state["history"]), list(checkpoint.state["machines"])
+
+
+def _identity(trainer: Trainer, manifest: DatasetManifest) -> dict[str, JsonValue]:
+    return {"recipe": asdict(trainer.recipe), "dataset": manifest.dataset}

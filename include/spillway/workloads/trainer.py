@@ -1,0 +1,121 @@
+"""One model being trained: a step, an evaluation, its whole state."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from spillway.workloads import randomness
+from spillway.workloads.batches import Windows
+from spillway.workloads.gpt import GPT, Shape
+
+if TYPE_CHECKING:
+    from spillway.workloads.dataset import Dataset
+    from spillway.workloads.recipe import Recipe
+
+_VALIDATION_WINDOWS = 128
+_EVALUATION_BATCH = 64
+_WEIGHT_DECAY = 0.1
+_LARGEST_GRADIENT = 1.0
+
+
+def be_repeatable(threads: int) -> None:
+    """Make torch give the same bits each time, on this kind of CPU and with this many threads; for the whole process."""
+    torch.use_deterministic_algorithms(mode=True)
+    torch.set_num_threads(threads)
+
+
+class Trainer:
+    """A model, its optimizer, and how far they are.
+
+    What a step does depends on the recipe, the data and the state alone, so a trainer that loads the state of another goes
+    on exactly as that one would have.
+
+    Attributes:
+        steps_done: Optimizer steps so far.
+    """
+
+    def __init__(self, data: Dataset, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.steps_done = 0
+        self._train = Windows(data.train, recipe.context + 1)
+        validation = Windows(data.validation, recipe.context + 1).spread(_VALIDATION_WINDOWS)
+        self._validation = torch.split(torch.from_numpy(validation), _EVALUATION_BATCH)
+        randomness.seed_all(recipe.seed)
+        self.model = GPT(
+            Shape(
+                vocabulary=data.manifest.vocabulary,
+                context=recipe.context,
+                width=recipe.width,
+                layers=recipe.layers,
+                heads=recipe.heads,
+                dropout=recipe.dropout,
+            )
+        )
+        self.optimizer = torch.optim.AdamW(
+            _parameter_groups(self.model), lr=recipe.learning_rate, betas=(0.9, 0.95)
+        )
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all steps of the recipe are done."""
+        return self.steps_done >= self.recipe.steps
+
+    def step(self) -> float:
+        """Do one optimizer step and return its loss, in nats a token."""
+        recipe = self.recipe
+        batch = self._train.draw(seed=recipe.seed, step=self.steps_done, size=recipe.batch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = recipe.learning_rate_at(self.steps_done)
+        self.model.train()
+        self.optimizer.zero_grad()
+        loss = self.model.loss(torch.from_numpy(batch))
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
+        nn.utils.clip_grad_norm_(self.model.parameters(), _LARGEST_GRADIENT)
+        self.optimizer.step()
+        self.steps_done += 1
+        return loss.item()
+
+    @torch.no_grad()
+    def validation_loss(self) -> float:
+        """Return the mean loss, in nats a token, over the same validation windows each time."""
+        self.model.eval()
+        total = sum(float(self.model.loss(batch)) * len(batch) for batch in self._validation)
+        return total / sum(map(len, self._validation))
+
+    def state(self) -> dict[str, Any]:
+        """Return all that `load` needs to go on exactly from here."""
+        return {
+            "steps_done": self.steps_done,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "randomness": randomness.capture(),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from where another trainer of the same recipe and data was when `state` was taken."""
+        self.steps_done = state["steps_done"]
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        randomness.restore(state["randomness"])
+
+    def weights_checksum(self) -> str:
+        """Return `sha256:` and a digest that is equal for bit-equal weights and no others."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(f"{name} {tuple(tensor.shape)} ".encode())
+            digest.update(tensor.contiguous().numpy().tobytes())
+        return f"sha256:{digest.hexdigest()}"
+
+
+def _parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
+    """Decay matrices only; a norm's gains and offsets have nothing to gain from being small."""
+    matrices: list[Tensor] = [each for each in model.parameters() if each.dim() > 1]
+    vectors: list[Tensor] = [each for each in model.parameters() if each.dim() <= 1]
+    return [
+        {"params": matrices, "weight_decay": _WEIGHT_DECAY},
+        {"params": vectors, "weight_decay": 0.0},
+    ]

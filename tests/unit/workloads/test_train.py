@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+import tempfile
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spillway.errors import SpecError
+from spillway.runtime import Preempted, Session
+from spillway.runtime.signals import Notice
+from spillway.workloads.batches import Windows
+from spillway.workloads.recipe import Recipe, make_recipe
+from spillway.workloads.train import train, trial
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from pathlib import Path
+
+STEPS = 10
+# Dropout draws from torch's generator, so a run that resumes it wrongly ends elsewhere.
+TINY = {
+    "width": 16,
+    "layers": 1,
+    "heads": 2,
+    "context": 16,
+    "batch": 4,
+    "warmup": 2,
+    "dropout": 0.2,
+}
+
+
+class InterruptedSession(Session):
+    """A session that gets its notice after a step, and notes the losses it is told."""
+
+    stop_after: int | None = None
+    losses: dict[int, float]
+
+    def progress(self, step: int, total: int | None = None, **metrics: float) -> None:
+        super().progress(step, total, **metrics)
+        self.losses[step] = metrics["loss"]
+        if step == self.stop_after:
+            self._notice.receive()
+
+
+def run(
+    folder: Path | str, dataset: str, interruptions: Collection[int]
+) -> tuple[dict[str, object], dict[int, float]]:
+    """Train to the end, in one attempt more than there are interruptions; return the result and the loss of each step."""
+    losses: dict[int, float] = {}
+    for stop_after in [*sorted(interruptions), None]:
+        session = InterruptedSession.local(folder, notice=Notice())
+        session.stop_after, session.losses = stop_after, losses
+        try:
+            result = train(session, dataset=dataset, steps=STEPS, eval_every=3, seed=5, **TINY)
+        except Preempted as preempted:
+            assert preempted.step == stop_after  # noqa: PT017
+    return result, losses
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(
+    tiny_dataset: str, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, object], dict[int, float]]:
+    return run(tmp_path_factory.mktemp("uninterrupted"), tiny_dataset, [])
+
+
+@settings(max_examples=8)
+@given(st.sets(st.integers(1, STEPS - 1), min_size=1, max_size=3))
+def test_a_run_interrupted_anywhere_ends_bit_for_bit_like_one_that_was_not(
+    tiny_dataset: str,
+    uninterrupted: tuple[dict[str, object], dict[int, float]],
+    interruptions: set[int],
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        result, losses = run(folder, tiny_dataset, interruptions)
+    expected, expected_losses = uninterrupted
+    assert losses == expected_losses
+    assert {**result, "tokens_per_second": None} == {**expected, "tokens_per_second": None}
+
+
+def test_another_seed_ends_elsewhere(
+    tiny_dataset: str, session: Session, uninterrupted: tuple[dict[str, object], dict[int, float]]
+) -> None:
+    result = train(session, dataset=tiny_dataset, steps=STEPS, seed=6, **TINY)
+    assert result["weights_checksum"] != uninterrupted[0]["weights_checksum"]
+
+
+def test_a_finished_run_gives_its_result_again(tiny_dataset: str, tmp_path: Path) -> None:
+    first = train(Session.local(tmp_path), dataset=tiny_dataset, steps=3, **TINY)
+    again = train(Session.local(tmp_path), dataset=tiny_dataset, steps=3, **TINY)
+    assert {**again, "tokens_per_second": first["tokens_per_second"]} == first
+
+
+def test_training_beats_guessing(tiny_dataset: str, session: Session) -> None:
+    result = train(
+        session,
+        dataset=tiny_dataset,
+        steps=60,
+        width=32,
+        layers=1,
+        context=32,
+        warmup=5,
+        learning_rate=0.01,
+    )
+    assert result["validation_loss"] < 6.9  # of 7.62, knowing nothing
+    assert [entry["step"] for entry in result["history"]] == [50, 60]
+
+
+@pytest.mark.parametrize(
+    ("change", "remedy"),
+    [
+        ({"steps": 0}, "steps is 0: give 1 or more"),
+        ({"steps": "many"}, "steps"),
+        ({"width": 30, "heads": 4}, "give a multiple of 4"),
+        ({"learning_rate": 0.0}, "give a number above 0"),
+        ({"dropout": 1.0}, "less than 1"),
+        ({"depth": 3}, "depth is unknown: give some of steps, learning_rate"),
+        ({"threads": 0}, "threads is 0"),
+        ({"context": 10_000_000}, "give a context under"),
+        ({"dataset": "/nowhere"}, "run the preprocessing first"),
+    ],
+)
+def test_bad_arguments_are_refused_with_a_remedy(
+    tiny_dataset: str, session: Session, change: dict[str, object], remedy: str
+) -> None:
+    with pytest.raises(SpecError, match=remedy):
+        train(session, **{"dataset": tiny_dataset, "steps": 1, **change})
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(tiny_dataset: str, tmp_path: Path) -> None:
+    train(Session.local(tmp_path), dataset=tiny_dataset, steps=2, **TINY)
+    with pytest.raises(SpecError, match="ask for a fresh start"):
+        train(Session.local(tmp_path), dataset=tiny_dataset, steps=3, **TINY)
+
+
+def test_a_trial_reports_about_ten_times_and_at_its_end(tiny_dataset: str) -> None:
+    reports = list(trial(TINY, dataset=tiny_dataset, max_steps=25, seed=0))
+    assert [report["step"] for report in reports] == [*range(2, 25, 2), 25]
+    assert all(0 < report["validation_loss"] < 9 for report in reports)
+
+
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=5), st.integers(1, 8))
+def test_every_window_is_a_run_of_one_array(lengths: list[int], length: int) -> None:
+    starts = itertools.accumulate(lengths, initial=0)
+    arrays = [
+        np.arange(start, start + count, dtype=np.uint16)
+        for start, count in zip(starts, lengths, strict=False)
+    ]
+    expected = [
+        array[start : start + length].tolist()
+        for array in arrays
+        for start in range(len(array) - length + 1)
+    ]
+    if not expected:
+        with pytest.raises(SpecError, match="larger dataset"):
+            Windows(arrays, length)
+        return
+    windows = Windows(arrays, length)
+    assert windows.take(range(len(windows))).tolist() == expected
+    assert windows.spread(3).tolist()[0] == expected[0]
+
+
+def test_a_batch_depends_on_seed_and_step_alone() -> None:
+    windows = Windows([np.arange(1000, dtype=np.uint16)], 8)
+    later = windows.draw(seed=1, step=7, size=4).tolist()
+    windows.draw(seed=1, step=6, size=4)
+    assert windows.draw(seed=1, step=7, size=4).tolist() == later
+    assert windows.draw(seed=2, step=7, size=4).tolist() != later
+    assert windows.draw(seed=1, step=8, size=4).tolist() != later
+
+
+@given(st.integers(1, 300), st.integers(0, 50))
+def test_the_learning_rate_stays_between_nothing_and_its_highest(steps: int, warmup: int) -> None:
+    recipe = Recipe(steps=steps, warmup=warmup)
+    rates = [recipe.learning_rate_at(step) for step in range(steps)]
+    assert all(0 < rate <= recipe.learning_rate for rate in rates)
+    after = rates[warmup:]
+    assert after == sorted(after, reverse=True)
+
+
+def test_numbers_written_as_text_are_read_as_numbers() -> None:
+    assert make_recipe({"steps": "5", "learning_rate": "1e-3"}) == Recipe(
+        steps=5, learning_rate=1e-3
+    )
+
+
+def test_importing_the_workloads_loads_none_of_their_libraries() -> None:
+    heavy = "{'torch', 'ray', 'numpy', 'pyarrow', 'tokenizers'}"
+    code = f"import sys, spillway.workloads; assert not {heavy} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
