@@ -1,0 +1,171 @@
+"""A search for parameters in a process of its own, so that Ray never meets the lease's signals.
+
+A notice may reach every process of the lease's group. Ray's processes would end on it in an order of their own, taking the driver
+with them before it can save anything, or keeping it for half a minute. So the driver and all that Ray starts are a session of
+the system's apart (Ray gives its workers process groups of their own, and leaves them in the session); whoever listens here
+is told what the trials report, and stopping is SIGKILL to that session.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import select
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import psutil
+from pydantic import JsonValue
+
+from spillway.model import codec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_LONGEST_TEMPORARY_FOLDER = 30
+"""Ray adds some 70 characters for the sockets in it, whose paths may have 107."""
+
+_QUIET_SECONDS = 0.1
+_KILLING_SECONDS = 0.02
+_MAIN = "from spillway.workloads.ray_trials import main; main()"
+_SETTINGS = {
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # what becomes the default; without it Ray warns
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """What the trials have in common.
+
+    Attributes:
+        trainable: `package.module:function`; called with the trial's parameters and the keywords `dataset`, `max_steps` and
+            `seed`, it yields dicts with `step` and the metric.
+        grace_steps: Steps before which no trial is stopped.
+        reduction_factor: One in so many trials goes on at each rung.
+    """
+
+    trainable: str
+    dataset: str
+    metric: str
+    mode: str
+    max_steps: int
+    grace_steps: int
+    reduction_factor: int
+    seed: int
+    cpus_per_trial: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What the process is asked to do.
+
+    Attributes:
+        trials: Parameters by the trial's number.
+        cpus: CPUs for all trials together.
+        folder: For Ray's own files; gone afterwards.
+        parent: The asking process; when that is gone, nobody listens any more.
+    """
+
+    search: Search
+    trials: dict[int, dict[str, JsonValue]]
+    cpus: int
+    folder: str
+    parent: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What a trial said.
+
+    Attributes:
+        step: Steps done; 0 when it has not reported.
+        value: Of the metric; None when it has not reported, or reported no number.
+        is_last: Whether the trial has ended.
+        error: The traceback it failed with.
+    """
+
+    trial: int
+    step: int
+    value: float | None
+    is_last: bool = False
+    error: str | None = None
+
+
+@contextmanager
+def running(
+    search: Search, trials: dict[int, dict[str, JsonValue]], *, cpus: int
+) -> Iterator[Iterator[Report | None]]:
+    """Run the trials; yield their reports as they come, and None whenever there was none for a moment.
+
+    The reports end when the process does, done or not. Leaving the context ends all that Ray started.
+    """
+    with tempfile.TemporaryDirectory(
+        prefix="ray-", dir=_short_folder(), ignore_cleanup_errors=True
+    ) as folder:
+        request = Request(
+            search=search, trials=trials, cpus=cpus, folder=folder, parent=os.getpid()
+        )
+        process = subprocess.Popen(  # noqa: S603  # our own module
+            [sys.executable, "-c", _MAIN],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            # A token of its own, or Ray would keep one in the home folder.
+            env={**os.environ, **_SETTINGS, "RAY_AUTH_TOKEN": secrets.token_hex(32)},
+            start_new_session=True,
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        with process.stdout as output:
+            try:
+                with suppress(BrokenPipeError), process.stdin as request_pipe:
+                    request_pipe.write(codec.encode_json(request))
+                yield _reports(output.fileno())
+            finally:
+                _kill_session(
+                    process.pid
+                )  # before its leader is collected, so the number is still its own
+                process.wait()
+
+
+def _reports(descriptor: int) -> Iterator[Report | None]:
+    rest = b""
+    while True:
+        if not select.select([descriptor], [], [], _QUIET_SECONDS)[0]:
+            yield None
+            continue
+        data = os.read(descriptor, 65536)
+        if not data:
+            return
+        *lines, rest = (rest + data).split(b"\n")
+        for line in lines:
+            yield codec.decode_json(line, Report)
+
+
+def _kill_session(leader: int) -> None:
+    """End every process of the session, those that they start meanwhile too."""
+    while alive := [process for process in psutil.process_iter() if _is_member(process, leader)]:
+        for process in alive:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        time.sleep(_KILLING_SECONDS)
+
+
+def _is_member(process: psutil.Process, leader: int) -> bool:
+    with suppress(ProcessLookupError, psutil.NoSuchProcess):
+        return os.getsid(process.pid) == leader and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def _short_folder() -> str | None:
+    """Return where to make a folder whose sockets have names that the system allows; None for the usual place."""
+    if len(tempfile.gettempdir()) <= _LONGEST_TEMPORARY_FOLDER:
+        return None
+    return "/tmp"  # noqa: S108  # the folder made in it is nobody else's

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+
+from spillway.errors import SpecError, TaskFailedError
+from spillway.runtime import Preempted, Session
+from spillway.runtime.signals import Notice
+from spillway.workloads.sweep import sweep
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SPACE = {"x": {"uniform": [0, 1]}}
+
+
+class NoticedSession(Session):
+    """A session that gets its notice once so many trials have ended."""
+
+    notice_after = 0
+
+    def progress(self, step: int, total: int | None = None, **metrics: float) -> None:
+        super().progress(step, total, **metrics)
+        if step >= self.notice_after:
+            self._notice.receive()
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the sample trainables leave their marks; they can be imported here and in the processes of Ray."""
+    here = str(Path(__file__).parent)
+    monkeypatch.syspath_prepend(here)
+    monkeypatch.setenv("PYTHONPATH", here)
+    return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def _leaves_nothing_running() -> Iterator[None]:
+    yield
+    assert [process.cmdline() for process in psutil.Process().children(recursive=True)] == []
+
+
+def run(session: Session, folder: Path, **changes: Any) -> dict[str, Any]:
+    arguments = {
+        "dataset": str(folder),
+        "space": SPACE,
+        "num_samples": 5,
+        "max_steps": 4,
+        "metric": "loss",
+        "trainable": "trial_samples:falling",
+        "cpus": 2,
+        "seed": 3,
+    }
+    return sweep(session, **{**arguments, **changes})
+
+
+def starts(folder: Path) -> list[float]:
+    return [float(line) for line in (folder / "starts").read_text().split()]
+
+
+def test_a_preempted_sweep_goes_on_without_repeating_what_ended(folder: Path) -> None:
+    first = NoticedSession.local(folder / "session", notice=Notice())
+    first.notice_after = 2
+    with pytest.raises(Preempted):
+        run(first, folder)
+    environment = dict(os.environ)
+    before = starts(folder)
+
+    second = Session.local(folder / "session")
+    ended = [row["trial"] for row in second.restore().state["trials"]]
+    assert len(ended) >= 2
+    result = run(second, folder)
+
+    rows = result["trials"]
+    assert [row["trial"] for row in rows] == list(range(5))
+    started_again = starts(folder)[len(before) :]
+    assert sorted(started_again) == sorted(
+        row["params"]["x"] for row in rows if row["trial"] not in ended
+    )
+    finished = [row for row in rows if row["status"] == "finished"]
+    assert finished
+    assert result["best"]["metric"] == min(row["metric"] for row in finished)
+    assert all(row["status"] in ("finished", "stopped") for row in rows)
+    assert dict(os.environ) == environment
+    assert run(Session.local(folder / "session"), folder) == result  # and starts no Ray for it
+
+
+def test_trials_that_always_fail_end_the_sweep_with_their_own_error(folder: Path) -> None:
+    with pytest.raises(
+        TaskFailedError, match=r"(?s)first 3 trials failed.*ArithmeticError: cannot"
+    ):
+        run(
+            Session.local(folder / "session"),
+            folder,
+            trainable="trial_samples:breaking",
+            num_samples=50,
+        )
+
+
+@pytest.mark.parametrize(
+    ("change", "remedy"),
+    [
+        ({"num_samples": 0}, "num_samples is 0: give 1 or more"),
+        ({"max_steps": 0}, "max_steps is 0"),
+        ({"grace_steps": 5}, "give 4 or less"),
+        ({"reduction_factor": 1}, "give 2 or more"),
+        ({"mode": "least"}, "give min or max"),
+        ({"cpus_per_trial": 3}, "give cpus_per_trial up to 2"),
+        ({"trainable": "nowhere.at_all:f"}, "give package.module:function"),
+        ({"trainable": "trial_samples"}, "give package.module:function"),
+        ({"space": {"x": {"uniform": [1, 0]}}}, "x: uniform goes from"),
+    ],
+)
+def test_bad_arguments_are_refused_before_ray_starts(
+    folder: Path, change: dict[str, Any], remedy: str
+) -> None:
+    with pytest.raises(SpecError, match=remedy):
+        run(Session.local(folder / "session"), folder, **change)
+
+
+def test_a_checkpoint_of_another_sweep_is_refused(folder: Path) -> None:
+    session = Session.local(folder / "session")
+    session.checkpoint(1, {"trials": []}, search={"seed": 9}, points=[])
+    with pytest.raises(SpecError, match="ask for a fresh start"):
+        run(Session.local(folder / "session"), folder)
