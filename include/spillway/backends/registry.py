@@ -40,6 +40,11 @@ TABLE: Mapping[str, Row] = MappingProxyType(
 )
 
 
+def names() -> frozenset[str]:
+    """Return the backends that a pools file may name."""
+    return frozenset(_joined()) | frozenset(TABLE)
+
+
 def load(
     pool: Pool,
     *,

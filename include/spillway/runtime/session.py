@@ -180,7 +180,7 @@ class Session:
         return self._clock.monotonic() - self._saved >= self.checkpoint_interval.total_seconds()
 
     def checkpoint(self, step: int, state: object, **metadata: JsonValue) -> None:
-        """Save `state`, from which step `step` goes on; durable when this returns.
+        """Save `state` as it is after `step` steps; durable when this returns. A step that is saved is not saved again.
 
         A state is nested dicts, lists and tuples of numbers, text, bytes, arrays and tensors; `metadata` is JSON to
         remember with it.

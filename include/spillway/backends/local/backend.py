@@ -33,6 +33,9 @@ MAX_LOG_BYTES = 1 << 20
 KILL_LIMIT = timedelta(seconds=2)
 RELEASE_LIMIT = timedelta(seconds=6)
 
+KEEP_ENDED = timedelta(days=7)
+"""How long the output of a job that ended can be read."""
+
 # A job is the user's code: it has no business with the scheduler's settings and secrets.
 _PRIVATE_PREFIXES = ("AIRFLOW_", "_AIRFLOW_", "__AIRFLOW_", "SPILLWAY_")
 _PRIVATE = frozenset({"PYTHONDONTWRITEBYTECODE"})
@@ -67,6 +70,7 @@ class LocalBackend:
             if not _was_started(folder):
                 self._check_capacity(submission.key)
                 self._launch(folder, submission)
+                self._folder.forget(ended_before=self._clock() - KEEP_ENDED)
         return job
 
     def observe(self, jobs: Sequence[Job]) -> Mapping[str, Observation]:
@@ -190,11 +194,19 @@ class LocalBackend:
             )
         if live:
             return Observation(event=JobEvent.STARTED, seen_at=now, detail="its process runs")
-        if folder.is_released:
-            return Observation(event=JobEvent.CANCELLED, seen_at=now, detail="released")
-        return Observation(
-            event=JobEvent.VANISHED, seen_at=now, detail="its processes are gone and left no status"
+        return _ended(self._bury(folder, now), now)
+
+    def _bury(self, folder: JobFolder, now: datetime) -> Status:
+        """Return the end of a job that left no word of it, and write it down when nothing can start the job any more."""
+        status = Status(
+            event=JobEvent.CANCELLED if folder.is_released else JobEvent.VANISHED,
+            exit_code=None,
+            ended_at=now,
+            detail="its processes are gone and left no status",
         )
+        if folder.read_process() is not None:
+            folder.write(status)
+        return status
 
     @contextmanager
     def _explained(self, key: str | None) -> Generator[None]:

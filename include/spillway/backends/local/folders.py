@@ -19,6 +19,7 @@ import fcntl
 import hashlib
 import os
 import re
+import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -73,12 +74,12 @@ class Status:
     """How a job ended.
 
     Attributes:
-        exit_code: Negative for the signal that ended it.
+        exit_code: Negative for the signal that ended it; None when nobody saw it.
+        ended_at: When it was seen to have ended.
     """
 
     event: JobEvent
-    exit_code: int
-    started_at: datetime
+    exit_code: int | None
     ended_at: datetime
     detail: str
 
@@ -192,6 +193,13 @@ class PoolFolder:
         folder = self.path / "jobs"
         if folder.is_dir():
             yield from (JobFolder(path) for path in sorted(folder.iterdir()))
+
+    def forget(self, *, ended_before: datetime) -> None:
+        """Remove the folders of jobs that ended long ago; only under the lock."""
+        for job in self.jobs():
+            status = job.read_status()
+            if status is not None and status.ended_at < ended_before:
+                shutil.rmtree(job.path, ignore_errors=True)
 
     def live_jobs(self) -> list[JobFolder]:
         """Return the folders of jobs that use capacity; only under the lock."""

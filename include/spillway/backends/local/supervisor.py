@@ -68,7 +68,6 @@ def supervise(folder: JobFolder) -> None:
     assert launch is not None, "written before the supervisor is started"
     if folder.is_released or folder.read_process() is not None:
         return
-    started_at = datetime.now(UTC)
     folder.scratch.mkdir(exist_ok=True)
     job = _start(folder, launch)
     folder.write(identify(job.pid))
@@ -83,7 +82,6 @@ def supervise(folder: JobFolder) -> None:
         Status(
             event=event,
             exit_code=exit_code,
-            started_at=started_at,
             ended_at=datetime.now(UTC),
             detail=detail,
         )
