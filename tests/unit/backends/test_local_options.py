@@ -50,7 +50,7 @@ def test_a_trace_may_be_in_a_file_below_home(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "place"),
     [
-        ({"interuptions": {}}, "interuptions"),
+        ({"intervals": {}}, "intervals"),
         ({"interruptions": {}}, "interruptions"),
         ({"interruptions": {"trace": []}}, "interruptions.trace"),
         ({"interruptions": {"trace": [[1, -2]]}}, "interruptions.trace"),

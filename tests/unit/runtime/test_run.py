@@ -21,6 +21,8 @@ from spillway.runtime.run import MAX_RESULT_BYTES, check_result, run
 from spillway.testing.stores import InterruptedStore
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from conftest import Lab
     from spillway.model import Submission
 
@@ -90,8 +92,8 @@ def test_a_bad_entry_point_fails_for_good_and_says_what_to_do(
 
 
 def test_an_argument_too_many_is_named(lab: Lab) -> None:
-    with pytest.raises(SpecError, match="unexpected keyword argument 'thrid'"):
-        load("sample_jobs:takes_two", {"first": 1, "thrid": 3})
+    with pytest.raises(SpecError, match="unexpected keyword argument 'last'"):
+        load("sample_jobs:takes_two", {"first": 1, "last": 3})
 
 
 def test_a_module_that_breaks_while_it_is_imported_says_how(lab: Lab) -> None:
@@ -132,27 +134,50 @@ def test_a_result_that_cannot_be_written_is_no_success(lab: Lab) -> None:
         run(submission, failing, scratch=lab.folder, notice=lab.notice, clock=lab.clock)
 
 
-def start_wrapper(
-    submission: Submission, *arguments: str, **variables: str
-) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ENTRY_POINTS), **variables}
-    return subprocess.Popen(
-        [sys.executable, "-m", "spillway.runtime", *arguments],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+class Wrappers:
+    """Starts wrappers as processes of their own, and leaves none behind."""
+
+    def __init__(self) -> None:
+        self._started: list[subprocess.Popen[str]] = []
+
+    def start(
+        self, submission: Submission | None, *arguments: str, **variables: str
+    ) -> subprocess.Popen[str]:
+        environment = {**os.environ, "PYTHONPATH": str(ENTRY_POINTS), **variables}
+        if submission is not None:
+            environment["SPILLWAY_SUBMISSION"] = encode_json(submission).decode()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "spillway.runtime", *arguments],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._started.append(process)
+        return process
+
+    def stop(self) -> None:
+        for process in self._started:
+            process.kill()
+            process.communicate()
 
 
-def test_the_wrapper_takes_a_submission_from_a_file_or_the_environment(lab: Lab) -> None:
+@pytest.fixture
+def wrappers() -> Iterator[Wrappers]:
+    wrappers = Wrappers()
+    yield wrappers
+    wrappers.stop()
+
+
+def test_the_wrapper_takes_a_submission_from_a_file_or_the_environment(
+    lab: Lab, wrappers: Wrappers
+) -> None:
     submission = lab.submission("sample_jobs:echo", arguments={"a": 1})
-    text = encode_json(submission).decode()
     file = lab.folder / "submission.json"
-    file.write_text(text)
+    file.write_bytes(encode_json(submission))
     for process in (
-        start_wrapper(submission, str(file)),
-        start_wrapper(submission, SPILLWAY_SUBMISSION=text),
+        wrappers.start(None, str(file)),
+        wrappers.start(submission),
     ):
         output, _ = process.communicate(timeout=60)
         assert process.returncode == exit_codes.SUCCEEDED, output
@@ -172,29 +197,30 @@ def test_the_wrapper_takes_a_submission_from_a_file_or_the_environment(lab: Lab)
     ids=["nothing", "no file", "no submission", "no JSON"],
 )
 def test_without_a_submission_it_fails_for_good(
-    lab: Lab, arguments: list[str], variables: dict[str, str]
+    wrappers: Wrappers, arguments: list[str], variables: dict[str, str]
 ) -> None:
-    process = start_wrapper(lab.submission(), *arguments, **variables)
+    process = wrappers.start(None, *arguments, **variables)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == exit_codes.BAD_ENTRY_POINT
     assert "nothing to run" in output
 
 
-def test_a_store_that_does_not_work_is_a_failure_that_says_so(lab: Lab) -> None:
+def test_a_store_that_does_not_work_is_a_failure_that_says_so(lab: Lab, wrappers: Wrappers) -> None:
     (lab.folder / "file").write_text("")
     url = (lab.folder / "file" / "store").as_uri()
-    text = encode_json(lab.submission(store=url)).decode()
-    process = start_wrapper(lab.submission(), SPILLWAY_SUBMISSION=text)
+    process = wrappers.start(lab.submission(store=url))
     output, _ = process.communicate(timeout=60)
     assert process.returncode == exit_codes.FAILED
     assert "a file stands where a folder is needed" in output
 
 
-def test_sigterm_is_a_notice_after_which_training_goes_on_from_its_step(lab: Lab) -> None:
+def test_sigterm_is_a_notice_after_which_training_goes_on_from_its_step(
+    lab: Lab, wrappers: Wrappers
+) -> None:
     gate = str(lab.folder / "gate")
     arguments = {"steps": 10, "gate": gate}
     first = lab.submission("sample_jobs:train", arguments=arguments)
-    process = start_wrapper(first, SPILLWAY_SUBMISSION=encode_json(first).decode())
+    process = wrappers.start(first)
     deadline = time.monotonic() + 60
     while not ((seen := read_heartbeat(lab.store, "task", 1)) and seen.step):
         assert time.monotonic() < deadline
@@ -205,7 +231,7 @@ def test_sigterm_is_a_notice_after_which_training_goes_on_from_its_step(lab: Lab
 
     Path(gate).touch()
     second = lab.submission("sample_jobs:train", token=2, arguments=arguments)
-    process = start_wrapper(second, SPILLWAY_SUBMISSION=encode_json(second).decode())
+    process = wrappers.start(second)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == exit_codes.SUCCEEDED, output
     result = read_result(lab.store, "task", 2)
@@ -213,14 +239,16 @@ def test_sigterm_is_a_notice_after_which_training_goes_on_from_its_step(lab: Lab
     assert result.value == {"total": sum(range(11)), "first": 6}
 
 
-def test_a_damaged_checkpoint_is_passed_over_and_the_log_says_so(lab: Lab) -> None:
+def test_a_damaged_checkpoint_is_passed_over_and_the_log_says_so(
+    lab: Lab, wrappers: Wrappers
+) -> None:
     session = lab.session()
     session.checkpoint(3, {"total": 6})
     session.checkpoint(5, {"total": 15})
     part = next(path for path in lab.store.list("task/parts") if "-000000000005/" in path)
     lab.store.put(part, b"flipped")
     second = lab.submission("sample_jobs:train", token=2, arguments={"steps": 10})
-    process = start_wrapper(second, SPILLWAY_SUBMISSION=encode_json(second).decode())
+    process = wrappers.start(second)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == exit_codes.SUCCEEDED, output
     assert "2 steps are lost" in output
