@@ -11,7 +11,7 @@ process, at any time: whatever they start outside is named in the ledger before 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -45,7 +45,6 @@ from spillway.model import (
     Lease,
     LeaseState,
     Observation,
-    PassedOver,
     Placement,
     Pool,
     TaskKey,
@@ -144,29 +143,22 @@ class Dispatcher:
 
     # ---- placing ----------------------------------------------------------------------------------------------
 
-    def place(
-        self, spec: TaskSpec, refused: Mapping[str, str] | None = None
-    ) -> Placement | Unplaced:
-        """Return where `spec` would go now, and why, leaving out the pools of `refused` (name to reason)."""
+    def place(self, spec: TaskSpec, refused: Collection[str] = ()) -> Placement | Unplaced:
+        """Return where `spec` would go now, and why; the pools of `refused` have just shown that they have no room."""
         now = self._clock()
-        free = {name: self._free_slots(pool) for name, pool in self.pools.items()}
+        pools = self.pools.values()
+        free = {pool.name: self._free_slots(pool) for pool in pools}
         usage = {
             # A provider that says how much room it has need not be guessed at.
             name: replace(used, cooling_down=used.cooling_down and free[name] is None)
-            for name, used in self.ledger.usage(
-                self.pools.values(), now=now, cool_down=COOL_DOWN
-            ).items()
+            for name, used in self.ledger.usage(pools, now=now, cool_down=COOL_DOWN).items()
         }
-        offers = make_offers(
-            self.pools.values(), usage=usage, free_slots=free, task=spec, now=now
-        )
-        decision = choose(spec, [o for o in offers if o.pool not in (refused or {})], now)
-        left_out = tuple(
-            PassedOver(offer=offer, reason=refused[offer.pool], can_wait=True)
+        offers = make_offers(pools, usage=usage, free_slots=free, task=spec, now=now)
+        offers = tuple(
+            replace(offer, cooling_down=offer.cooling_down or offer.pool in refused)
             for offer in offers
-            if refused and offer.pool in refused
         )
-        return replace(decision, passed_over=decision.passed_over + left_out)
+        return choose(spec, offers, now)
 
     def begin(self, request: TaskRequest) -> Step:
         """Start the task, or go on with what an earlier call began.
@@ -193,7 +185,7 @@ class Dispatcher:
             NoOfferError: No pool can take the task, whatever room they had.
             BackendError: The provider did not do as asked.
         """
-        refused: dict[str, str] = {}
+        refused: set[str] = set()
         while True:
             decision = self.place(request.spec, refused)
             if isinstance(decision, Unplaced):
@@ -203,7 +195,7 @@ class Dispatcher:
                 return Running(lease=self._submit(self._grant(request, decision)))
             except (PoolFullError, CapacityError) as error:
                 log.info("pool had no room after all: %s: %s", pool, error)
-                refused[pool] = str(error)
+                refused.add(pool)
 
     def _grant(self, request: TaskRequest, decision: Placement) -> Lease:
         pool = self.pools[decision.offer.pool]

@@ -34,9 +34,11 @@ def test_every_dag_says_what_it_is_for(bag: DagBag, dag_id: str) -> None:
 
 @pytest.mark.parametrize("dag_id", sorted(SHIPPED - {"reconcile"}))
 def test_every_param_has_a_title_and_a_section(bag: DagBag, dag_id: str) -> None:
-    for name, param in bag.dags[dag_id].params.items_schemas() if hasattr(
-        bag.dags[dag_id].params, "items_schemas"
-    ) else ((name, bag.dags[dag_id].params.get_param(name)) for name in bag.dags[dag_id].params):
+    for name, param in (
+        bag.dags[dag_id].params.items_schemas()
+        if hasattr(bag.dags[dag_id].params, "items_schemas")
+        else ((name, bag.dags[dag_id].params.get_param(name)) for name in bag.dags[dag_id].params)
+    ):
         assert param.schema["title"], name
         assert param.schema["section"] in {"Workload", "Placement"}, name
 
@@ -74,4 +76,6 @@ def test_dag_files_only_declare(project: Path) -> None:
     """A DAG file is parsed again and again: it defines no function and loops over nothing."""
     for file in (project / "dags").glob("*.py"):
         nodes = list(ast.walk(ast.parse(file.read_text())))
-        assert not [n for n in nodes if isinstance(n, ast.FunctionDef | ast.For | ast.While | ast.If)], file
+        assert not [
+            n for n in nodes if isinstance(n, ast.FunctionDef | ast.For | ast.While | ast.If)
+        ], file

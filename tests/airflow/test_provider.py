@@ -6,12 +6,12 @@ import json
 from importlib import import_module
 from pathlib import Path
 
-import airflow
 import jsonschema
 import pytest
 from airflow.plugins_manager import get_import_errors, get_plugin_info
 from airflow.sdk.providers_manager_runtime import ProvidersManagerTaskRuntime
 
+import airflow
 from spillway.airflow.provider import get_provider_info
 
 

@@ -24,7 +24,7 @@ POOLS_FILE = Path(__file__).parent / "pools.yaml"
 
 def open_dispatcher(home: Path, pools_file: Path) -> Dispatcher:
     return Dispatcher(
-        pools=load_pools(pools_file),
+        pools=load_pools(pools_file, backends=registry.names()),
         ledger=Ledger.open(f"sqlite:///{home / 'ledger.db'}"),
         store_url=(home / "checkpoints").as_uri(),
         backend_of=lambda pool: registry.load(pool, home=home),

@@ -46,10 +46,11 @@ def test_marking_a_deferred_task_stops_its_job(deployment: Deployment, state: st
     assert_stopped(deployment, run_id)
 
 
-def test_deleting_the_run_stops_its_job(deployment: Deployment) -> None:
-    run_id = start(deployment)
-    deployment.stack.request("DELETE", f"dags/hold/dagRuns/{run_id}")
-    assert_stopped(deployment, run_id)
+def test_deleting_what_it_belongs_to_stops_its_job(deployment: Deployment) -> None:
+    """A running run cannot be deleted, but its DAG can, while its tasks are deferred."""
+    run_id = start(deployment, "deleted")
+    deployment.stack.request("DELETE", "dags/deleted")
+    assert_stopped(deployment, run_id, "deleted")
 
 
 def test_a_run_that_times_out_stops_its_job(deployment: Deployment) -> None:
@@ -85,11 +86,11 @@ def test_clearing_a_deferred_task_stops_its_job_and_starts_another(deployment: D
 
 
 def test_reconciliation_finds_what_nobody_answers_for(deployment: Deployment) -> None:
-    """With the triggerer dead and the run deleted nobody is told; the reconcile DAG finds the job."""
-    run_id = start(deployment)
+    """With the triggerer dead and the DAG deleted nobody is told; the reconcile DAG finds the job."""
+    run_id = start(deployment, "deleted_unseen")
     deployment.stack.kill_component("triggerer")
-    deployment.stack.request("DELETE", f"dags/hold/dagRuns/{run_id}")
+    deployment.stack.request("DELETE", "dags/deleted_unseen")
     reconcile = deployment.stack.trigger("reconcile")
     assert deployment.wait_for_end("reconcile", reconcile, 60) == "success"
     deployment.stack.start_component("triggerer")
-    assert_stopped(deployment, run_id)
+    assert_stopped(deployment, run_id, "deleted_unseen")

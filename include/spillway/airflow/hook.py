@@ -93,7 +93,7 @@ class SpillwayHook(BaseHook):
         """
         deployment = self.deployment
         return Dispatcher(
-            pools=load_pools(deployment.pools_file),
+            pools=load_pools(deployment.pools_file, backends=registry.names()),
             ledger=Ledger.open(deployment.ledger_url),
             store_url=deployment.store_url,
             backend_of=self._backend,
@@ -123,7 +123,7 @@ def resolve_deployment(connection: AirflowConnection) -> Deployment:
     return Deployment(
         home=home,
         pools_file=Path(pools_file or project / "include" / "pools.yaml"),
-        ledger_url=_ledger_url(connection) or f"sqlite:///{home / 'ledger.db'}",
+        ledger_url=_ledger_url(connection) or f"sqlite:///{quote(str(home / 'ledger.db'))}",
         store_url=extra.get("store_url") or (home / "checkpoints").as_uri(),
         data=extra.get("data") or str(home / "data"),
     )

@@ -176,7 +176,7 @@ def _open(home: Path, pools_file: Path) -> Dispatcher:
     """Return a dispatcher on the demo's deployment, beside Airflow."""
     spillway_home = home / "spillway"
     return Dispatcher(
-        pools=load_pools(pools_file),
+        pools=load_pools(pools_file, backends=registry.names()),
         ledger=Ledger.open(f"sqlite:///{spillway_home / 'ledger.db'}"),
         store_url=(spillway_home / "checkpoints").as_uri(),
         backend_of=lambda pool: registry.load(pool, home=spillway_home, connection=None),

@@ -34,7 +34,7 @@ def sweep(session: Session, *, dataset: str, size: str, seed: int) -> JsonValue:
         dataset=dataset,
         space={
             "learning_rate": {"loguniform": [1e-3, 1e-2]},
-            "width": {"choice": [48, 64]},
+            "width": {"choice": [64, 96]},
         },
         num_samples=chosen.trials,
         max_steps=chosen.trial_steps,

@@ -64,6 +64,10 @@ OPTIONS = {
 with DAG(dag_id="hold", schedule=None, **OPTIONS):
     SpillwayOperator(task_id="count", **count_arguments())
 
+for name in ("deleted", "deleted_unseen"):
+    with DAG(dag_id=name, schedule=None, **OPTIONS):
+        SpillwayOperator(task_id="count", **count_arguments())
+
 with DAG(
     dag_id="hold_with_timeout", schedule=None, dagrun_timeout=timedelta(seconds=15), **OPTIONS
 ):
