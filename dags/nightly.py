@@ -6,6 +6,7 @@ from airflow.sdk import DAG, CronDataIntervalTimetable
 
 from spillway.airflow.pipeline import (
     DATA_KEY,
+    DEFAULT_ARGS,
     MACROS,
     preprocess_tasks,
     size_params,
@@ -24,7 +25,7 @@ with DAG(
     params={**size_params(), **placement_params(deadline_minutes=240)},
     user_defined_macros=MACROS,
     render_template_as_native_obj=True,
-    default_args={"retries": 2},
+    default_args=DEFAULT_ARGS,
     tags=["spillway"],
     doc_md="""\
 ### Nightly

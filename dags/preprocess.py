@@ -2,7 +2,7 @@
 
 from airflow.sdk import DAG
 
-from spillway.airflow.pipeline import DATA_KEY, MACROS, preprocess_tasks, size_params
+from spillway.airflow.pipeline import DATA_KEY, DEFAULT_ARGS, MACROS, preprocess_tasks, size_params
 from spillway.airflow.run_options import placement_params
 
 with DAG(
@@ -11,7 +11,7 @@ with DAG(
     params={**size_params(), **placement_params()},
     user_defined_macros=MACROS,
     render_template_as_native_obj=True,
-    default_args={"retries": 2},
+    default_args=DEFAULT_ARGS,
     tags=["spillway"],
     doc_md="""\
 ### Preprocess

@@ -2,7 +2,7 @@
 
 from airflow.sdk import DAG, Param
 
-from spillway.airflow.pipeline import MACROS, size_params, sweep_task
+from spillway.airflow.pipeline import DEFAULT_ARGS, MACROS, size_params, sweep_task
 from spillway.airflow.run_options import placement_params
 
 with DAG(
@@ -21,7 +21,7 @@ with DAG(
     },
     user_defined_macros=MACROS,
     render_template_as_native_obj=True,
-    default_args={"retries": 2},
+    default_args=DEFAULT_ARGS,
     tags=["spillway"],
     doc_md="""\
 ### Sweep

@@ -209,13 +209,17 @@ class Dispatcher:
                 store=self._store_url,
                 prefix=store_prefix(request.task),
                 grace_period=pool.grace_period,
-                fresh_start=request.fresh_start,
+                fresh_start=request.fresh_start and not self._has_begun(request),
             ),
             slots=pool.slots,
             now=self._clock(),
         )
         log.info("lease granted: %s on %s: %s", lease.key, pool.name, decision.reason)
         return lease
+
+    def _has_begun(self, request: TaskRequest) -> bool:
+        """Whether an earlier lease of this life of the task may have left checkpoints that count."""
+        return any(a.owner_clear == request.owner_clear for a in self.ledger.attempts(request.task))
 
     def _submit(self, lease: Lease) -> Lease:
         """Start the lease's job; a provider that refuses it leaves no lease open."""
@@ -282,7 +286,7 @@ class Dispatcher:
         if lease.state in (LeaseState.PREEMPTED, LeaseState.VANISHED):
             self._check_attempts_left(request.spec, lease)
             log.warning("lease lost: %s %s: %s; placing again", key, lease.state, lease.detail)
-            return self.launch(replace(request, fresh_start=False))
+            return self.launch(request)
         raise self._failure(lease)
 
     def heartbeat(self, lease: Lease) -> Heartbeat | None:

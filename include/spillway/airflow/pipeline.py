@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow.sdk import Param, TaskGroup
@@ -15,8 +16,14 @@ if TYPE_CHECKING:
 MACROS: Final[dict[str, Any]] = {"sizes": SIZES}
 """What the templates below need; give it to the DAG as `user_defined_macros`."""
 
-DATA_KEY: Final = "{{ (data_interval_start or dag_run.run_after).strftime('%Y-%m-%dT%H%M%S') }}"
+DATA_KEY: Final = (
+    "{{ (dag_run.data_interval_start or dag_run.run_after).strftime('%Y-%m-%dT%H%M%S') }}"
+)
 """Names a run's outputs: a run of the same data interval writes the same place, whatever its run id."""
+
+
+DEFAULT_ARGS: Final = {"retries": 2, "retry_delay": timedelta(seconds=30)}
+"""For failures of code and machines; a preemption is no failure and uses no retry."""
 
 
 def size_params() -> dict[str, Param]:
@@ -44,7 +51,7 @@ def size_params() -> dict[str, Param]:
 
 
 def preprocess_tasks(folder: str) -> XComArg:
-    """Add the preprocessing tasks: plan, one encoding task a shard, merge. Return the dataset's summary."""
+    """Add the preprocessing tasks: plan, one encoding task a shard, merge. Return the dataset's summary, a key for each fact."""
     with TaskGroup("preprocess"):
         plan = SpillwayOperator(
             task_id="plan",
@@ -65,11 +72,12 @@ def preprocess_tasks(folder: str) -> XComArg:
             arguments={"shards": encode.output},
             output_folder=folder,
             work="{{ sizes[params.size].merge_seconds }}",
+            multiple_outputs=True,
         ).output
 
 
 def sweep_task(dataset: Any) -> XComArg:
-    """Add the sweep over learning rate and width. Return its best trial and the table of trials."""
+    """Add the sweep over learning rate and width. Return its `best` trial and the table of `trials`."""
     return SpillwayOperator(
         task_id="sweep",
         entry_point="spillway.workloads.pipeline:sweep",
@@ -79,6 +87,7 @@ def sweep_task(dataset: Any) -> XComArg:
             "seed": "{{ params.seed }}",
         },
         work="{{ sizes[params.size].sweep_seconds }}",
+        multiple_outputs=True,
         cpus=2,
         memory_gib=4,
         checkpoints=True,

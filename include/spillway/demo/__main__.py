@@ -83,23 +83,26 @@ def _run(console: Console, stack: AirflowStack, options: argparse.Namespace) -> 
 
 
 def _watch(console: Console, stack: AirflowStack, dispatcher: Dispatcher, run_id: str) -> str:
+    shown = ""
     with Live(console=console, refresh_per_second=2, transient=console.is_terminal) as live:
-        shown = ""
         while True:
             state = stack.run_state(DAG_ID, run_id)
             summaries = summarise(dispatcher, DAG_ID, run_id, now=datetime.now(UTC))
             if console.is_terminal:
                 live.update(progress_table(summaries))
-            elif (news := _news(summaries)) != shown:
-                console.print(news)
+            elif (news := _news(summaries, stack, run_id)) != shown:
+                console.print(news, soft_wrap=True)
                 shown = news
             if state in FINAL_RUN_STATES:
                 return state
             time.sleep(1)  # the live view's own pace
 
 
-def _news(summaries: Sequence[TaskSummary]) -> str:
+def _news(summaries: Sequence[TaskSummary], stack: AirflowStack, run_id: str) -> str:
     """Return one line on the newest attempt, for a log that cannot be redrawn."""
+    troubled = [t for t in stack.task_instances(DAG_ID, run_id) if t["state"] == "up_for_retry"]
+    if troubled:
+        return f"{troubled[0]['task_id']} failed and will be tried again; its log is below {stack.home}/logs"
     if not summaries:
         return "waiting for the first lease"
     attempt = max((a for s in summaries for a in s.attempts), key=lambda a: a.report.lease.token)
@@ -141,7 +144,7 @@ def _report(
         )
     console.print("\nWhy there:")
     for line in reasons(summaries):
-        console.print(f"  {line}", highlight=False)
+        console.print(f"  {line}", highlight=False, soft_wrap=True)
     if state == "success":
         _print_result(console, stack, run_id)
     else:

@@ -31,8 +31,8 @@ def choose(task: TaskSpec, offers: Iterable[Offer], now: datetime) -> Placement 
     """Return the cheapest placement of `task` expected to make its deadline, or every reason there is none.
 
     Where no offer is expected to make the deadline but some could, the one expected to end first is taken. Ties go to
-    the lower expected cost, then the shorter expected lease, then the pool whose name sorts first, so equal offers in
-    any order give equal answers.
+    the shorter expected lease, then the lower effective price, then the pool whose name sorts first, so equal offers
+    in any order give equal answers.
     """
     able, refused = _filter(task, offers, now)
     memo = replace(task, arguments={})
@@ -107,18 +107,18 @@ def _rank(candidates: Iterable[_Candidate]) -> list[_Candidate]:
     return sorted(candidates, key=_order)
 
 
-def _order(candidate: _Candidate) -> tuple[timedelta, Decimal, timedelta, str]:
-    priced = candidate.estimate
-    return candidate.late, priced.cost_usd, priced.leased, candidate.offer.pool
+def _order(candidate: _Candidate) -> tuple[timedelta, Decimal, timedelta, Decimal, str]:
+    priced, offer = candidate.estimate, candidate.offer
+    # Of two that add nothing to the bill, the cheaper commitment: the dearer one may be worth keeping for other work.
+    return candidate.late, priced.cost_usd, priced.leased, offer.effective_usd_per_hour, offer.pool
 
 
 def _why(best: _Candidate, others: Sequence[_Candidate]) -> str:
     total = f"{usd(best.estimate.cost_usd)} for {span(best.estimate.leased)}"
     if best.late:
         return f"expected {span(best.late)} past the deadline, the least of all: {total}"
-    if not others:
-        return f"the only pool that can take it: {total}"
-    return f"lowest expected cost: {total}"
+    what = "lowest expected cost" if others else "the only pool that can take it"
+    return f"{what}: {total} ({best.offer.price_reason})"
 
 
 def _passed_over(other: _Candidate, best: _Candidate) -> PassedOver:
@@ -136,4 +136,7 @@ def _why_not(other: _Candidate, best: _Candidate) -> str:
         return f"costs {usd(dearer)} more: {asked}/h for {span(mine.leased)}"
     if longer > timedelta(0):
         return f"costs the same and takes {span(longer)} longer"
+    effective = other.offer.effective_usd_per_hour
+    if effective > best.offer.effective_usd_per_hour:
+        return f"adds as little and is as fast, but is the dearer commitment: {usd(effective)}/h effective"
     return f"as cheap and as fast; {best.offer.pool} sorts first"

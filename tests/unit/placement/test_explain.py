@@ -20,7 +20,7 @@ def test_the_table_of_a_placement(task: TaskSpec, offer: Offer, now: datetime) -
     small = replace(offer, pool="small", market=Market.SPOT, shape=Resources(cpus=1, memory_gib=8))
     assert reasons_table(choose(task, [small, dear, offer], now)).splitlines() == [
         "pool       market     $/h      expected  cost     reason",
-        "on_demand  on_demand  $0.1000  2.0 h     $0.2000  taken: lowest expected cost: $0.2000 for 2.0 h",
+        "on_demand  on_demand  $0.1000  2.0 h     $0.2000  taken: lowest expected cost: $0.2000 for 2.0 h (list price)",
         "dear       on_demand  $0.1200  2.0 h     $0.2400  costs $0.0400 more: $0.1200/h for 2.0 h",
         "small      spot       $0.1000  -         -        has 1 CPUs of 2 needed",
     ]
