@@ -272,10 +272,16 @@ def test_an_entry_point_that_does_not_import_fails_for_good_and_says_why(machine
     assert "python_path" in error.message
 
 
-def test_the_pools_clock_is_the_same_for_every_process(machine: Machine) -> None:
+def test_the_pools_clock_begins_with_its_first_job_and_is_the_same_for_every_process(
+    machine: Machine,
+) -> None:
     clock = ManualClock()
     trace = {"trace": [[10, 10]]}
     assert machine.backend(clock, interruptions=trace).free_slots() == 3
+    clock.advance(timedelta(seconds=11))
+    backend = machine.backend(clock, interruptions=trace)
+    assert backend.free_slots() == 3, "asking begins no clock"
+    backend.release(backend.submit(machine.submission("run_on")))
     clock.advance(timedelta(seconds=11))
     assert machine.backend(clock, interruptions=trace).free_slots() == 0
     clock.advance(timedelta(seconds=10))

@@ -103,7 +103,7 @@ class LocalBackend:
     def free_slots(self) -> int:
         """Return how many more jobs would start now."""
         with self._explained(None), self._folder.locked():
-            if not self._has_capacity(self._folder.begin_clock(self._clock())):
+            if not self._has_capacity(self._folder.clock(self._clock())):
                 return 0
             return max(self._pool.slots - len(self._folder.live_jobs()), 0)
 
@@ -139,7 +139,7 @@ class LocalBackend:
                 backend=NAME,
                 key=key,
             )
-        if not self._has_capacity(self._folder.begin_clock(self._clock())):
+        if not self._has_capacity(self._folder.clock(self._clock())):
             raise CapacityError(
                 f"spot pool {self._pool.name!r} has no capacity at the moment",
                 backend=NAME,
@@ -157,7 +157,7 @@ class LocalBackend:
 
     def _draw_launch(self) -> Launch:
         now = self._clock()
-        clock = self._folder.begin_clock(now)
+        clock = self._folder.clock(now)
         self._folder.set_clock(replace(clock, launches=clock.launches + 1))
         return Launch(
             ordinal=clock.launches,

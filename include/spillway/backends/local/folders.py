@@ -44,7 +44,7 @@ class PoolClock:
     """The time of a pool.
 
     Attributes:
-        began_at: When it was first asked for capacity.
+        began_at: When it launched its first job.
         launches: Jobs launched since.
     """
 
@@ -213,10 +213,9 @@ class PoolFolder:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
-    def begin_clock(self, now: datetime) -> PoolClock:
-        """Return the pool's clock, begun now if it was not yet; only under the lock."""
-        clock = read(self.path / "clock.json", PoolClock)
-        return clock or self.set_clock(PoolClock(began_at=now))
+    def clock(self, now: datetime) -> PoolClock:
+        """Return the pool's clock, which begins now if it has launched nothing yet; only under the lock."""
+        return read(self.path / "clock.json", PoolClock) or PoolClock(began_at=now)
 
     def set_clock(self, clock: PoolClock) -> PoolClock:
         """Write the pool's clock; only under the lock."""
