@@ -1,0 +1,140 @@
+"""The code in the documentation runs."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from decimal import Decimal
+from importlib import util
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from spillway.backends import registry
+from spillway.backends.protocol import Connection
+from spillway.model import Market, Pool, Resources
+from spillway.runtime import Session
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+PROJECT = Path(__file__).parents[2]
+
+
+def code_blocks(document: str) -> dict[str, str]:
+    """Return the document's Python blocks by the path in their first line."""
+    text = (PROJECT / document).read_text()
+    blocks = re.findall(r"```python\n# (\S+)\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == text.count("```python"), "each block begins with the path of its file"
+    return dict(blocks)
+
+
+def run_python(*arguments: str, environment: dict[str, str]) -> str:
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW", "PYTEST"))}
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        env={**inherited, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def load(path: Path) -> ModuleType:
+    spec = util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def acme(tmp_path: Path) -> Path:
+    """Return a folder with the files of `docs/adding-a-backend.md`, at home in the package `spillway.backends`."""
+    for path, code in code_blocks("docs/adding-a-backend.md").items():
+        (tmp_path / Path(path).name).write_text(code)
+    (tmp_path / "conftest.py").write_text(
+        "from pathlib import Path\n\n"
+        "import spillway.backends\n\n"
+        "spillway.backends.__path__.append(str(Path(__file__).parent))\n"
+    )
+    return tmp_path
+
+
+def test_the_backend_of_the_page_passes_the_contract(acme: Path) -> None:
+    said = run_python(
+        "-m",
+        "pytest",
+        "--quiet",
+        "-p",
+        "no:cacheprovider",
+        f"--rootdir={acme}",
+        str(acme),
+        environment={},
+    )
+    assert re.search(r"\b\d{2} passed", said), said
+
+
+def test_the_row_of_the_page_loads_its_backend(acme: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row: dict[str, Any] = eval((acme / "registry.py").read_text(), {"Row": registry.Row})
+    monkeypatch.setattr("spillway.backends.__path__", [str(acme)])
+    monkeypatch.delitem(sys.modules, "spillway.backends.acme", raising=False)
+    pool = Pool(
+        name="mine",
+        backend="acme",
+        market=Market.SPOT,
+        slots=1,
+        shape=Resources(),
+        list_usd_per_hour=Decimal(1),
+    )
+    backend = registry.load(pool, home=acme, connection=Connection(host="acme.example"), table=row)
+    assert type(backend).__name__ == "AcmeBackend"
+    del sys.modules["spillway.backends.acme"]
+
+
+class InterruptionError(Exception):
+    pass
+
+
+def test_the_readmes_entry_point_goes_on_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "adding.py"
+    path.write_text(code_blocks("README.md")["adding.py"])
+    adding = load(path)
+    steps_worked = 0
+
+    def work(_: float) -> None:
+        nonlocal steps_worked
+        steps_worked += 1
+        if steps_worked == 300:
+            raise InterruptionError
+
+    monkeypatch.setattr(adding, "time", SimpleNamespace(sleep=work))
+    monkeypatch.setattr(Session, "should_checkpoint", lambda _: True)
+    with pytest.raises(InterruptionError):
+        adding.add_up(Session.local(tmp_path / "run"), steps=600)
+    assert adding.add_up(Session.local(tmp_path / "run"), steps=600) == 179700
+    assert steps_worked == 601
+    assert "the result is 179700" in (PROJECT / "README.md").read_text().replace("\n", " ")
+
+
+def test_the_readmes_dag_is_one(tmp_path: Path) -> None:
+    dag_file = tmp_path / "add_up.py"
+    dag_file.write_text(code_blocks("README.md")["dags/add_up.py"])
+    code = (
+        "from airflow.dag_processing.dagbag import DagBag;"
+        f"bag = DagBag({str(dag_file)!r});"
+        "assert bag.import_errors == {}, bag.import_errors;"
+        "print(bag.dags['add_up'].get_task('add_up').entry_point)"
+    )
+    said = run_python("-c", code, environment={"AIRFLOW_HOME": str(tmp_path)})
+    assert said.split()[-1] == "adding:add_up"
