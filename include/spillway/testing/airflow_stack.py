@@ -88,7 +88,7 @@ class AirflowStack:
         self.wait_until(self._is_healthy, "Airflow to be healthy", HEALTHY_WITHIN_SECONDS)
 
     def start_component(self, component: str) -> None:
-        """Start one process of the stack in a session of its own, its output in `logs/<component>.out`."""
+        """Start one process of the stack in a session of its own, its output in `<component>.out`."""
         out = self.home / f"{component}.out"
         with out.open("ab") as log:
             self._processes[component] = subprocess.Popen(  # noqa: S603 # our own command line
