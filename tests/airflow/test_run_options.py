@@ -37,6 +37,11 @@ def test_a_backfill_takes_only_what_is_committed_or_cheap() -> None:
     assert Market.ON_DEMAND not in BACKFILL_MARKETS
 
 
+def test_no_market_chosen_is_every_market() -> None:
+    """The form sends an empty list where nothing is chosen."""
+    assert read_run_options({"markets": []}, conf={}, run_type="manual").markets == ALL_MARKETS
+
+
 def test_a_backfill_takes_what_it_is_told_to() -> None:
     options = read_run_options({"markets": ["on_demand"]}, conf={}, run_type="backfill")
     assert options.markets == {Market.ON_DEMAND}
@@ -51,7 +56,6 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one() -> None:
     ("name", "value"),
     [
         ("markets", ["cheap"]),
-        ("markets", []),
         ("deadline_minutes", 0),
         ("deadline_minutes", "soon"),
         ("max_usd_per_hour", 0),

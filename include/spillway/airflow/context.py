@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
 from spillway.model import TaskKey
-
-if TYPE_CHECKING:
-    from airflow.sdk import Context
 
 ALIVE_STATES: Final = frozenset(
     {"scheduled", "queued", "running", "deferred", "up_for_retry", "up_for_reschedule"}
@@ -23,9 +20,13 @@ def task_key(ti: Any) -> TaskKey:
     return TaskKey(dag_id=ti.dag_id, run_id=ti.run_id, task_id=ti.task_id, map_index=map_index)
 
 
-def clear_number(context: Context) -> int:
-    """Return how often the run's tasks were cleared: another count is another life of the task."""
-    return getattr(context["dag_run"], "clear_number", 0) or 0
+def life(ti: Any) -> int:
+    """Return a number that grows when the task is cleared, and not when it is retried: a clear begins another life.
+
+    It is Airflow's `max_tries`, which a clear sets to the tries so far plus `retries`. The run's `clear_number` would not do:
+    clearing one task raises it for all.
+    """
+    return int(ti.max_tries)
 
 
 def task_state(task: TaskKey) -> str | None:

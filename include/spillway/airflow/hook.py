@@ -18,7 +18,6 @@ from spillway.backends import registry
 from spillway.backends.protocol import Backend, Connection
 from spillway.catalog.pools_file import load_pools
 from spillway.dispatch import Dispatcher
-from spillway.errors import AccessError
 from spillway.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ class SpillwayHook(BaseHook):
             "relabeling": {"host": "Ledger host", "schema": "Ledger database"},
             "placeholders": {
                 "host": "empty for an SQLite file",
-                "extra": '{"pools_file": "...", "store_url": "s3://...", "data": "..."}',
+                "extra": '{"pools_file": "...", "store_url": "file:///...", "data": "..."}',
             },
         }
 
@@ -93,23 +92,30 @@ class SpillwayHook(BaseHook):
         """
         deployment = self.deployment
         return Dispatcher(
-            pools=load_pools(deployment.pools_file, backends=registry.names()),
+            pools=self._pools(),
             ledger=Ledger.open(deployment.ledger_url),
             store_url=deployment.store_url,
             backend_of=self._backend,
         )
 
+    def _pools(self) -> tuple[Pool, ...]:
+        """Read the pools file, and look whether the connections that it names exist."""
+        path = self.deployment.pools_file
+        pools = load_pools(path, backends=registry.names())
+        named = {pool.connection for pool in pools if pool.connection is not None}
+        missing = {name for name in named if not self._has_connection(name)}
+        return load_pools(path, named - missing, backends=registry.names()) if missing else pools
+
+    def _has_connection(self, name: str) -> bool:
+        try:
+            self.get_connection(name)
+        except AirflowNotFoundException:
+            return False
+        return True
+
     def _backend(self, pool: Pool) -> Backend:
-        credentials = None
-        if pool.connection is not None:
-            try:
-                credentials = _credentials(self.get_connection(pool.connection))
-            except AirflowNotFoundException as error:
-                raise AccessError(
-                    f"pool {pool.name} needs the Airflow connection {pool.connection!r}, which is not defined; "
-                    f"add it under Admin, Connections, or with `airflow connections add {pool.connection}`",
-                    backend=pool.backend,
-                ) from error
+        named = pool.connection
+        credentials = _credentials(self.get_connection(named)) if named is not None else None
         return registry.load(pool, home=self.deployment.home, connection=credentials)
 
 

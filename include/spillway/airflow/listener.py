@@ -45,7 +45,7 @@ def _stop(task_instance: Any) -> None:
     task = task_key(task_instance)
     try:
         dispatcher = SpillwayHook().dispatcher()
-        if dispatcher.cancel_task(task, detail=f"a person marked the task {task_instance.state}"):
-            log.info("job stopped: %s was marked %s", task, task_instance.state)
+        if dispatcher.cancel_task(task, detail=f"Airflow ended the task as {task_instance.state}"):
+            log.info("job stopped: %s ended as %s", task, task_instance.state)
     except SpillwayError:
         log.exception("the job of %s was not stopped; reconciliation will try again", task)

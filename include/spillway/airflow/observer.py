@@ -5,11 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from contextlib import asynccontextmanager
+from collections import defaultdict
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from spillway.errors import LedgerError, TransientError
+from spillway.errors import (
+    BackendError,
+    LedgerError,
+    LedgerUnavailableError,
+    SpecError,
+    StoreError,
+)
 from spillway.model import Heartbeat, Lease
 from spillway.placement.lifecycle import is_final
 
@@ -37,75 +44,122 @@ class Sighting:
     output: str
 
 
+News = Sighting | LedgerError
+"""What a watcher is told; the error says that there is no such lease, so that nothing will ever be seen of it."""
+
+
+class Watch:
+    """One watcher's view of a lease."""
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self.news: asyncio.Queue[News] = asyncio.Queue()
+        self.offset = 0
+
+    async def next(self) -> Sighting:
+        """Wait for the next look at the lease.
+
+        Raises:
+            LedgerError: There is no such lease.
+        """
+        news = await self.news.get()
+        if isinstance(news, LedgerError):
+            raise news
+        return news
+
+
 class PoolObserver:
     """Looks at every watched lease of one pool at once, and tells each watcher what it saw.
 
-    Lives in one event loop. The loop that looks runs while somebody watches; blocking calls are made in a thread.
+    Lives in one event loop. The loop that looks runs while somebody watches; blocking calls are made in a thread. A provider
+    that cannot be asked is asked again, ever less often: that says nothing of its jobs.
     """
 
-    def __init__(self, dispatcher: Dispatcher, pool: str, poll_seconds: float) -> None:
-        self._dispatcher = dispatcher
+    def __init__(
+        self, make_dispatcher: Callable[[], Dispatcher], pool: str, poll_seconds: float
+    ) -> None:
+        self._make_dispatcher = make_dispatcher
+        self._dispatcher: Dispatcher | None = None
         self._pool = pool
         self._poll_seconds = poll_seconds
-        self._watchers: dict[str, asyncio.Queue[Sighting]] = {}
-        self._offsets: dict[str, int] = {}
+        self._watches: list[Watch] = []
         self._looking: asyncio.Task[None] | None = None
 
     @asynccontextmanager
-    async def watch(self, key: str) -> AsyncIterator[asyncio.Queue[Sighting]]:
-        """Give a queue in which every look at lease `key` arrives until the block is left."""
-        queue: asyncio.Queue[Sighting] = asyncio.Queue()
-        self._watchers[key] = queue
+    async def watch(self, key: str) -> AsyncIterator[Watch]:
+        """Give a watch on lease `key`, to which every look arrives until the block is left."""
+        watch = Watch(key)
+        self._watches.append(watch)
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._look_repeatedly())
         try:
-            yield queue
+            yield watch
         finally:
-            self._watchers.pop(key, None)
-            self._offsets.pop(key, None)
+            self._watches.remove(watch)
 
     async def _look_repeatedly(self) -> None:
         failures = 0
-        while self._watchers:
+        while self._watches:
+            watches = tuple(self._watches)
             try:
-                sightings = await asyncio.to_thread(self._look, tuple(self._watchers))
+                news = await asyncio.to_thread(self._look, watches)
                 failures = 0
-            except (TransientError, LedgerError) as error:
+            except (BackendError, LedgerUnavailableError, SpecError) as error:
                 failures += 1
+                self._dispatcher = None  # made anew, with the credentials and pools of then
                 log.warning("could not look at pool %s (%d times): %s", self._pool, failures, error)
-                sightings = []
-            for sighting in sightings:
-                if queue := self._watchers.get(sighting.lease.key):
-                    queue.put_nowait(sighting)
+                news = []
+            for watch, one in news:
+                watch.news.put_nowait(one)
             await asyncio.sleep(self._pause(failures))
 
     def _pause(self, failures: int) -> float:
         jitter: float = 1 + random.uniform(-0.1, 0.1)  # noqa: S311 # spreads the polls of many triggerers
         return self._poll_seconds * min(2.0**failures, MAX_BACK_OFF) * jitter
 
-    def _look(self, keys: tuple[str, ...]) -> list[Sighting]:
-        leases = [self._dispatcher.ledger.lease(key) for key in keys]
-        live = [lease for lease in leases if not is_final(lease.state)]
+    def _look(self, watches: tuple[Watch, ...]) -> list[tuple[Watch, News]]:
+        dispatcher = self._dispatcher = self._dispatcher or self._make_dispatcher()
+        news: list[tuple[Watch, News]] = []
+        by_key: defaultdict[str, list[Watch]] = defaultdict(list)
+        live: list[Lease] = []
+        for watch in watches:
+            by_key[watch.key].append(watch)
+        for key, unknown in list(by_key.items()):
+            try:
+                lease = dispatcher.ledger.lease(key)
+            except LedgerUnavailableError:
+                raise
+            except LedgerError as error:
+                news += [(watch, error) for watch in unknown]
+                del by_key[key]
+                continue
+            if not is_final(lease.state):
+                live.append(lease)
         if live:
-            self._dispatcher.observe(self._pool, live)
-        return [self._sight(key) for key in keys]
+            dispatcher.observe(self._pool, live)
+        news += [(w, _sight(dispatcher, w)) for known in by_key.values() for w in known]
+        return news
 
-    def _sight(self, key: str) -> Sighting:
-        lease = self._dispatcher.ledger.lease(key)
-        chunk = self._dispatcher.read_log(lease, self._offsets.get(key, 0))
-        self._offsets[key] = chunk.next_offset
-        return Sighting(lease=lease, heartbeat=self._dispatcher.heartbeat(lease), output=chunk.text)
+
+def _sight(dispatcher: Dispatcher, watch: Watch) -> Sighting:
+    lease = dispatcher.ledger.lease(watch.key)
+    output, heartbeat = "", None
+    with suppress(BackendError):  # its output may be had at the next look
+        chunk = dispatcher.read_log(lease, watch.offset)
+        output, watch.offset = chunk.text, chunk.next_offset
+    with suppress(StoreError):  # so may its heartbeat
+        heartbeat = dispatcher.heartbeat(lease)
+    return Sighting(lease=lease, heartbeat=heartbeat, output=output)
 
 
 _observers: dict[tuple[str, str, int], PoolObserver] = {}
 
 
-async def observer_of(
+def observer_of(
     conn_id: str, pool: str, poll_seconds: float, make_dispatcher: Callable[[], Dispatcher]
 ) -> PoolObserver:
-    """Return this event loop's observer of `pool`, making it at the first call."""
+    """Return the running event loop's observer of `pool`, making it at the first call."""
     place = (conn_id, pool, id(asyncio.get_running_loop()))
     if place not in _observers:
-        dispatcher = await asyncio.to_thread(make_dispatcher)
-        _observers.setdefault(place, PoolObserver(dispatcher, pool, poll_seconds))
+        _observers[place] = PoolObserver(make_dispatcher, pool, poll_seconds)
     return _observers[place]

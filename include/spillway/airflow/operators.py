@@ -5,25 +5,25 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from airflow.providers.standard.triggers.temporal import DateTimeTrigger
 from airflow.sdk import BaseOperator
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import TaskDeferralTimeout
 
-from spillway.airflow.context import ALIVE_STATES, clear_number, task_key, task_state
+from spillway.airflow.context import ALIVE_STATES, life, task_key, task_state
 from spillway.airflow.hook import DEFAULT_CONNECTION, SpillwayHook
 from spillway.airflow.links import PlacementLink
 from spillway.airflow.retry import RETRY_POLICY
 from spillway.airflow.run_options import RunOptions, read_run_options
 from spillway.airflow.triggers import LeaseTrigger
 from spillway.dispatch import Finished, Running, TaskRequest, Waiting
-from spillway.errors import SpecError
+from spillway.errors import BackendError, LedgerUnavailableError, SpecError, TransientError
 from spillway.model import Resources, TaskSpec
 from spillway.model.codec import encode_json
 from spillway.model.task import ENTRY_POINT
+from spillway.placement.lifecycle import is_final
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -37,6 +37,12 @@ FIRST_EVENT_AFTER: Final = timedelta(seconds=10)
 
 SHORT_WORK: Final = timedelta(seconds=10)
 """Tasks expected to take no longer are waited for in the worker: deferring would take longer than they do."""
+
+COME_BACK_AFTER: Final = timedelta(seconds=30)
+"""When to ask again after a provider, or the ledger, did not answer."""
+
+SHOWN_LINES: Final = 50
+"""How much of an attempt's output is repeated when it is over."""
 
 SHORT_WAIT: Final = timedelta(seconds=20)
 """How long a short task is waited for before it is deferred after all."""
@@ -109,16 +115,25 @@ class SpillwayOperator(BaseOperator):
         """Adopt the job of an earlier try, or place and start one; then defer until it is over."""
         dispatcher = self._hook.dispatcher()
         request = self._request(context)
-        step = dispatcher.begin(request)
-        if isinstance(step, Running) and request.spec.work <= SHORT_WORK:
-            step = self._wait_shortly(dispatcher, request, step)
-        return self._follow(context, dispatcher, step)
+        try:
+            step = dispatcher.begin(request)
+            if isinstance(step, Running) and request.spec.work <= SHORT_WORK:
+                step = self._wait_shortly(dispatcher, request, step)
+        except (TransientError, LedgerUnavailableError) as error:
+            self._come_back(error)
+        return self._follow(context, step)
 
     def resume(self, context: Context, event: dict[str, Any]) -> JsonValue:
         """Settle what the trigger saw; return the result, fail, or place again and defer again."""
         dispatcher = self._hook.dispatcher()
-        step = dispatcher.advance(self._request(context), event["key"])
-        return self._follow(context, dispatcher, step)
+        key = event["key"]
+        # The triggerer writes over its log at the next deferral, so what a preempted attempt printed last is kept here.
+        self._show_output(dispatcher, dispatcher.ledger.lease(key), last_lines=SHOWN_LINES)
+        try:
+            step = dispatcher.advance(self._request(context), key)
+        except (TransientError, LedgerUnavailableError) as error:
+            self._come_back(error)
+        return self._follow(context, step)
 
     def place_again(self, context: Context, event: Any = None) -> JsonValue:  # noqa: ARG002
         """Ask again for room, after a wait."""
@@ -136,15 +151,6 @@ class SpillwayOperator(BaseOperator):
             )
             raise
 
-    def on_kill(self) -> None:
-        """Stop the job when a person ended the task in the moments in which a worker has it.
-
-        A worker that is merely being shut down calls this too; then the task goes on, and so does its job.
-        """
-        key = getattr(self, "_task_key", None)
-        if key is not None and task_state(key) not in ALIVE_STATES:
-            self._hook.dispatcher().cancel_task(key, detail="a person ended the task")
-
     # ---- Airflow's words into ours ----------------------------------------------------------------------------
 
     @property
@@ -154,13 +160,12 @@ class SpillwayOperator(BaseOperator):
     def _request(self, context: Context) -> TaskRequest:
         ti = context["ti"]
         run = context["dag_run"]
-        self._task_key = task_key(ti)
         options = read_run_options(context["params"], conf=run.conf or {}, run_type=run.run_type)
         return TaskRequest(
-            task=self._task_key,
+            task=task_key(ti),
             spec=self._spec(options, started_at=run.start_date),
             owner_try=ti.try_number,
-            owner_clear=clear_number(context),
+            owner_clear=life(ti),
             fresh_start=options.fresh_start,
         )
 
@@ -192,7 +197,7 @@ class SpillwayOperator(BaseOperator):
             return self.work
         try:
             return timedelta(seconds=float(self.work))
-        except ValueError as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise SpecError(
                 f"work of {self.task_id} is {self.work!r}; give a timedelta, or text that renders to seconds"
             ) from error
@@ -200,9 +205,7 @@ class SpillwayOperator(BaseOperator):
     def _checked_arguments(self) -> Mapping[str, JsonValue]:
         arguments: dict[str, JsonValue] = _plain(self.arguments)
         if self.output_folder is not None:
-            arguments["output"] = str(
-                PurePosixPath(self._hook.deployment.data) / self.output_folder
-            )
+            arguments["output"] = f"{self._hook.deployment.data.rstrip('/')}/{self.output_folder}"
         try:
             encode_json(arguments)
         except (TypeError, ValueError) as error:
@@ -213,19 +216,30 @@ class SpillwayOperator(BaseOperator):
 
     # ---- our words into Airflow's -----------------------------------------------------------------------------
 
-    def _follow(self, context: Context, dispatcher: Dispatcher, step: Step) -> JsonValue:
+    def _follow(self, context: Context, step: Step) -> JsonValue:
         match step:
             case Finished(result=result):
                 return result
             case Waiting(until=until):
-                earliest = datetime.now(UTC) + FIRST_EVENT_AFTER
-                self.defer(
-                    trigger=DateTimeTrigger(moment=max(until, earliest)), method_name="place_again"
-                )
+                self._ask_again(until)
             case Running(lease=lease):
                 self._remember(context, lease)
-                self.defer(trigger=self._trigger(lease), method_name="resume")
-        raise AssertionError(dispatcher)  # defer() always raises
+                self.defer(
+                    trigger=self._trigger(lease),
+                    method_name="resume",
+                    timeout=self.execution_timeout,
+                )
+        raise AssertionError(step)  # defer() always raises
+
+    def _come_back(self, error: Exception) -> NoReturn:
+        """Wait and go on where this left off: what could not be asked says nothing of the job, and costs no try."""
+        self.log.warning("could not ask, and will again in a moment: %s", error)
+        self._ask_again(datetime.now(UTC) + COME_BACK_AFTER)
+
+    def _ask_again(self, at: datetime) -> NoReturn:
+        earliest = datetime.now(UTC) + FIRST_EVENT_AFTER
+        self.defer(trigger=DateTimeTrigger(moment=max(at, earliest)), method_name="place_again")
+        raise AssertionError  # defer() always raises
 
     def _trigger(self, lease: Lease) -> LeaseTrigger:
         return LeaseTrigger(
@@ -252,16 +266,29 @@ class SpillwayOperator(BaseOperator):
 
     def _wait_shortly(self, dispatcher: Dispatcher, request: TaskRequest, step: Step) -> Step:
         end = time.monotonic() + SHORT_WAIT.total_seconds()
-        shown = 0
         while isinstance(step, Running) and time.monotonic() < end:
             time.sleep(0.3)  # a poll of a job that runs for seconds; deferring it would take longer
             lease = step.lease
-            step = dispatcher.advance(request, lease.key)
-            chunk = dispatcher.read_log(lease, shown)
-            shown = chunk.next_offset
-            for line in chunk.text.splitlines():
-                self.log.info("%s", line)
+            try:
+                step = dispatcher.advance(request, lease.key)
+            finally:
+                if is_final(dispatcher.ledger.lease(lease.key).state):
+                    self._show_output(dispatcher, lease)
         return step
+
+    def _show_output(
+        self, dispatcher: Dispatcher, lease: Lease, *, last_lines: int | None = None
+    ) -> None:
+        """Put what the lease's job printed into the task's log."""
+        text, offset = "", 0
+        try:
+            while (chunk := dispatcher.read_log(lease, offset)).text:
+                text, offset = text + chunk.text, chunk.next_offset
+        except BackendError as error:
+            self.log.warning("the output of %s cannot be read: %s", lease.key, error)
+        lines = text.splitlines()
+        for line in lines[-last_lines:] if last_lines else lines:
+            self.log.info("%s", line)
 
 
 class ReconcileOperator(BaseOperator):

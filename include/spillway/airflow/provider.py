@@ -35,7 +35,7 @@ def get_provider_info() -> dict[str, Any]:
         "extra-links": ["spillway.airflow.links.PlacementLink"],
         "config": {
             "spillway": {
-                "description": "Where a deployment keeps its pools and its books. A `spillway` connection overrides each.",
+                "description": "Where a deployment keeps its pools and its books; a `spillway` connection may say otherwise.",
                 "options": {
                     "home": _option(
                         "Folder for the SQLite ledger, checkpoints, data and local pools. Default: `spillway` in AIRFLOW_HOME."

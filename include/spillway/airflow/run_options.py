@@ -69,7 +69,7 @@ def placement_params(*, deadline_minutes: int | None = None) -> dict[str, Param]
 class _Checked(BaseModel):
     model_config = ConfigDict(extra="ignore", strict=False)
 
-    markets: Annotated[list[Market], Field(min_length=1)] | None = None
+    markets: list[Market] | None = None
     deadline_minutes: Annotated[int, Field(ge=1)] | None = None
     max_usd_per_hour: Annotated[Decimal, Field(gt=0)] | None = None
     fresh_start: bool = False

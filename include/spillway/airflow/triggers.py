@@ -67,14 +67,14 @@ class LeaseTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Show what the job prints and reports; yield one event when it is over, and end."""
-        observer = await observer_of(
+        observer = observer_of(
             self.conn_id, self.pool, self.poll_seconds, SpillwayHook(self.conn_id).dispatcher
         )
-        async with observer.watch(self.key) as sightings:
-            sighting = await sightings.get()
+        async with observer.watch(self.key) as watch:
+            sighting = await watch.next()
             self._show(sighting)
             while not is_final(sighting.lease.state):
-                sighting = await sightings.get()
+                sighting = await watch.next()
                 self._show(sighting)
         early = datetime.fromisoformat(self.not_before) - datetime.now(UTC)
         await asyncio.sleep(max(0.0, early.total_seconds()))
@@ -108,11 +108,6 @@ class LeaseTrigger(BaseTrigger):
         if heartbeat is None or heartbeat.step is None or heartbeat == self._shown:
             return
         self._shown = heartbeat
-        metrics = " ".join(f"{name}={value:.4g}" for name, value in heartbeat.metrics.items())
-        self.log.info(
-            "step %s of %s on %s: %s",
-            heartbeat.step,
-            heartbeat.total_steps or "?",
-            self.pool,
-            metrics,
-        )
+        facts = [f"step {heartbeat.step} of {heartbeat.total_steps or '?'} on {self.pool}"]
+        facts += [f"{name}={value:.4g}" for name, value in heartbeat.metrics.items()]
+        self.log.info("%s", " ".join(facts))
