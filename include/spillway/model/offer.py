@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 from spillway.model.task import Market, Resources
@@ -17,11 +17,18 @@ class PoolUsage:
         leased_slots: Slots held by open leases.
         month_slot_hours: Slot hours leased since the start of the calendar month (UTC), open leases up to now.
         cooling_down: Whether the provider refused or took back capacity a moment ago.
+        period_slot_hours: Slot hours leased since the period of a prepaid commitment began, open leases up to now.
+        forecast_slot_hours: Slot hours expected between now and the end of the commitment's period, beside the task
+            that is being placed.
+        forecast_error_slot_hours: Standard error of that forecast.
     """
 
     leased_slots: int = 0
     month_slot_hours: Decimal = Decimal(0)
     cooling_down: bool = False
+    period_slot_hours: Decimal = Decimal(0)
+    forecast_slot_hours: Decimal = Decimal(0)
+    forecast_error_slot_hours: Decimal = Decimal(0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +45,14 @@ class Offer:
         list_usd_per_hour: The public price.
         preemptions_per_hour: Expected rate at which the provider takes the capacity back; None when unknown.
         price_reason: Why the marginal price is what it is, for people.
+        provider: Who owns the machines, where that is not the backend.
+        architecture: Of its processors, in OCI's words, such as `amd64`; None when unknown.
+        jurisdiction: Whose law its machines are under, such as `EU`; None when unknown.
+        store_jurisdiction: Whose law the checkpoints and outputs written on it end up under; None when unknown.
+        quota_slots: Slots that the provider's quota still allows; None where there is no quota.
+        price_doubts: What is odd about the price.
+        priced_at: When a feed said the price; None for one that a person configured.
+        last_launch_at: When a lease last started at this price, which proves that it can be had.
     """
 
     pool: str
@@ -55,3 +70,11 @@ class Offer:
     restart_overhead: timedelta
     grace_period: timedelta
     speed: float
+    provider: str | None = None
+    architecture: str | None = None
+    jurisdiction: str | None = None
+    store_jurisdiction: str | None = None
+    quota_slots: int | None = None
+    price_doubts: tuple[str, ...] = ()
+    priced_at: datetime | None = None
+    last_launch_at: datetime | None = None

@@ -41,11 +41,28 @@ class PassedOver:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ResidencyEvidence:
+    """What shows that a task stayed where it may be: a row for whoever has to prove it.
+
+    Attributes:
+        allowed: The jurisdictions that the task allowed.
+        runs_in: Whose law the machines are under.
+        stores_in: Whose law its checkpoints and outputs are under.
+    """
+
+    allowed: frozenset[str]
+    region: str
+    runs_in: str
+    stores_in: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
     """The offer taken, why, and every other with why not.
 
     Attributes:
         task: What was placed, without its arguments; with `decided_at` and the offers, all that the decision was made of.
+        residency: What shows that the task's residency is kept; None where it asked for none.
     """
 
     offer: Offer
@@ -54,6 +71,7 @@ class Placement:
     passed_over: tuple[PassedOver, ...] = ()
     task: TaskSpec | None = None
     decided_at: datetime | None = None
+    residency: ResidencyEvidence | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,12 +39,16 @@ class Resources:
         memory_gib: Host memory, in GiB (2**30 bytes).
         accelerator: Its model, such as `H100`; None for none.
         accelerator_count: How many of it.
+        accelerator_memory_gib: Memory of each, in GiB; 0 where it does not matter or is not known.
+        accelerator_fraction: Which part of one accelerator is enough, or is there, from 0 to 1.
     """
 
     cpus: float = 1.0
     memory_gib: float = 1.0
     accelerator: str | None = None
     accelerator_count: int = 0
+    accelerator_memory_gib: float = 0.0
+    accelerator_fraction: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +67,12 @@ class TaskSpec:
         deadline: When the task must be complete; None for whenever.
         max_usd_per_hour: Dearest marginal price accepted.
         max_attempts: Leases the task may use inside one Airflow try.
+        alternatives: Other shapes that would do as well as `resources`.
+        max_cost_usd: What completing the task may be expected to add to the bill: its budget.
+        regions: Shell patterns of the regions allowed, such as `europe-*`; empty for any.
+        residency: Jurisdictions the task may run in and leave checkpoints and outputs in; empty for any.
+        providers: Providers allowed; empty for any.
+        architectures: Processor architectures its image is built for, in OCI's words; empty for any.
     """
 
     entry_point: str
@@ -77,6 +87,12 @@ class TaskSpec:
     deadline: datetime | None = None
     max_usd_per_hour: Decimal | None = None
     max_attempts: int = 10
+    alternatives: tuple[Resources, ...] = ()
+    max_cost_usd: Decimal | None = None
+    regions: frozenset[str] = frozenset()
+    residency: frozenset[str] = frozenset()
+    providers: frozenset[str] = frozenset()
+    architectures: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

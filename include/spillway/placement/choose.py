@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from spillway.errors import LedgerError
 from spillway.model import Estimate, Offer, PassedOver, Placement, TaskSpec, Unplaced
+from spillway.model.placement import ResidencyEvidence
+from spillway.placement.estimate import estimate
 from spillway.placement.explain import span, usd
 from spillway.placement.feasible import refusal
-from spillway.placement.price import MICRO_USD, hours
-from spillway.placement.recovery import expected_course
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -47,6 +47,7 @@ def choose(task: TaskSpec, offers: Iterable[Offer], now: datetime) -> Placement 
         passed_over=(*(_passed_over(other, best) for other in others), *refused),
         task=memo,
         decided_at=now,
+        residency=residency_evidence(task, best.offer),
     )
 
 
@@ -66,13 +67,16 @@ def recompute(decision: Placement | Unplaced) -> Placement | Unplaced:
     return choose(decision.task, offers, decision.decided_at)
 
 
-def estimate(task: TaskSpec, offer: Offer) -> Estimate:
-    """Return what completing `task` on `offer` is expected to take."""
-    course = expected_course(task, offer)
-    return Estimate(
-        leased=course.leased,
-        cost_usd=(hours(course.leased) * offer.marginal_usd_per_hour).quantize(MICRO_USD),
-        checkpoint_interval=course.checkpoint_interval,
+def residency_evidence(task: TaskSpec, offer: Offer) -> ResidencyEvidence | None:
+    """Return what shows that `task` stays where it may be on `offer`; None where it asked for no residency."""
+    if not task.residency:
+        return None
+    assert offer.jurisdiction is not None and offer.store_jurisdiction is not None  # noqa: PT018 - the filter saw to it
+    return ResidencyEvidence(
+        allowed=task.residency,
+        region=offer.region,
+        runs_in=offer.jurisdiction,
+        stores_in=offer.store_jurisdiction,
     )
 
 

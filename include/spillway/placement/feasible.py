@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from fnmatch import fnmatchcase
 from typing import Final
 
-from spillway.model import Offer, TaskSpec
+from spillway.model import Offer, Resources, TaskSpec
+from spillway.placement.estimate import estimate
 from spillway.placement.explain import span, usd
 from spillway.placement.recovery import (
     LONGEST_RUN,
@@ -16,6 +18,7 @@ from spillway.placement.recovery import (
     restart_overhead,
     undisturbed_work,
 )
+from spillway.placement.trust import distrust
 
 Check = Callable[[TaskSpec, Offer, datetime], str | None]
 
@@ -46,6 +49,34 @@ def refusal(task: TaskSpec, offer: Offer, now: datetime) -> Refusal | None:
     return None
 
 
+def region_allowed(task: TaskSpec, region: str) -> bool:
+    """Whether `region` is one that `task` allows."""
+    return not task.regions or any(fnmatchcase(region, pattern) for pattern in task.regions)
+
+
+def lacks(needed: Resources, there: Resources) -> Iterator[str]:
+    """Yield what `there` has too little of for `needed`."""
+    if there.cpus < needed.cpus:
+        yield f"has {there.cpus:g} CPUs of {needed.cpus:g} needed"
+    if there.memory_gib < needed.memory_gib:
+        yield f"has {there.memory_gib:g} GiB of memory of {needed.memory_gib:g} needed"
+    if needed.accelerator is not None and needed.accelerator != there.accelerator:
+        yield f"has {there.accelerator or 'no accelerator'}, not {needed.accelerator}"
+        return
+    if there.accelerator_count < needed.accelerator_count:
+        yield f"has {there.accelerator_count} accelerators of {needed.accelerator_count} needed"
+    if needed.accelerator_count and there.accelerator_fraction < needed.accelerator_fraction:
+        yield (
+            f"has {there.accelerator_fraction:.3g} of an accelerator "
+            f"of {needed.accelerator_fraction:.3g} needed"
+        )
+    if there.accelerator_memory_gib < needed.accelerator_memory_gib:
+        yield (
+            f"has {there.accelerator_memory_gib:g} GiB on an accelerator "
+            f"of {needed.accelerator_memory_gib:g} needed"
+        )
+
+
 def _market(task: TaskSpec, offer: Offer, _now: datetime) -> str | None:
     if offer.market in task.markets:
         return None
@@ -53,23 +84,48 @@ def _market(task: TaskSpec, offer: Offer, _now: datetime) -> str | None:
     return f"is bought as {offer.market}; the task allows {allowed}"
 
 
-def _cpus(task: TaskSpec, offer: Offer, _now: datetime) -> str | None:
-    needed, there = task.resources.cpus, offer.shape.cpus
-    return f"has {there:g} CPUs of {needed:g} needed" if there < needed else None
+def _shape(task: TaskSpec, offer: Offer, _now: datetime) -> str | None:
+    """Say what is missing for each shape that would do, unless one of them is there."""
+    missing: list[str] = []
+    for needed in (task.resources, *task.alternatives):
+        lacking = "; ".join(lacks(needed, offer.shape))
+        if not lacking:
+            return None
+        missing.append(lacking)
+    return "; or ".join(missing)
 
 
-def _memory(task: TaskSpec, offer: Offer, _now: datetime) -> str | None:
-    needed, there = task.resources.memory_gib, offer.shape.memory_gib
-    return f"has {there:g} GiB of memory of {needed:g} needed" if there < needed else None
+def _provider(task: TaskSpec, offer: Offer, _now: datetime) -> str | None:
+    provider = offer.provider or offer.backend
+    if not task.providers or provider in task.providers:
+        return None
+    return f"belongs to {provider}; the task allows {_any_of(task.providers)}"
 
 
-def _accelerator(task: TaskSpec, offer: Offer, _now: datetime) -> str | None:
-    needed, there = task.resources, offer.shape
-    if needed.accelerator is not None and needed.accelerator != there.accelerator:
-        return f"has {there.accelerator or 'no accelerator'}, not {needed.accelerator}"
-    if there.accelerator_count < needed.accelerator_count:
-        return f"has {there.accelerator_count} accelerators of {needed.accelerator_count} needed"
+def _region(task: TaskSpec, offer: Offer, _now: datetime) -> str | None:
+    if region_allowed(task, offer.region):
+        return None
+    return f"is in {offer.region}; the task allows {_any_of(task.regions)}"
+
+
+def _residency(task: TaskSpec, offer: Offer, _now: datetime) -> str | None:
+    """Refuse whatever is not known to stay: machines, and where checkpoints and outputs are written."""
+    if not task.residency:
+        return None
+    allowed = _any_of(task.residency)
+    if offer.jurisdiction not in task.residency:
+        return f"runs in {offer.jurisdiction or 'an unknown jurisdiction'}; the task's data must stay in {allowed}"
+    if offer.store_jurisdiction not in task.residency:
+        there = offer.store_jurisdiction or "an unknown jurisdiction"
+        return f"leaves checkpoints and outputs in {there}; the task's data must stay in {allowed}"
     return None
+
+
+def _architecture(task: TaskSpec, offer: Offer, _now: datetime) -> str | None:
+    if not task.architectures or offer.architecture in task.architectures:
+        return None
+    there = offer.architecture or "an unknown architecture"
+    return f"runs {there}; the image is built for {_any_of(task.architectures)}"
 
 
 def _price_cap(task: TaskSpec, offer: Offer, _now: datetime) -> str | None:
@@ -77,6 +133,25 @@ def _price_cap(task: TaskSpec, offer: Offer, _now: datetime) -> str | None:
     if cap is None or asked <= cap:
         return None
     return f"asks {usd(asked)}/h; the task allows at most {usd(cap)}/h"
+
+
+def _budget(task: TaskSpec, offer: Offer, _now: datetime) -> str | None:
+    if task.max_cost_usd is None:
+        return None
+    expected = estimate(task, offer).cost_usd
+    if expected <= task.max_cost_usd:
+        return None
+    return f"is expected to cost {usd(expected)}; the budget is {usd(task.max_cost_usd)}"
+
+
+def _trust(_task: TaskSpec, offer: Offer, now: datetime) -> str | None:
+    return distrust(
+        offer.market,
+        offer.price_doubts,
+        priced_at=offer.priced_at,
+        last_launch_at=offer.last_launch_at,
+        now=now,
+    )
 
 
 def _deadline(task: TaskSpec, offer: Offer, now: datetime) -> str | None:
@@ -110,18 +185,41 @@ def _room(_task: TaskSpec, offer: Offer, _now: datetime) -> str | None:
     return "has no free slot" if offer.free_slots <= 0 else None
 
 
+def _quota(_task: TaskSpec, offer: Offer, _now: datetime) -> str | None:
+    if offer.quota_slots is None or offer.quota_slots > 0:
+        return None
+    return "is used up to the provider's quota; free some of it or ask for more"
+
+
 def _cooling_down(_task: TaskSpec, offer: Offer, _now: datetime) -> str | None:
     return "refused or took back capacity a moment ago" if offer.cooling_down else None
 
 
-_LASTING: Final[tuple[Check, ...]] = (
+def _any_of(names: frozenset[str]) -> str:
+    return ", ".join(sorted(names))
+
+
+# What a class of offers that differ only in price, host, place and room is refused for as one.
+OF_A_KIND: Final[tuple[Check, ...]] = (
     _market,
-    _cpus,
-    _memory,
-    _accelerator,
-    _price_cap,
+    _provider,
+    _architecture,
     _deadline,
     _unprotected,
     _endless,
 )
-_PASSING: Final[tuple[Check, ...]] = (_room, _cooling_down)
+_LASTING: Final[tuple[Check, ...]] = (
+    _market,
+    _shape,
+    _provider,
+    _region,
+    _residency,
+    _architecture,
+    _price_cap,
+    _budget,
+    _trust,
+    _deadline,
+    _unprotected,
+    _endless,
+)
+_PASSING: Final[tuple[Check, ...]] = (_room, _quota, _cooling_down)

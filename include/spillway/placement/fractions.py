@@ -1,0 +1,96 @@
+"""Parts of one accelerator: what a MIG profile is of the whole, and what it costs of the price of the whole.
+
+MIG divides a GPU into seven compute slices and eight memory slices. A profile names how many compute slices it has and how
+much memory; the larger of its two shares is what it takes away from everybody else, so that is what it is charged.
+
+Source: NVIDIA, "Multi-Instance GPU User Guide", supported profiles, docs.nvidia.com/datacenter/tesla/mig-user-guide.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from fractions import Fraction
+from typing import TYPE_CHECKING, Final
+
+from spillway.errors import SpecError
+from spillway.placement.price import MICRO_USD
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+    from spillway.model import Offer
+
+COMPUTE_SLICES: Final = 7
+
+# Memory of the whole accelerator, in GiB as profiles count it, by model.
+MIG_MEMORY_GIB: Final = {
+    "A100": 40,
+    "A100-80GB": 80,
+    "H100": 80,
+    "H100-80GB": 80,
+    "H200": 141,
+    "B200": 180,
+}
+_PROFILE: Final = re.compile(r"^([1-7])g\.(\d+)gb$")
+
+
+def mig_share(accelerator: str, profile: str) -> Fraction:
+    """Return which part of an `accelerator` the profile takes: the larger of its compute and its memory.
+
+    Raises:
+        SpecError: The accelerator cannot be divided, or has no such profile.
+    """
+    compute, memory_gib = _parsed(accelerator, profile)
+    eighths = round(Fraction(8 * memory_gib, MIG_MEMORY_GIB[accelerator]))
+    return max(Fraction(compute, COMPUTE_SLICES), Fraction(max(eighths, 1), 8))
+
+
+def slices_of(offer: Offer, profile: str) -> Offer:
+    """Return `offer`, of a slot with one whole accelerator, as the slices of `profile` that it divides into.
+
+    Prices, CPUs and memory are pro rata; a slot makes as many slices as fit into it.
+
+    Raises:
+        SpecError: The accelerator cannot be divided so, or the slot does not have exactly one.
+    """
+    shape = offer.shape
+    if shape.accelerator is None or shape.accelerator_count != 1 or shape.accelerator_fraction < 1:
+        raise SpecError(
+            f"pool {offer.pool} has no slot of one whole accelerator to divide; give its slots one each"
+        )
+    share = mig_share(shape.accelerator, profile)
+    part, fit = float(share), int(1 / share)
+    _, memory_gib = _parsed(shape.accelerator, profile)
+    return replace(
+        offer,
+        shape=replace(
+            shape,
+            cpus=shape.cpus * part,
+            memory_gib=shape.memory_gib * part,
+            accelerator_fraction=part,
+            accelerator_memory_gib=float(memory_gib),
+        ),
+        free_slots=offer.free_slots * fit,
+        quota_slots=None if offer.quota_slots is None else offer.quota_slots * fit,
+        marginal_usd_per_hour=pro_rata(offer.marginal_usd_per_hour, share),
+        effective_usd_per_hour=pro_rata(offer.effective_usd_per_hour, share),
+        list_usd_per_hour=pro_rata(offer.list_usd_per_hour, share),
+        price_reason=f"{profile}, {share} of {shape.accelerator}: {offer.price_reason}",
+    )
+
+
+def pro_rata(usd_per_hour: Decimal, share: Fraction) -> Decimal:
+    """Return the price of `share` of what costs `usd_per_hour`, to the micro-dollar."""
+    return (usd_per_hour * share.numerator / share.denominator).quantize(MICRO_USD)
+
+
+def _parsed(accelerator: str, profile: str) -> tuple[int, int]:
+    """Return the compute slices and the GiB of memory of `profile`."""
+    if accelerator not in MIG_MEMORY_GIB:
+        known = ", ".join(MIG_MEMORY_GIB)
+        raise SpecError(f"{accelerator} cannot be divided by MIG; accelerators that can: {known}")
+    found = _PROFILE.match(profile)
+    if found is None or int(found[2]) > MIG_MEMORY_GIB[accelerator]:
+        raise SpecError(f"{profile} is not a MIG profile of {accelerator}; write it like 3g.40gb")
+    return int(found[1]), int(found[2])
