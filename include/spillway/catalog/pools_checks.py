@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from spillway.catalog.pools_problems import Problem, listed, nearest
-from spillway.catalog.pools_schema import to_decimal
+from spillway.catalog.pools_schema import to_decimal, to_instant
 from spillway.model import Market
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def cross_checks(
         yield from _name_taken(pool, place, seen, index)
         yield from _commitment_for_market(pool, place)
         yield from _minimum_within_reach(pool, place)
+        yield from _period_in_order(pool, place)
         yield from _accelerators(pool, place)
         yield from _known(pool, (*place, "backend"), backends, "backend", "install its extra")
         yield from _known(
@@ -86,6 +87,8 @@ def _minimum_within_reach(pool: dict[str, Any], place: Place) -> Iterator[Proble
     slots, commitment = pool.get("slots"), pool.get("commitment")
     if not isinstance(slots, int) or not isinstance(commitment, dict) or slots <= 0:
         return
+    if commitment.get("kind") == "prepaid":  # bought for a period of its own
+        return
     try:
         owed = to_decimal(commitment.get("slot_hours"))
     except ValueError:
@@ -96,6 +99,22 @@ def _minimum_within_reach(pool: dict[str, Any], place: Place) -> Iterator[Proble
             place=(*place, "commitment", "slot_hours"),
             what=f"{owed} hours are more than {slots} slot(s) have in a month ({most})",
             remedy="raise slots, or correct the hours",
+        )
+
+
+def _period_in_order(pool: dict[str, Any], place: Place) -> Iterator[Problem]:
+    commitment = pool.get("commitment")
+    if not isinstance(commitment, dict):
+        return
+    try:
+        starts_at, ends_at = (to_instant(commitment.get(key)) for key in ("starts_at", "ends_at"))
+    except ValueError:
+        return
+    if ends_at <= starts_at:
+        yield Problem(
+            place=(*place, "commitment", "ends_at"),
+            what="is not after starts_at",
+            remedy="give the first instant on which nothing of it is left",
         )
 
 

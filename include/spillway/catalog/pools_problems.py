@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from spillway.catalog.pools_schema import (
-    HourlySection,
-    MonthlySection,
+    COMMITMENT_KINDS,
+    COMMITMENT_SECTIONS,
     PoolSection,
     PoolsFile,
     ShapeSection,
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
     from pydantic import BaseModel, ValidationError
-
-_KINDS: Final = ("hourly", "monthly_minimum")
 
 # Findings whose words depend on nothing but what was given.
 _FIXED: Final = {
@@ -87,10 +85,10 @@ def _problem(
             place, key = place[:-1], place[-1]
             what, remedy = f"has no {key}", f"add `{key}:`"
         case "union_tag_not_found":
-            what, remedy = "has no kind", f"add `kind:`, one of: {listed(_KINDS)}"
+            what, remedy = "has no kind", f"add `kind:`, one of: {listed(COMMITMENT_KINDS)}"
         case "union_tag_invalid":
             place = (*place, "kind")
-            what, remedy = _not_known(context["tag"], _KINDS)
+            what, remedy = _not_known(context["tag"], COMMITMENT_KINDS)
         case "enum":
             what, remedy = _not_known(given, Market)
         case "extra_forbidden":
@@ -126,7 +124,7 @@ def _keys_at(place: Place) -> list[str]:
         case (_, _, "shape"):
             sections = (ShapeSection,)
         case (_, _, "commitment"):
-            sections = (HourlySection, MonthlySection)
+            sections = COMMITMENT_SECTIONS
         case _:
             sections = (PoolSection,)
     return list(dict.fromkeys(key for section in sections for key in section.model_fields))
@@ -138,7 +136,7 @@ def _without_tags(place: Place, data: Any) -> Place:
     for position, step in enumerate(place):
         if _has(data, step):
             data = data[step]
-        elif step in _KINDS or position < len(place) - 1:
+        elif step in COMMITMENT_KINDS or position < len(place) - 1:
             continue
         steps.append(step)
     return tuple(steps)

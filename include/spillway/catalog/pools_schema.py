@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, WithJsonSchema
 
 from spillway.model import (
+    CapacityBlock,
     Commitment,
     HourlyCommitment,
     Market,
     MonthlyMinimum,
     Pool,
+    PrepaidHours,
     Resources,
 )
 
@@ -33,6 +35,21 @@ def _to_duration(value: object) -> timedelta:
     if found is None:
         raise ValueError("is not a duration; write a number and a unit: 30s, 15m, 2h or 1d")
     return float(found[1]) * _UNITS[found[2]]
+
+
+def to_instant(value: object) -> datetime:
+    """Return the instant as UTC; a date alone is its first instant.
+
+    Raises:
+        ValueError: It is not a date or a time; what is wrong and the remedy, after a semicolon.
+    """
+    wrong = "is not a time in UTC; write it like 2026-03-01 or 2026-03-01T12:00Z"
+    try:
+        # YAML itself reads what is not quoted as a date or a datetime; their text says the same.
+        instant = datetime.fromisoformat(str(value))
+    except ValueError as error:
+        raise ValueError(wrong) from error
+    return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
 
 
 def to_decimal(value: object) -> Decimal:
@@ -67,6 +84,17 @@ Amount = Annotated[
                 {"type": "number", "minimum": 0},
                 {"type": "string", "pattern": r"^\d+(\.\d+)?$"},
             ]
+        }
+    ),
+]
+Instant = Annotated[
+    datetime,
+    BeforeValidator(to_instant),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2})?(Z|[+-]\d{2}:\d{2})?)?$",
+            "examples": ["2026-03-01", "2026-03-01T12:00Z"],
         }
     ),
 ]
@@ -136,6 +164,58 @@ class MonthlySection(_Section):
         )
 
 
+class PrepaidSection(_Section):
+    """Slot hours paid for in advance; what is left of them at the period's end lapses."""
+
+    kind: Literal["prepaid"]
+    """Owed, and paid, before it is used."""
+    slot_hours: Amount
+    """Slot hours bought for the period."""
+    usd_per_slot_hour: Amount
+    """US dollars paid for each of these hours."""
+    overage_usd_per_slot_hour: Amount
+    """US dollars for each hour that they do not cover."""
+    starts_at: Instant
+    """When the period begins, in UTC."""
+    ends_at: Instant
+    """When what is left lapses, in UTC."""
+
+    def to_commitment(self) -> Commitment:
+        """Return the value the section stands for."""
+        return PrepaidHours(
+            slot_hours=self.slot_hours,
+            usd_per_slot_hour=self.usd_per_slot_hour,
+            overage_usd_per_slot_hour=self.overage_usd_per_slot_hour,
+            starts_at=self.starts_at,
+            ends_at=self.ends_at,
+        )
+
+
+class BlockSection(_Section):
+    """Slots reserved and paid for over one stretch of time, such as an EC2 Capacity Block."""
+
+    kind: Literal["capacity_block"]
+    """Owed for a stretch of time."""
+    usd_per_slot_hour: Amount
+    """US dollars owed for each slot and hour of the block."""
+    starts_at: Instant
+    """When the block begins, in UTC; before it the pool has no slots."""
+    ends_at: Instant
+    """When the block ends, in UTC; after it the pool has no slots."""
+
+    def to_commitment(self) -> Commitment:
+        """Return the value the section stands for."""
+        return CapacityBlock(
+            usd_per_slot_hour=self.usd_per_slot_hour,
+            starts_at=self.starts_at,
+            ends_at=self.ends_at,
+        )
+
+
+COMMITMENT_SECTIONS = (HourlySection, MonthlySection, PrepaidSection, BlockSection)
+COMMITMENT_KINDS = ("hourly", "monthly_minimum", "prepaid", "capacity_block")
+
+
 class PoolSection(_Section):
     """Capacity with one provider, market and shape."""
 
@@ -150,7 +230,13 @@ class PoolSection(_Section):
     shape: ShapeSection
     list_usd_per_hour: Amount
     """Public price of one slot, in US dollars an hour."""
-    commitment: Annotated[HourlySection | MonthlySection, Field(discriminator="kind")] | None = None
+    commitment: (
+        Annotated[
+            HourlySection | MonthlySection | PrepaidSection | BlockSection,
+            Field(discriminator="kind"),
+        ]
+        | None
+    ) = None
     """What is owed whether used or not; reserved and partner pools have one, the others none."""
     preemptions_per_hour: Annotated[Finite, Field(ge=0)] | None = None
     """How often the provider takes one slot back; left out for not known on spot, and never elsewhere."""

@@ -12,11 +12,19 @@ from spillway.model.lease import (
 )
 from spillway.model.offer import Offer, PoolUsage
 from spillway.model.placement import Estimate, PassedOver, Placement, Unplaced
-from spillway.model.pool import Commitment, HourlyCommitment, MonthlyMinimum, Pool
+from spillway.model.pool import (
+    CapacityBlock,
+    Commitment,
+    HourlyCommitment,
+    MonthlyMinimum,
+    Pool,
+    PrepaidHours,
+)
 from spillway.model.task import ALL_MARKETS, Market, Resources, TaskKey, TaskSpec
 
 __all__ = [
     "ALL_MARKETS",
+    "CapacityBlock",
     "Commitment",
     "CostRecord",
     "Estimate",
@@ -35,6 +43,7 @@ __all__ = [
     "Placement",
     "Pool",
     "PoolUsage",
+    "PrepaidHours",
     "PricingCategory",
     "Resources",
     "Submission",

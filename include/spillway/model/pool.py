@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 from pydantic import JsonValue
@@ -33,7 +33,39 @@ class MonthlyMinimum:
     variable_usd_per_slot_hour: Decimal = Decimal(0)
 
 
-Commitment = HourlyCommitment | MonthlyMinimum
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrepaidHours:
+    """Slot hours paid for in advance, used up as they are used; what is left at the period's end lapses.
+
+    Attributes:
+        slot_hours: How many were bought.
+        usd_per_slot_hour: What each of them cost.
+        overage_usd_per_slot_hour: Price of each hour that they do not cover, in the period and after it.
+        starts_at: First instant on which they may be used.
+        ends_at: First instant on which they have lapsed.
+    """
+
+    slot_hours: Decimal
+    usd_per_slot_hour: Decimal
+    overage_usd_per_slot_hour: Decimal
+    starts_at: datetime
+    ends_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CapacityBlock:
+    """Slots reserved and paid for over `[starts_at, ends_at)`: there is nothing before it, and nothing after.
+
+    Attributes:
+        usd_per_slot_hour: What each slot and hour of the block costs, used or not.
+    """
+
+    usd_per_slot_hour: Decimal
+    starts_at: datetime
+    ends_at: datetime
+
+
+Commitment = HourlyCommitment | MonthlyMinimum | PrepaidHours | CapacityBlock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from hypothesis import strategies as st
 
 from spillway.model import (
+    CapacityBlock,
     Commitment,
     CostRecord,
     Estimate,
@@ -33,6 +34,7 @@ from spillway.model import (
     Placement,
     Pool,
     PoolUsage,
+    PrepaidHours,
     PricingCategory,
     Resources,
     Submission,
@@ -175,7 +177,7 @@ def offer_sets(
 
 def commitments() -> st.SearchStrategy[Commitment]:
     """Return commitments of every kind."""
-    return st.one_of(hourly_commitments(), monthly_minimums())
+    return st.one_of(hourly_commitments(), monthly_minimums(), prepaid_hours(), capacity_blocks())
 
 
 def hourly_commitments() -> st.SearchStrategy[HourlyCommitment]:
@@ -194,6 +196,34 @@ def monthly_minimums() -> st.SearchStrategy[MonthlyMinimum]:
     )
 
 
+def prepaid_hours() -> st.SearchStrategy[PrepaidHours]:
+    """Return prepaid hours, their period over, running or still to come."""
+
+    def bought(start: datetime, length: timedelta, **terms: Decimal) -> PrepaidHours:
+        return PrepaidHours(starts_at=start, ends_at=start + length, **terms)
+
+    return st.builds(
+        bought,
+        instants,
+        durations(longest=timedelta(days=366), shortest=timedelta(hours=1)),
+        slot_hours=st.decimals(min_value=0, max_value=7000, places=2),
+        usd_per_slot_hour=money(),
+        overage_usd_per_slot_hour=money(),
+    )
+
+
+def capacity_blocks() -> st.SearchStrategy[CapacityBlock]:
+    """Return capacity blocks, over, running or still to come."""
+
+    def block(start: datetime, length: timedelta, usd_per_slot_hour: Decimal) -> CapacityBlock:
+        return CapacityBlock(
+            starts_at=start, ends_at=start + length, usd_per_slot_hour=usd_per_slot_hour
+        )
+
+    lengths = durations(longest=timedelta(days=182), shortest=timedelta(hours=1))
+    return st.builds(block, instants, lengths, money())
+
+
 def usages() -> st.SearchStrategy[PoolUsage]:
     """Return how pools may be used."""
     return st.builds(
@@ -201,6 +231,10 @@ def usages() -> st.SearchStrategy[PoolUsage]:
         leased_slots=st.integers(0, 12),
         month_slot_hours=st.decimals(min_value=0, max_value=8000, places=4),
         cooling_down=st.booleans(),
+        period_slot_hours=st.decimals(min_value=0, max_value=8000, places=4),
+        forecast_slot_hours=st.decimals(min_value=0, max_value=8000, places=4),
+        forecast_error_slot_hours=st.just(Decimal(0))
+        | st.decimals(min_value=0, max_value=800, places=4),
     )
 
 
@@ -384,6 +418,7 @@ def cost_records() -> st.SearchStrategy[CostRecord]:
 
 ANY_VALUE: Final[Mapping[type, st.SearchStrategy[Any]]] = MappingProxyType(
     {
+        CapacityBlock: capacity_blocks(),
         CostRecord: cost_records(),
         Estimate: estimates(),
         Heartbeat: heartbeats(),
@@ -401,6 +436,7 @@ ANY_VALUE: Final[Mapping[type, st.SearchStrategy[Any]]] = MappingProxyType(
         Placement: placements(),
         Pool: pools(),
         PoolUsage: usages(),
+        PrepaidHours: prepaid_hours(),
         PricingCategory: st.sampled_from(PricingCategory),
         Resources: resources(),
         Submission: submissions(),

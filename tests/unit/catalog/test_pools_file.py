@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,15 @@ from hypothesis import strategies as st
 from spillway.catalog.pools_file import load_pools
 from spillway.catalog.pools_schema import json_schema
 from spillway.errors import PoolsFileError
-from spillway.model import HourlyCommitment, Market, MonthlyMinimum, Pool, Resources
+from spillway.model import (
+    CapacityBlock,
+    HourlyCommitment,
+    Market,
+    MonthlyMinimum,
+    Pool,
+    PrepaidHours,
+    Resources,
+)
 
 ROOT = Path(__file__).parents[3]
 SHIPPED = ROOT / "include" / "pools.yaml"
@@ -86,6 +94,26 @@ def test_what_is_written_is_what_is_loaded(file: Path) -> None:
     assert cheap.restart_overhead == timedelta(seconds=90)
     assert cheap.connection == "cloud"
     assert dear.slots == 0
+
+
+def test_prepaid_hours_and_blocks_have_a_period_in_utc(file: Path) -> None:
+    hourly = '{kind: hourly, usd_per_slot_hour: "0.0281"}'
+    period = "starts_at: 2026-03-01, ends_at: 2026-03-15T13:30+02:00"
+    start, end = datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 3, 15, 11, 30, tzinfo=UTC)
+    terms = "kind: prepaid, slot_hours: 9000, usd_per_slot_hour: 2, overage_usd_per_slot_hour: 3"
+    (prepaid, *_) = load(file, broken(hourly, f"{{{terms}, {period}}}"))
+    assert prepaid.commitment == PrepaidHours(
+        slot_hours=Decimal(9000),
+        usd_per_slot_hour=Decimal(2),
+        overage_usd_per_slot_hour=Decimal(3),
+        starts_at=start,
+        ends_at=end,
+    )
+    terms = "kind: capacity_block, usd_per_slot_hour: 2"
+    (block, *_) = load(file, broken(hourly, f"{{{terms}, {period}}}"))
+    assert block.commitment == CapacityBlock(
+        usd_per_slot_hour=Decimal(2), starts_at=start, ends_at=end
+    )
 
 
 def test_money_is_exactly_what_is_written(file: Path) -> None:
@@ -163,13 +191,21 @@ MISTAKES = [
     pytest.param("kind: hourly", "kind: hurly", 8, "pools[0].commitment.kind",
                  "'hurly' is not known", "did you mean hourly?", id="unknown commitment"),
     pytest.param("kind: hourly, ", "", 8, "pools[0].commitment", "has no kind",
-                 "one of: hourly, monthly_minimum", id="commitment without kind"),
+                 "one of: capacity_block, hourly, monthly_minimum, prepaid", id="commitment without kind"),
     pytest.param('"0.0281"', "-0.01", 8, "pools[0].commitment.usd_per_slot_hour", "-0.01 will not do",
                  "greater than or equal to 0", id="negative commitment"),
     pytest.param('kind: hourly, usd_per_slot_hour: "0.0281"',
                  "kind: monthly_minimum, slot_hours: 1489, usd_per_slot_hour: 1, overage_usd_per_slot_hour: 1",
                  8, "pools[0].commitment.slot_hours", "more than 2 slot(s) have in a month (1488)",
                  "raise slots", id="minimum out of reach"),
+    pytest.param('kind: hourly, usd_per_slot_hour: "0.0281"',
+                 "kind: capacity_block, usd_per_slot_hour: 1, starts_at: 2026-03-02, ends_at: 2026-03-02",
+                 8, "pools[0].commitment.ends_at", "is not after starts_at",
+                 "the first instant on which nothing", id="block that ends as it begins"),
+    pytest.param('kind: hourly, usd_per_slot_hour: "0.0281"',
+                 "kind: capacity_block, usd_per_slot_hour: 1, starts_at: soon, ends_at: 2026-03-02",
+                 8, "pools[0].commitment.starts_at", "'soon' is not a time", "2026-03-01T12:00Z",
+                 id="block that begins soon"),
     pytest.param("backend: local\n    market: spot", "backend: slrm\n    market: spot", 10,
                  "pools[1].backend", "there is no backend 'slrm'", "did you mean slurm?",
                  id="unknown backend"),

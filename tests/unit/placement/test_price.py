@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+import statistics
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -9,16 +12,36 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spillway.model import HourlyCommitment, MonthlyMinimum, Pool, PoolUsage
+from spillway.model import (
+    CapacityBlock,
+    HourlyCommitment,
+    MonthlyMinimum,
+    Pool,
+    PoolUsage,
+    PrepaidHours,
+)
 from spillway.placement.price import (
     MICRO_USD,
+    Forecast,
+    block_price,
     hourly_price,
     list_price,
     monthly_price,
     next_month,
+    past_share,
+    prepaid_price,
     price,
+    slots_owed,
 )
-from spillway.testing.strategies import durations, instants, monthly_minimums, pools, usages
+from spillway.testing.strategies import (
+    capacity_blocks,
+    durations,
+    instants,
+    monthly_minimums,
+    pools,
+    prepaid_hours,
+    usages,
+)
 
 EARLY = datetime(2026, 3, 2, tzinfo=UTC)
 PARTNER = MonthlyMinimum(
@@ -122,3 +145,197 @@ def test_every_pool_has_a_price_with_a_reason(
     quoted = price(pool, usage, leased=leased, now=now)
     assert quoted.marginal >= 0
     assert quoted.reason
+
+
+# ---- what the period's forecast makes of it
+
+# Ten slots around the clock, April's 720 hours.
+TEN_SLOTS = MonthlyMinimum(
+    slot_hours=Decimal(7200),
+    usd_per_slot_hour=Decimal("1.50"),
+    overage_usd_per_slot_hour=Decimal("2.00"),
+    variable_usd_per_slot_hour=Decimal("0.10"),
+)
+APRIL = datetime(2026, 4, 11, tzinfo=UTC)
+JOBS, JOB_HOURS = 20, 5
+
+
+def bill_of_the_jobs(percent: int, *, error: int = 0) -> Decimal:
+    """Return what twenty jobs of five hours add, where all use of April is forecast to be `percent` of the contract."""
+    used, total = Decimal(1000), TEN_SLOTS.slot_hours * percent / 100
+    bill = Decimal(0)
+    for job in range(JOBS):
+        others = total - used - (JOBS - job) * JOB_HOURS  # jobs placed are among the others
+        quoted = monthly_price(
+            TEN_SLOTS,
+            used=used,
+            forecast=Forecast(slot_hours=others, error=Decimal(error)),
+            leased=timedelta(hours=JOB_HOURS),
+            now=APRIL,
+        )
+        bill += quoted.marginal * JOB_HOURS
+    return bill - JOBS * JOB_HOURS * TEN_SLOTS.variable_usd_per_slot_hour
+
+
+@pytest.mark.parametrize(("percent", "per_hour"), [(40, "0"), (100, "0"), (140, "2.00")])
+def test_ten_slots_under_contract_cost_nothing_or_the_overage_by_forecast_use(
+    percent: int, per_hour: str
+) -> None:
+    assert bill_of_the_jobs(percent) == JOBS * JOB_HOURS * Decimal(per_hour)
+
+
+def test_at_the_tie_the_next_hour_is_the_first_of_the_overage() -> None:
+    tie = Forecast(slot_hours=Decimal(6200))
+    next_one = monthly_price(
+        TEN_SLOTS, used=Decimal(1000), forecast=tie, leased=timedelta(hours=5), now=APRIL
+    )
+    assert next_one.marginal == Decimal("2.10")
+
+
+@pytest.mark.parametrize(
+    ("percent", "per_hour", "within"), [(40, 0, 0.001), (100, 1.0, 0.01), (140, 2.0, 0.001)]
+)
+def test_a_forecast_that_may_err_makes_the_tie_half_the_overage(
+    percent: int, per_hour: float, within: float
+) -> None:
+    bill = bill_of_the_jobs(percent, error=4000 // 10 * percent // 100)
+    # The forecast holds the jobs themselves, so at the tie they are on its near side by half their hours.
+    assert float(bill) / (JOBS * JOB_HOURS) == pytest.approx(
+        per_hour, abs=within + 0.12 * (percent == 100)
+    )
+
+
+@given(st.floats(0.1, 500), st.floats(-500, 500), st.floats(0.1, 200), st.integers(0, 2**32))
+def test_the_share_that_will_be_missing_is_what_a_simulation_finds(
+    taken: float, beyond: float, error: float, seed: int
+) -> None:
+    rng = random.Random(seed)
+    missing = [
+        (max(demand + taken, 0) - max(demand, 0)) / taken
+        for demand in (rng.gauss(beyond, error) for _ in range(500))
+    ]
+    share = past_share(
+        Decimal(taken),
+        left=Decimal(0),
+        forecast=Forecast(slot_hours=Decimal(beyond), error=Decimal(error)),
+    )
+    noise = statistics.stdev(missing) / 500**0.5
+    assert float(share) == pytest.approx(statistics.fmean(missing), abs=6 * noise + 0.02)
+
+
+# ---- prepaid hours
+
+PREPAID = PrepaidHours(
+    slot_hours=Decimal(100),
+    usd_per_slot_hour=Decimal("0.05"),
+    overage_usd_per_slot_hour=Decimal("0.08"),
+    starts_at=datetime(2026, 3, 1, tzinfo=UTC),
+    ends_at=datetime(2026, 3, 11, tzinfo=UTC),
+)
+
+
+def prepaid(used: int, forecast: int, leased_hours: int, now: datetime = EARLY) -> Decimal:
+    return prepaid_price(
+        PREPAID,
+        used=Decimal(used),
+        forecast=Forecast(slot_hours=Decimal(forecast)),
+        leased=timedelta(hours=leased_hours),
+        now=now,
+    ).marginal
+
+
+@pytest.mark.parametrize(
+    ("used", "forecast", "marginal"),
+    [
+        (0, 0, "0"),  # would lapse
+        (0, 90, "0"),  # the last hours left over
+        (0, 95, "0.04"),  # half of them will be missed
+        (0, 100, "0.08"),  # all used up without it
+        (60, 20, "0"),
+        (60, 40, "0.08"),
+        (100, 0, "0.08"),  # nothing left
+    ],
+)
+def test_a_prepaid_hour_costs_what_it_would_be_worth_later(
+    used: int, forecast: int, marginal: str
+) -> None:
+    assert prepaid(used, forecast, 10) == Decimal(marginal)
+
+
+def test_hours_after_the_prepaid_period_cost_the_overage() -> None:
+    assert prepaid(0, 0, 10, PREPAID.ends_at - timedelta(hours=4)) == Decimal("0.048")
+    assert prepaid(0, 0, 10, PREPAID.ends_at) == Decimal("0.08")
+    assert prepaid(0, 0, 0, PREPAID.ends_at) == Decimal("0.08")
+    assert prepaid(0, 0, 10, PREPAID.starts_at - timedelta(hours=6)) == Decimal("0.048")
+
+
+@given(prepaid_hours(), st.decimals(0, 8000, places=2), durations(), instants)
+def test_a_prepaid_price_lies_between_nothing_and_the_overage(
+    commitment: PrepaidHours, used: Decimal, leased: timedelta, now: datetime
+) -> None:
+    quoted = prepaid_price(commitment, used=used, leased=leased, now=now)
+    assert 0 <= quoted.marginal <= commitment.overage_usd_per_slot_hour
+    assert quoted.effective >= quoted.marginal - MICRO_USD
+
+
+@given(
+    prepaid_hours(),
+    st.decimals(0, 8000, places=2),
+    st.decimals(0, 8000, places=2),
+    durations(longest=timedelta(days=5)),
+)
+def test_the_more_is_forecast_the_dearer_a_prepaid_hour(
+    commitment: PrepaidHours, a: Decimal, b: Decimal, leased: timedelta
+) -> None:
+    less, more = (
+        prepaid_price(
+            commitment,
+            used=Decimal(0),
+            forecast=Forecast(slot_hours=each),
+            leased=leased,
+            now=commitment.starts_at,
+        )
+        for each in sorted((a, b))
+    )
+    assert less.marginal <= more.marginal
+
+
+# ---- capacity blocks
+
+BLOCK = CapacityBlock(
+    usd_per_slot_hour=Decimal(30),
+    starts_at=datetime(2026, 3, 1, 12, tzinfo=UTC),
+    ends_at=datetime(2026, 3, 2, 12, tzinfo=UTC),
+)
+
+
+@pytest.mark.parametrize(
+    ("hour", "leased_hours", "marginal", "effective"),
+    [
+        (0, 24, "0", "30"),  # to its very end
+        (12, 12, "0", "30"),
+        (12, 16, "20", "42.5"),  # a quarter of the lease lies after it
+        (24, 1, "80", "80"),  # gone
+        (-1, 1, "80", "80"),  # not there yet
+        (23, 0, "0", "30"),
+        (24, 0, "80", "80"),
+    ],
+)
+def test_a_block_costs_nothing_more_until_its_end_and_then_it_is_gone(
+    hour: int, leased_hours: int, marginal: str, effective: str
+) -> None:
+    quoted = block_price(
+        BLOCK,
+        list_usd_per_hour=Decimal(80),
+        leased=timedelta(hours=leased_hours),
+        now=BLOCK.starts_at + timedelta(hours=hour),
+    )
+    assert (quoted.marginal, quoted.effective) == (Decimal(marginal), Decimal(effective))
+
+
+@given(pools(), capacity_blocks(), instants)
+def test_a_block_has_slots_only_while_it_lasts(
+    pool: Pool, block: CapacityBlock, now: datetime
+) -> None:
+    there = slots_owed(replace(pool, commitment=block), now)
+    assert there == (pool.slots if block.starts_at <= now < block.ends_at else 0)
