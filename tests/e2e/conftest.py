@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from e2e.deployment import Deployment
+from e2e.deployment import PROJECT, Deployment
 from spillway.backends import registry
 from spillway.catalog.pools_file import load_pools
 from spillway.dispatch import Dispatcher
@@ -18,7 +18,6 @@ from spillway.testing.airflow_stack import AirflowStack
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PROJECT = Path(__file__).parents[2]
 POOLS_FILE = Path(__file__).parent / "pools.yaml"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spillway.backends.protocol import SupportsListing
@@ -12,7 +13,11 @@ from spillway.dispatch import Dispatcher
 from spillway.testing.airflow_stack import AirflowStack
 
 if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
     from spillway.model import Lease
+
+PROJECT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +42,12 @@ class Deployment:
             assert isinstance(backend, SupportsListing)
             keys += [job.key for job in backend.list_jobs()]
         return [key for key in keys if key.startswith(f"{dag_id}/{run_id}/")]
+
+    def keep_picture(self, page: Page, name: str) -> None:
+        """Write what the browser shows to `build/pictures/`, for people to look at."""
+        folder = PROJECT / "build" / "pictures"
+        folder.mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=folder / f"{name}.png")
 
     def wait_for_progress(self, dag_id: str, run_id: str, step: int = 1) -> Lease:
         """Wait until the run's newest job has counted to `step`; return its lease."""

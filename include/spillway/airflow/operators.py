@@ -44,6 +44,9 @@ COME_BACK_AFTER: Final = timedelta(seconds=30)
 SHOWN_LINES: Final = 50
 """How much of an attempt's output is repeated when it is over."""
 
+SHOWN_CHARACTERS: Final = 1 << 20
+"""More than this of one attempt's output is not put into the task's log at once."""
+
 SHORT_WAIT: Final = timedelta(seconds=20)
 """How long a short task is waited for before it is deferred after all."""
 
@@ -283,7 +286,8 @@ class SpillwayOperator(BaseOperator):
         text, offset = "", 0
         try:
             while (chunk := dispatcher.read_log(lease, offset)).text:
-                text, offset = text + chunk.text, chunk.next_offset
+                text = (text + chunk.text)[-SHOWN_CHARACTERS:]
+                offset = chunk.next_offset
         except BackendError as error:
             self.log.warning("the output of %s cannot be read: %s", lease.key, error)
         lines = text.splitlines()

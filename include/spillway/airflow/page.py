@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from airflow.api_fastapi.app import get_auth_manager
-from airflow.api_fastapi.core_api.security import GetUserDep  # noqa: TC002 # FastAPI reads the annotation
+from airflow.api_fastapi.core_api.security import (
+    GetUserDep,  # noqa: TC002 # FastAPI reads the annotation
+)
 from fastapi import FastAPI, Query
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader
@@ -18,7 +21,8 @@ if TYPE_CHECKING:
     from spillway.ledger import LeaseReport
     from spillway.model import Placement
 
-PAGE_ROWS = 200
+PAGE_ROWS: Final = 100
+_READ_ROWS: Final = 20 * PAGE_ROWS  # of which some may be of DAGs that the user may not read
 
 _templates = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
 
@@ -39,23 +43,25 @@ def page(
 ) -> str:
     """Show the leases of a run, a task or everything, newest first, as far as `user` may read their DAGs."""
     readable = get_auth_manager().get_authorized_dag_ids(user=user)
-    ledger = SpillwayHook().dispatcher().ledger
     now = datetime.now(UTC)
-    reports = [
-        report
-        for report in ledger.runs(dag_id=dag_id, run_id=run_id, now=now, limit=PAGE_ROWS)
-        if report.lease.task.dag_id in readable
-        and task_id in (None, report.lease.task.task_id)
-        and map_index in (None, report.lease.task.map_index)
-    ]
-    rows = [_row(report, ledger.placement(report.lease.key), now) for report in reports]
+    with closing(SpillwayHook().dispatcher().ledger) as ledger:
+        found = [
+            report
+            for report in ledger.runs(dag_id=dag_id, run_id=run_id, now=now, limit=_READ_ROWS)
+            if report.lease.task.dag_id in readable
+            and task_id in (None, report.lease.task.task_id)
+            and map_index in (None, report.lease.task.map_index)
+        ]
+        shown = found[:PAGE_ROWS]
+        rows = [_row(report, ledger.placement(report.lease.key), now) for report in shown]
     return _templates.get_template("page.html").render(
         rows=rows,
         title=" / ".join(part for part in (dag_id, run_id, task_id) if part) or "All runs",
-        marginal=sum(report.marginal_cost for report in reports),
-        effective=sum(report.effective_cost for report in reports),
-        listed=sum(report.list_cost for report in reports),
-        is_cut=len(reports) == PAGE_ROWS,
+        shows_runs=run_id is None,
+        marginal=sum(report.marginal_cost for report in shown),
+        effective=sum(report.effective_cost for report in shown),
+        listed=sum(report.list_cost for report in shown),
+        is_cut=len(found) > len(shown),
     )
 
 

@@ -14,7 +14,6 @@ def get_provider_info() -> dict[str, Any]:
         "integrations": [
             {
                 "integration-name": "Spillway",
-                "external-doc-url": "https://github.com/spillway/spillway",
                 "tags": ["service"],
             }
         ],

@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -20,7 +21,9 @@ from spillway.catalog.pools_file import load_pools
 from spillway.demo.summary import summarise
 from spillway.demo.tables import cost_table, progress_table, reasons
 from spillway.dispatch import Dispatcher
+from spillway.errors import SpecError, SpillwayError
 from spillway.ledger import Ledger
+from spillway.model import LeaseState
 from spillway.testing.airflow_stack import AirflowStack, AirflowStackError
 
 if TYPE_CHECKING:
@@ -30,6 +33,10 @@ if TYPE_CHECKING:
 
 PROJECT: Final = Path(__file__).resolve().parents[3]
 DAG_ID: Final = "nightly"
+MARKER: Final = ".spillway-demo"
+"""Marks a folder that a demo made, and that the next one may empty."""
+
+LONGEST_SECONDS: Final = 3600.0
 FINAL_RUN_STATES: Final = frozenset({"success", "failed"})
 
 
@@ -37,22 +44,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo; return the exit status."""
     options = _parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, _interrupt)
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 120)
     home = options.home.resolve()
-    if home.exists():
-        shutil.rmtree(home)
-    stack = AirflowStack(home=home, project=PROJECT, pools_file=options.pools)
+    try:
+        _make_room(home, options.pools)
+        stack = AirflowStack(home=home, project=PROJECT, pools_file=options.pools)
+    except SpillwayError as error:
+        console.print(str(error), style="red", markup=False)
+        return 1
     try:
         return _run(console, stack, options)
     except KeyboardInterrupt:
         console.print("\nInterrupted; stopping what runs.")
         return 130
-    except AirflowStackError as error:
-        console.print(f"[red]{error}[/]", markup=True)
+    except (AirflowStackError, SpillwayError) as error:
+        console.print(str(error), style="red", markup=False)
         return 1
     finally:
-        _clean_up(home, options.pools)
-        stack.stop()
+        signal.signal(
+            signal.SIGINT, signal.SIG_IGN
+        )  # a second Ctrl-C must not leave half of it running
+        try:
+            stack.stop()
+        finally:
+            _stop_jobs(home, options.pools)
+
+
+def _make_room(home: Path, pools_file: Path) -> None:
+    """Empty the folder of an earlier demo, whose jobs may still run if it was killed.
+
+    Raises:
+        SpecError: The folder is not a demo's.
+    """
+    if home.exists() and any(home.iterdir()) and not (home / MARKER).exists():
+        raise SpecError(
+            f"{home} holds something other than an earlier demo; give --home an empty folder"
+        )
+    _stop_jobs(home, pools_file)
+    if home.exists():
+        shutil.rmtree(home)
+    home.mkdir(parents=True)
+    (home / MARKER).touch()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -78,24 +110,33 @@ def _run(console: Console, stack: AirflowStack, options: argparse.Namespace) -> 
     _report(console, stack, summaries, run_id, state, began)
     if options.keep:
         console.print(f"The UI stays up at {stack.url}/dags/{DAG_ID}; Ctrl-C ends it.")
-        signal.pause()
+        with suppress(KeyboardInterrupt):
+            signal.pause()
     return 0 if state == "success" else 1
 
 
 def _watch(console: Console, stack: AirflowStack, dispatcher: Dispatcher, run_id: str) -> str:
-    shown = ""
+    """Show the run's progress until it is over; return its state.
+
+    Raises:
+        AirflowStackError: A process of Airflow ended, or the run did not within `LONGEST_SECONDS`.
+    """
+    shown = state = ""
+
+    def show() -> bool:
+        nonlocal shown, state
+        state = stack.run_state(DAG_ID, run_id)
+        summaries = summarise(dispatcher, DAG_ID, run_id, now=datetime.now(UTC))
+        if console.is_terminal:
+            live.update(progress_table(summaries))
+        elif (news := _news(summaries, stack, run_id)) != shown:
+            console.print(news, soft_wrap=True, markup=False)
+            shown = news
+        return state in FINAL_RUN_STATES
+
     with Live(console=console, refresh_per_second=2, transient=console.is_terminal) as live:
-        while True:
-            state = stack.run_state(DAG_ID, run_id)
-            summaries = summarise(dispatcher, DAG_ID, run_id, now=datetime.now(UTC))
-            if console.is_terminal:
-                live.update(progress_table(summaries))
-            elif (news := _news(summaries, stack, run_id)) != shown:
-                console.print(news, soft_wrap=True)
-                shown = news
-            if state in FINAL_RUN_STATES:
-                return state
-            time.sleep(1)  # the live view's own pace
+        stack.wait_until(show, "the run to end", LONGEST_SECONDS)
+    return state
 
 
 def _news(summaries: Sequence[TaskSummary], stack: AirflowStack, run_id: str) -> str:
@@ -136,7 +177,8 @@ def _report(
     console.print(cost_table(summaries))
     added = sum(s.marginal_cost for s in summaries)
     on_demand = sum(s.on_demand_cost or 0 for s in summaries)
-    preempted = sum(len(s.attempts) - 1 for s in summaries)
+    attempts = [attempt for summary in summaries for attempt in summary.attempts]
+    preempted = sum(a.report.lease.state is LeaseState.PREEMPTED for a in attempts)
     if on_demand:
         console.print(
             f"Added to the bill: {added:.6f} USD; on-demand would have added {on_demand:.6f} USD: "
@@ -144,7 +186,7 @@ def _report(
         )
     console.print("\nWhy there:")
     for line in reasons(summaries):
-        console.print(f"  {line}", highlight=False, soft_wrap=True)
+        console.print(f"  {line}", highlight=False, soft_wrap=True, markup=False)
     if state == "success":
         _print_result(console, stack, run_id)
     else:
@@ -153,7 +195,8 @@ def _report(
         f"\nThe run ended in {state} after {time.monotonic() - began:.0f} s. Look at it:\n"
         f"  the books     {stack.home}/spillway/ledger.db\n"
         f"  the datasets  {stack.home}/spillway/data\n"
-        f"  the UI        make demo ARGS=--keep leaves it up, with the page under Browse, Spillway"
+        f"  the UI        make demo ARGS=--keep leaves it up, with the page under Browse, Spillway",
+        soft_wrap=True,
     )
 
 
@@ -186,7 +229,7 @@ def _open(home: Path, pools_file: Path) -> Dispatcher:
     )
 
 
-def _clean_up(home: Path, pools_file: Path) -> None:
+def _stop_jobs(home: Path, pools_file: Path) -> None:
     """Stop every job that still runs: jobs outlive Airflow, which is what they are for."""
     if (home / "spillway" / "ledger.db").exists():
         _open(home, pools_file).reconcile(lambda _: False)

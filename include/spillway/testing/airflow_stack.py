@@ -52,7 +52,7 @@ class AirflowStack:
     def __post_init__(self) -> None:
         """Choose free ports and write down the environment of every process."""
         self.home.mkdir(parents=True, exist_ok=True)
-        ports = _free_ports(5)
+        ports = _free_ports(3)
         self.port = self.port or ports[0]
         self.env = {**_inherited_env(), **self._own_env(ports[1:]), **self.settings}
 
@@ -104,9 +104,10 @@ class AirflowStack:
     def kill_component(self, component: str) -> None:
         """End a process and its children with SIGKILL, as a machine that is lost would."""
         process = self._processes.pop(component)
-        for child in psutil.Process(process.pid).children(recursive=True):
+        children = psutil.Process(process.pid).children(recursive=True)
+        _signal(process.pid, signal.SIGKILL)  # first, or it would notice its children's deaths
+        for child in children:
             _signal(child.pid, signal.SIGKILL)
-        _signal(process.pid, signal.SIGKILL)
         process.wait()
 
     def stop(self) -> None:
@@ -147,10 +148,13 @@ class AirflowStack:
 
     def request(self, method: str, path: str, body: Any = None) -> Any:
         """Call `/api/v2/<path>` as an administrator; return the JSON answer, or None for an empty one."""
-        with httpx.Client(base_url=self.url, timeout=60) as client:
-            token = client.get("/auth/token").raise_for_status().json()["access_token"]
-            headers = {"Authorization": f"Bearer {token}"}
-            answer = client.request(method, f"/api/v2/{path}", json=body, headers=headers)
+        try:
+            with httpx.Client(base_url=self.url, timeout=60) as client:
+                token = client.get("/auth/token").raise_for_status().json()["access_token"]
+                headers = {"Authorization": f"Bearer {token}"}
+                answer = client.request(method, f"/api/v2/{path}", json=body, headers=headers)
+        except httpx.HTTPError as error:
+            raise AirflowStackError(f"{method} {path}: {error!r}{self._logs()}") from error
         if answer.is_error:
             raise AirflowStackError(f"{method} {path}: {answer.status_code} {answer.text[:1000]}")
         return answer.json() if answer.content else None
@@ -243,7 +247,6 @@ class AirflowStack:
             "dag_processor": {"refresh_interval": 5, "min_file_process_interval": 60},
             "logging": {"worker_log_server_port": ports[0], "trigger_log_server_port": ports[1]},
             "spillway": {"pools_file": self.pools_file, "poll_seconds": 1},
-            "usage_data_collection": {"enabled": False},
         }
         env = {
             f"AIRFLOW__{section.upper()}__{name.upper()}": str(value)

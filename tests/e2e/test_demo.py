@@ -1,0 +1,130 @@
+"""`make demo` as a stranger types it: the nightly pipeline on real Airflow, preempted twice, and nothing left behind."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+
+from e2e.books import check_books
+from e2e.conftest import open_dispatcher
+from e2e.deployment import PROJECT
+from spillway.checkpoints import open_store
+from spillway.model import LeaseState
+from spillway.runtime import Session
+from spillway.runtime.exchange import read_result
+from spillway.workloads.sizes import SIZES
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from spillway.model import Lease
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+
+POOLS_FILE = PROJECT / "include" / "spillway" / "demo" / "pools.yaml"
+
+
+def start_demo(home: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "spillway.demo", "--home", str(home), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=PROJECT,
+    )
+
+
+def processes_below(home: Path) -> list[str]:
+    """Return the command lines of processes that work for the deployment in `home`."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "environ", "status"]):
+        environ = process.info["environ"] or {}
+        cmdline = " ".join(process.info["cmdline"] or [])
+        is_ours = environ.get("AIRFLOW_HOME") == str(home) or str(home) in cmdline
+        if is_ours and process.info["status"] != psutil.STATUS_ZOMBIE:
+            found.append(cmdline)
+    return found
+
+
+def result_of(lease: Lease) -> Any:
+    result = read_result(open_store(lease.submission.store), lease.submission.prefix, lease.token)
+    assert result is not None
+    return result.value
+
+
+def train_uninterrupted(home: Path, sweep: Any, dataset: str) -> Any:
+    from spillway.workloads.pipeline import train
+
+    session = Session.local(home / "uninterrupted")
+    return train(session, dataset=dataset, best=sweep["best"], size="small", seed=0)
+
+
+def test_the_nightly_pipeline_survives_two_preemptions_in_one_try(tmp_path: Path) -> None:
+    home = tmp_path / "demo"
+    demo = start_demo(home)
+    output, _ = demo.communicate(timeout=600)
+    assert demo.returncode == 0, output
+    assert processes_below(home) == []
+
+    ledger = open_dispatcher(home / "spillway", POOLS_FILE).ledger
+    leases = [r.lease for r in ledger.runs(dag_id="nightly", now=datetime.now(UTC), limit=1000)]
+    training = sorted((le for le in leases if le.task.task_id == "train"), key=lambda le: le.token)
+    states = [lease.state for lease in training]
+    assert states.count(LeaseState.PREEMPTED) == 2
+    assert states[-1] is LeaseState.SUCCEEDED
+    assert len(training) >= 3
+    assert len({lease.pool for lease in training}) >= 2
+    assert {lease.owner_try for lease in leases} == {1}
+    assert check_books(home / "spillway" / "ledger.db", "nightly") == len(leases)
+    assert "2 preemptions survived" in output
+    assert "saved" in output
+
+    (sweep,) = (le for le in leases if le.task.task_id == "sweep")
+    trained = result_of(training[-1])
+    alone = train_uninterrupted(
+        tmp_path, result_of(sweep), training[-1].submission.arguments["dataset"]
+    )
+    assert trained["steps"] == SIZES["small"].train_steps
+    assert trained["weights_checksum"] == alone["weights_checksum"]
+    assert trained["validation_loss"] == alone["validation_loss"]
+    assert trained["validation_loss"] < trained["unigram_loss"]
+
+
+def test_ctrl_c_stops_everything(tmp_path: Path) -> None:
+    home = tmp_path / "demo"
+    with start_demo(home) as demo:
+        assert demo.stdout is not None
+        next(line for line in demo.stdout if "attempt 1" in line)  # a job runs
+        demo.send_signal(signal.SIGINT)
+        rest = demo.stdout.read()
+        assert demo.wait(timeout=60) == 130, rest
+    assert processes_below(home) == []
+    assert open_dispatcher(home / "spillway", POOLS_FILE).ledger.open_leases() == []
+
+
+def test_a_folder_that_is_not_a_demos_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with start_demo(tmp_path) as demo:
+        output, _ = demo.communicate(timeout=60)
+    assert demo.returncode == 1
+    assert "give --home an empty folder" in output
+    assert (tmp_path / "thesis.tex").exists()
+
+
+def test_a_pipeline_that_fails_is_not_called_a_success(tmp_path: Path) -> None:
+    """With no pool of two cores the sweep has nowhere to go; the demo says so and its exit status is not zero."""
+    pools = tmp_path / "pools.yaml"
+    pools.write_text(
+        "pools:\n  - {name: small, backend: local, market: on_demand, slots: 4, "
+        "shape: {cpus: 1, memory_gib: 8}, list_usd_per_hour: 0.05}\n"
+    )
+    demo = start_demo(tmp_path / "demo", "--pools", str(pools), "--size", "tiny")
+    output, _ = demo.communicate(timeout=300)
+    assert demo.returncode == 1, output
+    assert "failed: sweep" in output
