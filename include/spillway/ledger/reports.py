@@ -8,10 +8,11 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, Connection, Row, case, extract, func, literal, or_, select
+from sqlalchemy import Connection, Row, func, or_, select
 
 from spillway.ledger import schema
 from spillway.ledger.accrual import cost
+from spillway.ledger.history import held_hours
 from spillway.ledger.leases import lease_of
 from spillway.model import CostRecord, Lease, LeaseState, Market, PoolUsage, PricingCategory
 
@@ -50,7 +51,7 @@ def usage(
         select(
             _lease.pool,
             func.count().filter(schema.is_open).label("leased"),
-            func.sum(_hours_this_month(connection, now)).label("hours"),
+            func.sum(held_hours(connection, _month(now), now)).label("hours"),
         )
         .where(_lease.pool.in_(pools), or_(schema.is_open, _lease.ended_at > _month(now)))
         .group_by(_lease.pool)
@@ -113,21 +114,6 @@ def _cooling_down(connection: Connection, pools: Sequence[str], *, since: dateti
 
 def _month(now: datetime) -> datetime:
     return now.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-
-
-def _hours_this_month(connection: Connection, now: datetime) -> ColumnElement[Any]:
-    """Return the hours a lease was held since the month began; to the millisecond, for forecasts and not for bills."""
-    first = literal(_month(now), schema.UtcDateTime)
-    last = literal(now, schema.UtcDateTime)
-    start = case(
-        (_lease.granted_at < first, first),
-        (_lease.granted_at > last, last),
-        else_=_lease.granted_at,
-    )
-    end = case((or_(schema.is_open, _lease.ended_at > last), last), else_=_lease.ended_at)
-    if connection.dialect.name == "postgresql":
-        return extract("epoch", end - start) / 3600
-    return (func.julianday(end) - func.julianday(start)) * 24
 
 
 def _select_costs() -> Any:

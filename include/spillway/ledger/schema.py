@@ -11,6 +11,7 @@ from sqlalchemy import (
     BigInteger,
     Column,
     DateTime,
+    Double,
     ForeignKey,
     Index,
     Integer,
@@ -156,3 +157,16 @@ refusal = Table(
     Column("refused_at", UtcDateTime, nullable=False),
 )
 Index("ix_refusal_pool", refusal.c.pool, refusal.c.refused_at)
+
+speed_sample = Table(
+    "speed_sample",
+    metadata,
+    Column("lease_token", Token, ForeignKey("lease.token"), primary_key=True, autoincrement=False),
+    Column("workload", String, nullable=False),
+    Column("accelerator", String),
+    Column("accelerator_count", Integer, nullable=False),
+    Column("speed", Double, nullable=False),
+    Column("hours", Double, nullable=False),
+    Column("measured_at", UtcDateTime, nullable=False),
+)
+Index("ix_speed_sample_workload", speed_sample.c.workload, speed_sample.c.measured_at)

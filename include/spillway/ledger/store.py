@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from decimal import Decimal
 from typing import TYPE_CHECKING, Self
 
 from sqlalchemy import insert
 
 from spillway.errors import LedgerError
-from spillway.ledger import leases, reports, schema
+from spillway.ledger import history, leases, reports, schema
 from spillway.ledger.database import Database
 from spillway.ledger.migrate import migrate
+from spillway.model import PrepaidHours
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +20,17 @@ if TYPE_CHECKING:
 
     from spillway.ledger.leases import LeaseRequest
     from spillway.ledger.reports import LeaseReport
-    from spillway.model import CostRecord, JobEvent, Lease, Placement, Pool, PoolUsage, TaskKey
+    from spillway.model import (
+        CostRecord,
+        JobEvent,
+        Lease,
+        Placement,
+        Pool,
+        PoolDay,
+        PoolUsage,
+        SpeedSample,
+        TaskKey,
+    )
 
 
 class Ledger:
@@ -169,10 +182,47 @@ class Ledger:
 
         A pool cools down for `cool_down` after its provider took capacity back or had no room.
         """
+        pools = list(pools)
         with self._database.read() as connection:
-            return reports.usage(
-                connection, [pool.name for pool in pools], now=now, cool_down=cool_down
+            used = dict(
+                reports.usage(
+                    connection, [pool.name for pool in pools], now=now, cool_down=cool_down
+                )
             )
+            for pool in pools:
+                if isinstance(pool.commitment, PrepaidHours):
+                    since = pool.commitment.starts_at
+                    total = history.slot_hours(connection, pool.name, since=since, now=now)
+                    used[pool.name] = replace(
+                        used[pool.name], period_slot_hours=round(Decimal(total), 6)
+                    )
+        return used
+
+    def pool_days(
+        self, pools: Iterable[Pool], *, since: datetime, now: datetime
+    ) -> Mapping[str, Sequence[PoolDay]]:
+        """Return what was seen of each pool in `[since, now)`, by name and day, the oldest day first."""
+        with self._database.read() as connection:
+            return history.pool_days(
+                connection, [pool.name for pool in pools], since=since, now=now
+            )
+
+    def note_speed(self, key: str, sample: SpeedSample) -> None:
+        """Keep how fast the lease worked; a later sample takes the place of an earlier one.
+
+        Raises:
+            LedgerError: There is no such lease.
+        """
+        with self._database.write() as connection:
+            found = leases.find(connection, schema.lease.c.key == key)
+            if not found:
+                raise leases.unknown(key)
+            history.note_speed(connection, found[0].token, sample)
+
+    def speeds(self, workload: str, *, since: datetime, limit: int = 500) -> Sequence[SpeedSample]:
+        """Return how fast leases of `workload` worked, the newest `limit`, the oldest first."""
+        with self._database.read() as connection:
+            return history.speeds(connection, workload, since=since, limit=limit)
 
     def runs(
         self,

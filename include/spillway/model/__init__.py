@@ -2,6 +2,7 @@
 
 from spillway.model.checkpoint import Manifest, Part
 from spillway.model.cost import CostRecord, PricingCategory
+from spillway.model.history import PoolDay, SpeedSample
 from spillway.model.lease import (
     Heartbeat,
     JobEvent,
@@ -42,10 +43,12 @@ __all__ = [
     "PassedOver",
     "Placement",
     "Pool",
+    "PoolDay",
     "PoolUsage",
     "PrepaidHours",
     "PricingCategory",
     "Resources",
+    "SpeedSample",
     "Submission",
     "TaskKey",
     "TaskSpec",

@@ -22,7 +22,9 @@ from spillway.model import (
     LeaseState,
     Placement,
     PoolUsage,
+    PrepaidHours,
     PricingCategory,
+    SpeedSample,
     TaskSpec,
 )
 from spillway.testing import strategies
@@ -64,6 +66,17 @@ def run_through(ledger: Ledger, lease: Lease, event: JobEvent, *, ended_at: date
     ledger.record(lease.key, JobEvent.STARTED, now=lease.granted_at)
     ledger.record(lease.key, event, now=ended_at)
     return ledger.end(lease.key, now=ended_at)
+
+
+def _a_speed(*, speed: float, at: datetime) -> SpeedSample:
+    return SpeedSample(
+        workload="gpt",
+        accelerator="H100",
+        accelerator_count=8,
+        speed=speed,
+        hours=0.5,
+        measured_at=at,
+    )
 
 
 class LedgerContract:
@@ -268,6 +281,63 @@ class LedgerContract:
             "spot": PoolUsage(leased_slots=1, month_slot_hours=Decimal("2.5")),
             "idle": PoolUsage(),
         }
+
+    def test_usage_counts_the_hours_since_a_prepaid_period_began(self, ledger: Ledger) -> None:
+        bought = PrepaidHours(
+            slot_hours=Decimal(100),
+            usd_per_slot_hour=EFFECTIVE,
+            overage_usd_per_slot_hour=LIST,
+            starts_at=NOON - HOUR,
+            ends_at=NOON + 100 * HOUR,
+        )
+        pool = replace(sample_pool("spot"), commitment=bought)
+        across = grant(ledger, "across", now=NOON - 3 * HOUR)
+        run_through(ledger, across, JobEvent.SUCCEEDED, ended_at=NOON + HOUR / 2)
+        grant(ledger, "open", now=NOON)
+        usage = ledger.usage([pool], now=NOON + HOUR, cool_down=HOUR)
+        assert usage["spot"].period_slot_hours == Decimal("2.5")
+
+    # ---- history
+
+    def test_a_pool_s_days_have_its_hours_and_losses(self, ledger: Ledger) -> None:
+        taken_back = grant(ledger, "taken", now=NOON)
+        run_through(ledger, taken_back, JobEvent.PREEMPTED, ended_at=NOON + 2 * HOUR)
+        forgotten = grant(ledger, "forgotten", now=NOON + 9 * HOUR)
+        run_through(ledger, forgotten, JobEvent.VANISHED, ended_at=NOON + 11 * HOUR)
+        overnight = grant(ledger, "overnight", now=NOON + 10 * HOUR)
+        run_through(ledger, overnight, JobEvent.FAILED, ended_at=NOON + 13 * HOUR)
+        grant(ledger, "open", now=NOON + 30 * HOUR)
+        days = ledger.pool_days(
+            [sample_pool("spot"), sample_pool("idle")],
+            since=NOON + HOUR,
+            now=NOON + 36 * HOUR,
+        )
+        first = NOON.date()
+        assert days["idle"] == ()
+        seen = {(d.day - first).days: (d.losses, round(d.slot_hours, 5)) for d in days["spot"]}
+        assert seen == {0: (2, 3.0), 1: (0, 3.0), 2: (0, 6.0)}
+
+    def test_what_ended_before_is_not_in_a_pool_s_days(self, ledger: Ledger) -> None:
+        run_through(ledger, grant(ledger), JobEvent.PREEMPTED, ended_at=NOON + HOUR)
+        days = ledger.pool_days([sample_pool("spot")], since=NOON + HOUR, now=NOON + 2 * HOUR)
+        assert days == {"spot": ()}
+
+    def test_speeds_are_kept_one_a_lease_and_found_by_workload(self, ledger: Ledger) -> None:
+        first, second = grant(ledger, "first"), grant(ledger, "second")
+        ledger.note_speed(first.key, _a_speed(speed=1.0, at=NOON))
+        ledger.note_speed(second.key, _a_speed(speed=2.0, at=NOON + HOUR))
+        ledger.note_speed(first.key, _a_speed(speed=3.0, at=NOON + 2 * HOUR))
+        since = NOON - HOUR
+        assert [s.speed for s in ledger.speeds("gpt", since=since)] == [2.0, 3.0]
+        assert ledger.speeds("gpt", since=since, limit=1) == [
+            _a_speed(speed=3.0, at=NOON + 2 * HOUR)
+        ]
+        assert ledger.speeds("gpt", since=NOON + 2 * HOUR) == []
+        assert ledger.speeds("other", since=since) == []
+
+    def test_a_speed_of_no_lease_is_refused(self, ledger: Ledger) -> None:
+        with pytest.raises(LedgerError, match="no lease nobody"):
+            ledger.note_speed("nobody", _a_speed(speed=1.0, at=NOON))
 
     def test_a_pool_cools_down_after_a_preemption_or_a_refusal(self, ledger: Ledger) -> None:
         pools = [sample_pool(name) for name in ("spot", "on_demand", "partner")]

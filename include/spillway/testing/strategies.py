@@ -7,7 +7,7 @@ with (`tasks`, `offers`, `offer_sets`, `pools`) keep to numbers a real deploymen
 from __future__ import annotations
 
 import string
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
@@ -33,10 +33,12 @@ from spillway.model import (
     PassedOver,
     Placement,
     Pool,
+    PoolDay,
     PoolUsage,
     PrepaidHours,
     PricingCategory,
     Resources,
+    SpeedSample,
     Submission,
     TaskKey,
     TaskSpec,
@@ -238,6 +240,29 @@ def usages() -> st.SearchStrategy[PoolUsage]:
     )
 
 
+def pool_days() -> st.SearchStrategy[PoolDay]:
+    """Return days of a pool."""
+    return st.builds(
+        PoolDay,
+        day=st.dates(date(2020, 1, 1), date(2040, 1, 1)),
+        slot_hours=st.floats(0, 1000),
+        losses=st.integers(0, 100),
+    )
+
+
+def speed_samples() -> st.SearchStrategy[SpeedSample]:
+    """Return speeds that leases may have worked at."""
+    return st.builds(
+        SpeedSample,
+        workload=names,
+        accelerator=st.sampled_from(ACCELERATORS),
+        accelerator_count=st.integers(0, 8),
+        speed=st.floats(0.01, 100),
+        hours=st.floats(0.01, 100),
+        measured_at=instants,
+    )
+
+
 def pools() -> st.SearchStrategy[Pool]:
     """Return pools whose commitment goes with their market."""
     return markets.flatmap(_pools_of)
@@ -435,10 +460,12 @@ ANY_VALUE: Final[Mapping[type, st.SearchStrategy[Any]]] = MappingProxyType(
         PassedOver: passed_over(),
         Placement: placements(),
         Pool: pools(),
+        PoolDay: pool_days(),
         PoolUsage: usages(),
         PrepaidHours: prepaid_hours(),
         PricingCategory: st.sampled_from(PricingCategory),
         Resources: resources(),
+        SpeedSample: speed_samples(),
         Submission: submissions(),
         TaskKey: task_keys(),
         TaskSpec: tasks(),

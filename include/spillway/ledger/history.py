@@ -1,0 +1,125 @@
+"""What leases have shown of pools and jobs: losses per slot hour, hours used, and how fast work went."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    case,
+    delete,
+    extract,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+)
+
+from spillway.ledger import schema
+from spillway.model import LeaseState, PoolDay, SpeedSample
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_lease = schema.lease.c
+_speed = schema.speed_sample.c
+
+_LOST = (LeaseState.PREEMPTED.value, LeaseState.VANISHED.value)
+
+
+def pool_days(
+    connection: Connection, pools: Sequence[str], *, since: datetime, now: datetime
+) -> Mapping[str, Sequence[PoolDay]]:
+    """Return what was seen of each of `pools` in `[since, now)`, a day at a time, the oldest first."""
+    day = case((schema.is_open, _day_of(connection, literal(now, schema.UtcDateTime))),
+               else_=_day_of(connection, _lease.ended_at))  # fmt: skip
+    rows = connection.execute(
+        select(
+            _lease.pool,
+            day.label("day"),
+            func.sum(held_hours(connection, since, now)).label("hours"),
+            func.count().filter(_lease.state.in_(_LOST)).label("losses"),
+        )
+        .where(_lease.pool.in_(pools), or_(schema.is_open, _lease.ended_at > since))
+        .group_by(_lease.pool, day)
+        .order_by(day)
+    )
+    found: dict[str, list[PoolDay]] = defaultdict(list)
+    for row in rows:
+        seen = PoolDay(
+            day=date.fromisoformat(str(row.day)), slot_hours=float(row.hours), losses=row.losses
+        )
+        found[row.pool].append(seen)
+    return {pool: tuple(found[pool]) for pool in pools}
+
+
+def slot_hours(connection: Connection, pool: str, *, since: datetime, now: datetime) -> float:
+    """Return the hours for which slots of `pool` were held in `[since, now)`."""
+    total = connection.execute(
+        select(func.sum(held_hours(connection, since, now))).where(
+            _lease.pool == pool, or_(schema.is_open, _lease.ended_at > since)
+        )
+    ).scalar()
+    return float(total or 0)
+
+
+def held_hours(connection: Connection, first: datetime, last: datetime) -> ColumnElement[Any]:
+    """Return the hours a lease was held in `[first, last)`; to the millisecond, for forecasts and not for bills."""
+    begin, end = literal(first, schema.UtcDateTime), literal(last, schema.UtcDateTime)
+    start = case(
+        (_lease.granted_at < begin, begin), (_lease.granted_at > end, end), else_=_lease.granted_at
+    )
+    stop = case((or_(schema.is_open, _lease.ended_at > end), end), else_=_lease.ended_at)
+    if connection.dialect.name == "postgresql":
+        return extract("epoch", stop - start) / 3600
+    return (func.julianday(stop) - func.julianday(start)) * 24
+
+
+def note_speed(connection: Connection, token: int, sample: SpeedSample) -> None:
+    """Keep how fast a lease worked, in place of what was kept of it before."""
+    connection.execute(delete(schema.speed_sample).where(_speed.lease_token == token))
+    connection.execute(
+        insert(schema.speed_sample),
+        {
+            "lease_token": token,
+            "workload": sample.workload,
+            "accelerator": sample.accelerator,
+            "accelerator_count": sample.accelerator_count,
+            "speed": sample.speed,
+            "hours": sample.hours,
+            "measured_at": sample.measured_at,
+        },
+    )
+
+
+def speeds(
+    connection: Connection, workload: str, *, since: datetime, limit: int
+) -> Sequence[SpeedSample]:
+    """Return the newest samples of `workload`, at most `limit`, the oldest first."""
+    rows = connection.execute(
+        select(schema.speed_sample)
+        .where(_speed.workload == workload, _speed.measured_at > since)
+        .order_by(_speed.measured_at.desc(), _speed.lease_token.desc())
+        .limit(limit)
+    ).all()
+    return [
+        SpeedSample(
+            workload=row.workload,
+            accelerator=row.accelerator,
+            accelerator_count=row.accelerator_count,
+            speed=row.speed,
+            hours=row.hours,
+            measured_at=row.measured_at.astimezone(UTC),
+        )
+        for row in reversed(rows)
+    ]
+
+
+def _day_of(connection: Connection, instant: ColumnElement[Any]) -> ColumnElement[Any]:
+    if connection.dialect.name == "postgresql":
+        return func.date(func.timezone("UTC", instant))
+    return func.date(instant)

@@ -1,0 +1,41 @@
+"""What has been seen of pools and jobs in the past: what hazards, speeds and forecasts are learned from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolDay:
+    """The leases of one pool that ended on one day (UTC); those still open belong to the day that is asked on.
+
+    Attributes:
+        slot_hours: How long they were held, all together.
+        losses: How many of them the provider took back, or lost.
+    """
+
+    day: date
+    slot_hours: float
+    losses: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeedSample:
+    """How fast one lease worked, from its reported progress.
+
+    Attributes:
+        workload: What kind of work it did.
+        accelerator: Model of the accelerators it had; None for none.
+        accelerator_count: How many it had.
+        speed: Hours of work at speed 1 that it did in an hour.
+        hours: How long that was measured.
+        measured_at: When it was last measured.
+    """
+
+    workload: str
+    accelerator: str | None
+    accelerator_count: int
+    speed: float
+    hours: float
+    measured_at: datetime
