@@ -11,7 +11,7 @@ from spillway.model import Estimate, Offer, PassedOver, Placement, TaskSpec, Unp
 from spillway.model.placement import ResidencyEvidence
 from spillway.placement.estimate import estimate
 from spillway.placement.explain import span, usd
-from spillway.placement.feasible import refusal
+from spillway.placement.feasible import Refusal, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -49,6 +49,15 @@ def choose(task: TaskSpec, offers: Iterable[Offer], now: datetime) -> Placement 
         decided_at=now,
         residency=residency_evidence(task, best.offer),
     )
+
+
+def pass_over(task: TaskSpec, offer: Offer, taken: Offer | None, now: datetime) -> PassedOver:
+    """Return why `offer` is passed over for `taken`, the choice among all; None where there was none."""
+    no = refusal(task, offer, now)
+    if no is not None:
+        return _refused(task, offer, no)
+    assert taken is not None  # or `offer` would have been taken
+    return _passed_over(_price(task, offer, now), _price(task, taken, now))
 
 
 def recompute(decision: Placement | Unplaced) -> Placement | Unplaced:
@@ -89,13 +98,15 @@ def _filter(
         no = refusal(task, offer, now)
         if no is None:
             able.append(offer)
-            continue
-        # A pool that only lacks room is priced all the same: the table then shows what waiting could save.
-        priced = estimate(task, offer) if no.can_wait else None
-        refused.append(
-            PassedOver(offer=offer, reason=no.reason, can_wait=no.can_wait, estimate=priced)
-        )
+        else:
+            refused.append(_refused(task, offer, no))
     return able, tuple(refused)
+
+
+def _refused(task: TaskSpec, offer: Offer, no: Refusal) -> PassedOver:
+    # A pool that only lacks room is priced all the same: the table then shows what waiting could save.
+    priced = estimate(task, offer) if no.can_wait else None
+    return PassedOver(offer=offer, reason=no.reason, can_wait=no.can_wait, estimate=priced)
 
 
 def _price(task: TaskSpec, offer: Offer, now: datetime) -> _Candidate:

@@ -199,15 +199,8 @@ def _any_of(names: frozenset[str]) -> str:
     return ", ".join(sorted(names))
 
 
-# What a class of offers that differ only in price, host, place and room is refused for as one.
-OF_A_KIND: Final[tuple[Check, ...]] = (
-    _market,
-    _provider,
-    _architecture,
-    _deadline,
-    _unprotected,
-    _endless,
-)
+# What offers of one market, hazard, start and speed are refused for alike, whatever their host, place and price.
+OF_A_KIND: Final[tuple[Check, ...]] = (_market, _deadline, _unprotected, _endless)
 _LASTING: Final[tuple[Check, ...]] = (
     _market,
     _shape,

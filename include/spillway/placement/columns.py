@@ -1,0 +1,379 @@
+"""Many offers held in columns, and the decision over them: the same as `choose` makes, in about a millisecond.
+
+Offers that differ only in host, place and price go the same way for a task, so they form a *class*: one market, accelerator,
+hazard, start and speed. Within a class the cost rises with the price. So each class is kept sorted by price, the first row
+that fits is its best, and a class whose cheapest hour cannot beat what was found already is not looked at.
+
+Costs are compared in floating point only to find the few rows that may be the best; among those `choose` decides.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spillway.model import Market, Offer, TaskSpec
+from spillway.placement.feasible import OF_A_KIND, region_allowed
+from spillway.placement.recovery import expected_course
+from spillway.placement.trust import LAUNCH_PROVES_FOR, OLDEST_PRICE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+Rows = NDArray[np.int64]
+
+# What floats may get wrong of a cost that is rounded to the micro-dollar.
+_ABSOLUTE_USD: Final = 3e-6
+_RELATIVE: Final = 1e-9
+_FIRST_BLOCK: Final = 1024
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+NEVER_US: Final = int(np.iinfo(np.int64).min)
+
+
+class OfferRows(Protocol):
+    """Where whole offers come from, one at a time, when they are needed."""
+
+    def offer(self, row: int) -> Offer:
+        """Return the offer of `row`."""
+        ...
+
+    def pool(self, row: int) -> str:
+        """Return the name of the pool of `row`, which is what ties go by."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Columns:
+    """What decides about offers, a row an offer; text is a number into its vocabulary, -1 for None.
+
+    Attributes:
+        market: Number into `list(Market)`.
+        preemptions_per_hour: NaN where it is not known.
+        restart_us: Microseconds from lease to first instruction.
+        open: Whether it has room, quota, and is not cooling down.
+        doubted: Whether there are doubts about the price.
+        priced_us, launched_us: Microseconds since 1970; the lowest number for never.
+        names: Vocabularies of `accelerator`, `region`, `provider`, `architecture`, `jurisdiction`.
+    """
+
+    market: NDArray[np.int8]
+    accelerator: NDArray[np.int32]
+    preemptions_per_hour: NDArray[np.float64]
+    restart_us: NDArray[np.int64]
+    speed: NDArray[np.float64]
+    marginal: NDArray[np.float64]
+    effective: NDArray[np.float64]
+    cpus: NDArray[np.float64]
+    memory_gib: NDArray[np.float64]
+    accelerator_count: NDArray[np.float64]
+    accelerator_memory_gib: NDArray[np.float64]
+    accelerator_fraction: NDArray[np.float64]
+    region: NDArray[np.int32]
+    provider: NDArray[np.int32]
+    architecture: NDArray[np.int32]
+    jurisdiction: NDArray[np.int32]
+    store_jurisdiction: NDArray[np.int32]
+    open: NDArray[np.bool_]
+    doubted: NDArray[np.bool_]
+    priced_us: NDArray[np.int64]
+    launched_us: NDArray[np.int64]
+    names: dict[str, list[str]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A row that can take the task, and what it is thought to cost, to within a few micro-dollars.
+
+    Attributes:
+        late_us: Microseconds past the deadline, expected.
+    """
+
+    late_us: int
+    cost_usd: float
+    row: int
+
+
+class OfferTable:
+    """Offers in columns, sorted and indexed once. Safe to share: a decision changes nothing in it but a memo."""
+
+    def __init__(self, columns: Columns, source: OfferRows) -> None:
+        self.source = source
+        self.names = columns.names
+        kind = _kinds(columns)
+        order = np.lexsort((columns.effective, columns.marginal, kind))
+        self.rows: Rows = order.astype(np.int64)
+        self.columns = _reordered(columns, order)
+        starts = np.flatnonzero(np.diff(kind[order], prepend=-1))
+        self._starts = starts
+        self._ends = np.append(starts[1:], len(order))
+        self._memo: dict[int, Offer] = {}
+        self._index()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def pool(self, position: int) -> str:
+        """Return the name of the pool at a position of the sorted columns."""
+        return self.source.pool(int(self.rows[position]))
+
+    @property
+    def kinds(self) -> int:
+        """How many classes there are."""
+        return len(self._starts)
+
+    def offers(self) -> Iterator[Offer]:
+        """Yield every offer, made one at a time."""
+        return (self.source.offer(row) for row in range(len(self)))
+
+    def best(
+        self,
+        task: TaskSpec,
+        now: datetime,
+        *,
+        count: int = 1,
+        ignore_room: bool = False,
+        without: frozenset[int] = frozenset(),
+    ) -> list[Found]:
+        """Return the `count` rows that suit `task` best, and those that cost as much as the last of them.
+
+        With `count` 1, of the rows of a class with one and the same price only the one whose name sorts first is returned.
+        They come in no particular order. `ignore_room` asks what would be best if all had room.
+        """
+        fits = _Fits(self, task, now, ignore_room=ignore_room, without=without)
+        found: list[Found] = []
+        late_limit, cost_limit = math.inf, math.inf  # of the worst that is still wanted
+        for number, floor in self._promising(task):
+            if late_limit == 0 and floor > cost_limit:
+                break
+            course = self._course(number, task, now)
+            if course is None or course[1] > late_limit:
+                continue
+            leased, late = course
+            most = min(cost_limit if late == late_limit else math.inf, fits.budget)
+            rows = fits.cheapest(number, leased=leased, count=count, most_usd=most)
+            found += [Found(late_us=late, cost_usd=usd, row=row) for row, usd in rows]
+            if len(found) >= count:
+                ranked = sorted((one.late_us, one.cost_usd) for one in found)
+                late_limit, cost_limit = ranked[count - 1]
+                cost_limit += _tolerance(cost_limit)
+                found = [o for o in found if (o.late_us, o.cost_usd) <= (late_limit, cost_limit)]
+        return found
+
+    def considered(self, task: TaskSpec) -> int:
+        """Return how many rows are of a market and accelerator that the task may use."""
+        chosen = self._suitable(task)
+        return int((self._ends - self._starts)[chosen].sum())
+
+    def number(self, vocabulary: str, name: str | None) -> int:
+        """Return the number of `name` in a vocabulary; -2, which no row has, where it is not in it."""
+        return self._numbers[vocabulary].get(name, -2)
+
+    def bounds(self, number: int) -> tuple[int, int]:
+        """Return where the rows of class `number` begin and end."""
+        return int(self._starts[number]), int(self._ends[number])
+
+    def _index(self) -> None:
+        first, columns = self._starts, self.columns
+        self._market, self._accelerator = columns.market[first], columns.accelerator[first]
+        self._speed, self._cheapest = columns.speed[first], columns.marginal[first]
+        self._most_cpus = np.maximum.reduceat(columns.cpus, first) if len(first) else columns.cpus
+        self._numbers: dict[str, dict[str | None, int]] = {
+            key: {name: number for number, name in enumerate(names)}
+            for key, names in self.names.items()
+        }
+
+    def _suitable(self, task: TaskSpec) -> NDArray[np.bool_]:
+        """Return the classes of a market, accelerator and size that may do; not every one of them has to."""
+        allowed = np.array([market in task.markets for market in Market])
+        shapes = (task.resources, *task.alternatives)
+        chosen = allowed[self._market] & (self._most_cpus >= min(shape.cpus for shape in shapes))
+        if any(shape.accelerator is None for shape in shapes):
+            return np.asarray(chosen)
+        right = np.zeros(len(chosen), dtype=bool)
+        for shape in shapes:
+            right |= self._accelerator == self.number("accelerator", shape.accelerator)
+        return np.asarray(chosen & right)
+
+    def _promising(self, task: TaskSpec) -> Iterator[tuple[int, float]]:
+        """Yield the classes that may do and what each costs at least, nothing going wrong; the lowest first."""
+        chosen = np.flatnonzero(self._suitable(task))
+        floor = self._cheapest[chosen] * (task.work / timedelta(hours=1) / self._speed[chosen])
+        for place in np.argsort(floor, kind="stable"):
+            yield int(chosen[place]), float(floor[place]) * (1 - _RELATIVE) - _ABSOLUTE_USD
+
+    def _course(self, number: int, task: TaskSpec, now: datetime) -> tuple[float, int] | None:
+        """Return the leased hours and the microseconds past the deadline of the class, None where it cannot do."""
+        one = self._representative(number)
+        if any(check(task, one, now) for check in OF_A_KIND):
+            return None
+        leased = expected_course(task, one).leased
+        late = timedelta(0)
+        if task.deadline is not None:
+            late = max(leased - (task.deadline - now), late)
+        return leased / timedelta(hours=1), late // timedelta(microseconds=1)
+
+    def _representative(self, number: int) -> Offer:
+        if number not in self._memo:
+            self._memo[number] = self.source.offer(int(self.rows[self._starts[number]]))
+        return self._memo[number]
+
+
+class _Fits:
+    """Which rows of a table a task can take at a moment, beside what is asked of a whole class."""
+
+    def __init__(
+        self,
+        table: OfferTable,
+        task: TaskSpec,
+        now: datetime,
+        *,
+        ignore_room: bool,
+        without: frozenset[int],
+    ) -> None:
+        self.table, self.columns, self.task = table, table.columns, task
+        self.shapes = (task.resources, *task.alternatives)
+        self.budget = math.inf if task.max_cost_usd is None else float(task.max_cost_usd)
+        self.budget += _tolerance(self.budget)
+        self.tests = list(self._tests(now, ignore_room=ignore_room, without=without))
+
+    def cheapest(
+        self, number: int, *, leased: float, count: int, most_usd: float
+    ) -> list[tuple[int, float]]:
+        """Return the `count` cheapest rows of a class that fit, and their ties, with their costs, none above `most_usd`."""
+        hours = max(leased, 1e-9)
+        limit, taken = most_usd / hours, list[int]()
+        for position in self._fitting(*self.table.bounds(number)):
+            hourly = float(self.columns.marginal[position])
+            if hourly > limit:
+                break
+            taken.append(position)
+            if len(taken) == count:
+                limit = min(limit, hourly + _tolerance(hourly * hours) / hours)
+        if count == 1:
+            taken = self._first_by_name(taken)
+        return [(int(self.table.rows[p]), float(self.columns.marginal[p]) * leased) for p in taken]
+
+    def _first_by_name(self, ties: list[int]) -> list[int]:
+        """Return of each price the row whose pool sorts first."""
+        columns, table = self.columns, self.table
+        by_price: dict[tuple[float, float], list[int]] = {}
+        for p in ties:
+            key = (float(columns.marginal[p]), float(columns.effective[p]))
+            by_price.setdefault(key, []).append(p)
+        return [
+            same[0] if len(same) == 1 else min(same, key=table.pool) for same in by_price.values()
+        ]
+
+    def _fitting(self, start: int, end: int) -> Iterator[int]:
+        """Yield the positions in `[start, end)` that fit, cheapest first; looks at more only as more are asked for."""
+        size = _FIRST_BLOCK
+        while start < end:
+            stop = min(start + size, end)
+            positions = start + np.flatnonzero(self._has_shape(slice(start, stop)))
+            for test in self.tests:
+                positions = positions[test(positions)]
+            yield from positions.tolist()
+            start, size = stop, size * 4
+
+    def _has_shape(self, block: slice) -> NDArray[np.bool_]:
+        columns = self.columns
+        fits = np.zeros(block.stop - block.start, dtype=bool)
+        for needed in self.shapes:
+            one = columns.cpus[block] >= needed.cpus
+            one &= columns.memory_gib[block] >= needed.memory_gib
+            if needed.accelerator is not None:
+                one &= columns.accelerator[block] == self.table.number(
+                    "accelerator", needed.accelerator
+                )
+            if needed.accelerator_count:
+                one &= columns.accelerator_count[block] >= needed.accelerator_count
+                one &= columns.accelerator_fraction[block] >= needed.accelerator_fraction
+            if needed.accelerator_memory_gib:
+                one &= columns.accelerator_memory_gib[block] >= needed.accelerator_memory_gib
+            fits |= one
+        return fits
+
+    def _tests(
+        self, now: datetime, *, ignore_room: bool, without: frozenset[int]
+    ) -> Iterator[Callable[[Rows], NDArray[np.bool_]]]:
+        columns, task = self.columns, self.task
+        if not ignore_room:
+            yield lambda rows: columns.open[rows]
+        yield self._trusted(now)
+        if task.max_usd_per_hour is not None:
+            cap = float(task.max_usd_per_hour)
+            yield lambda rows: columns.marginal[rows] <= cap
+        if task.regions:
+            yield self._among("region", columns.region, lambda name: region_allowed(task, name))
+        if task.providers:
+            yield self._among("provider", columns.provider, task.providers.__contains__)
+        if task.architectures:
+            yield self._among("architecture", columns.architecture, task.architectures.__contains__)
+        if task.residency:
+            for column in (columns.jurisdiction, columns.store_jurisdiction):
+                yield self._among("jurisdiction", column, task.residency.__contains__)
+        if without:
+            gone = np.array(sorted(without))
+            yield lambda rows: ~np.isin(self.table.rows[rows], gone)
+
+    def _among(
+        self, vocabulary: str, column: NDArray[np.int32], allowed: Callable[[str], bool]
+    ) -> Callable[[Rows], NDArray[np.bool_]]:
+        """Return the test that a row's name is allowed; what has no name (-1, the last entry) is not."""
+        names = self.table.names[vocabulary]
+        passes = np.array([*(allowed(name) for name in names), False])
+        return lambda rows: passes[column[rows]]
+
+    def _trusted(self, now: datetime) -> Callable[[Rows], NDArray[np.bool_]]:
+        columns, now_us = self.columns, microseconds(now)
+        proven = now_us - LAUNCH_PROVES_FOR // timedelta(microseconds=1)
+        oldest = np.array(
+            [now_us - OLDEST_PRICE[market] // timedelta(microseconds=1) for market in Market]
+        )
+
+        def trusted(rows: Rows) -> NDArray[np.bool_]:
+            priced = columns.priced_us[rows]
+            fresh = (priced == NEVER_US) | (priced >= oldest[columns.market[rows]])
+            return np.asarray(
+                fresh & (~columns.doubted[rows] | (columns.launched_us[rows] >= proven))
+            )
+
+        return trusted
+
+
+def microseconds(instant: datetime | None) -> int:
+    """Return the microseconds from 1970 to `instant`; `NEVER_US` for None."""
+    return NEVER_US if instant is None else (instant - _EPOCH) // timedelta(microseconds=1)
+
+
+def _tolerance(usd: float) -> float:
+    return _ABSOLUTE_USD + (usd * _RELATIVE if math.isfinite(usd) else 0.0)
+
+
+def _kinds(columns: Columns) -> NDArray[np.int64]:
+    """Return the number of the class of each row."""
+    kind = np.zeros(len(columns.market), dtype=np.int64)
+    for column in (
+        columns.market,
+        columns.accelerator,
+        np.nan_to_num(columns.preemptions_per_hour, nan=-1.0),
+        columns.restart_us,
+        columns.speed,
+    ):
+        found, number = np.unique(column, return_inverse=True)
+        kind = np.unique(kind * len(found) + number, return_inverse=True)[1]
+    return kind
+
+
+def _reordered(columns: Columns, order: Rows) -> Columns:
+    arrays = {
+        one.name: getattr(columns, one.name)[order]
+        for one in fields(columns)
+        if one.name != "names"
+    }
+    return Columns(**arrays, names=columns.names)
