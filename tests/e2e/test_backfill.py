@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
-DAYS = ("2026-03-02", "2026-03-03", "2026-03-04")
+DAYS = ("2026-03-03", "2026-03-04", "2026-03-05")
 
 
 def create_backfill(deployment: Deployment) -> None:

@@ -55,7 +55,7 @@ SIZES: Final[Mapping[str, Size]] = MappingProxyType(
             train_seconds=10,
         ),
         "small": Size(
-            summary="about three minutes on two cores",
+            summary="about two minutes on two cores",
             text="small",
             shards=3,
             trials=4,
