@@ -5,7 +5,7 @@ process, at any time: whatever they start outside is named in the ledger before 
 
     begin ──▶ adopt what an earlier call left, or launch
     launch ─▶ offers ─▶ choose ─▶ grant ─▶ submit ─▶ Running
-    advance ▶ observe ─▶ Running | settle ─▶ Finished, launch again after a preemption, or TaskFailedError
+    advance ▶ observe ─▶ Running | settle ─▶ Finished, begin again after a preemption, or TaskFailedError
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from spillway.backends.protocol import (
     SupportsLogs,
 )
 from spillway.catalog.offers import make_offers
+from spillway.checkpoints.layout import claimed_tokens
 from spillway.checkpoints.open import open_store
 from spillway.errors import (
     BackendError,
@@ -68,6 +69,9 @@ COOL_DOWN = timedelta(seconds=30)
 WAIT_FOR_ROOM = timedelta(seconds=15)
 """How long a task for which no pool has room waits before it asks again."""
 
+_LOST = frozenset({LeaseState.PREEMPTED, LeaseState.VANISHED})
+"""Ends that are the pool's doing: the task goes on elsewhere."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskRequest:
@@ -75,7 +79,7 @@ class TaskRequest:
 
     Attributes:
         owner_try: Airflow's try that asks; it answers for the lease from then on.
-        owner_clear: The DAG run's clear count; a lease begun under another count is cancelled, not adopted.
+        owner_clear: Which life of the task asks; grows with each clear. A lease of another life is cancelled, not adopted.
         fresh_start: Whether to ignore checkpoints of earlier leases.
     """
 
@@ -147,7 +151,7 @@ class Dispatcher:
         """Return where `spec` would go now, and why; the pools of `refused` have just shown that they have no room."""
         now = self._clock()
         pools = self.pools.values()
-        free = {pool.name: self._free_slots(pool) for pool in pools}
+        free, silent = self._ask_for_room()
         usage = {
             # A provider that says how much room it has need not be guessed at.
             name: replace(used, cooling_down=used.cooling_down and free[name] is None)
@@ -155,7 +159,7 @@ class Dispatcher:
         }
         offers = make_offers(pools, usage=usage, free_slots=free, task=spec, now=now)
         offers = tuple(
-            replace(offer, cooling_down=offer.cooling_down or offer.pool in refused)
+            replace(offer, cooling_down=True) if offer.pool in {*refused, *silent} else offer
             for offer in offers
         )
         return choose(spec, offers, now)
@@ -165,16 +169,21 @@ class Dispatcher:
 
         Raises:
             NoOfferError: No pool can take the task, whatever room they had.
-            TaskFailedError: A job that an earlier call began has failed since.
+            TaskFailedError: A job that an earlier call began has failed since, or the attempts are used up.
+            LedgerError: A newer try, or one after a clear, answers for the task.
             BackendError: The provider did not do as asked. Call again: nothing is started twice.
         """
         last = next(iter(reversed(self.ledger.attempts(request.task))), None)
-        same_life = last is not None and last.owner_clear == request.owner_clear
-        if last is not None and last.ended_at is None:
-            if same_life:
+        if last is None:
+            return self.launch(request)
+        same_life = last.owner_clear == request.owner_clear
+        if last.ended_at is None:
+            _check_not_replaced(request, last)
+            if same_life and last.state is not LeaseState.CANCELLED:
                 return self._adopt(last, request)
             self.cancel(last.key, detail="the task was cleared")
-        elif last is not None and same_life and last.state is LeaseState.SUCCEEDED:
+            self.settle(self.ledger.lease(last.key))  # whoever ended it may have died before this
+        elif same_life and last.state is LeaseState.SUCCEEDED:
             return self._finish(last)  # the process that settled it died before it could say so
         return self.launch(request)
 
@@ -183,8 +192,10 @@ class Dispatcher:
 
         Raises:
             NoOfferError: No pool can take the task, whatever room they had.
+            TaskFailedError: The attempts of this try are used up.
             BackendError: The provider did not do as asked.
         """
+        self._check_attempts_left(request)
         refused: set[str] = set()
         while True:
             decision = self.place(request.spec, refused)
@@ -218,8 +229,16 @@ class Dispatcher:
         return lease
 
     def _has_begun(self, request: TaskRequest) -> bool:
-        """Whether an earlier lease of this life of the task may have left checkpoints that count."""
-        return any(a.owner_clear == request.owner_clear for a in self.ledger.attempts(request.task))
+        """Whether an earlier lease of this life began at the task's beginning, so that its checkpoints count.
+
+        One that was refused, or lost before its job looked for a checkpoint, left those of the earlier life in place.
+        """
+        begun = claimed_tokens(open_store(self._store_url), store_prefix(request.task))
+        return any(
+            attempt.token in begun
+            for attempt in self.ledger.attempts(request.task)
+            if attempt.owner_clear == request.owner_clear
+        )
 
     def _submit(self, lease: Lease) -> Lease:
         """Start the lease's job; a provider that refuses it leaves no lease open."""
@@ -267,7 +286,9 @@ class Dispatcher:
         return observations
 
     def advance(self, request: TaskRequest, key: str) -> Step:
-        """Look at the lease `key` once and do what follows: nothing, settle, or settle and launch again.
+        """Look at the lease `key` once and do what follows: nothing, settle, or settle and begin again.
+
+        Repeats safely: where an earlier call placed the task again and died, this one goes on with that.
 
         Raises:
             TaskFailedError: The user's code failed, or the attempts are used up.
@@ -283,10 +304,9 @@ class Dispatcher:
         lease = self.settle(lease)
         if lease.state is LeaseState.SUCCEEDED:
             return self._finish(lease)
-        if lease.state in (LeaseState.PREEMPTED, LeaseState.VANISHED):
-            self._check_attempts_left(request.spec, lease)
+        if lease.state in _LOST:
             log.warning("lease lost: %s %s: %s; placing again", key, lease.state, lease.detail)
-            return self.launch(request)
+            return self.begin(request)
         raise self._failure(lease)
 
     def heartbeat(self, lease: Lease) -> Heartbeat | None:
@@ -342,15 +362,18 @@ class Dispatcher:
                 orphans += self._release_orphans(name)
             except BackendError as error:
                 unreachable[name] = str(error)
-        cancelled, settled = [], []
+        cancelled: list[str] = []
+        settled: list[str] = []
         for lease in self.ledger.open_leases():
             if lease.pool in unreachable or lease.pool not in self.pools:
                 continue
-            if is_final(lease.state):
-                self.settle(lease)
-                settled.append(lease.key)
-            elif not is_wanted(lease) and self.cancel(lease.key, detail="nobody waits for it"):
-                cancelled.append(lease.key)
+            try:
+                if is_final(lease.state):
+                    settled.append(self.settle(lease).key)
+                elif not is_wanted(lease) and self.cancel(lease.key, detail="nobody waits for it"):
+                    cancelled.append(lease.key)
+            except BackendError as error:
+                unreachable[lease.pool] = str(error)
         return Reconciliation(
             orphans_released=tuple(orphans),
             leases_cancelled=tuple(cancelled),
@@ -409,18 +432,20 @@ class Dispatcher:
             exit_code=lease.exit_code,
         )
 
-    def _check_attempts_left(self, spec: TaskSpec, lease: Lease) -> None:
-        in_this_try = [
+    def _check_attempts_left(self, request: TaskRequest) -> None:
+        lost = [
             attempt
-            for attempt in self.ledger.attempts(lease.task)
-            if (attempt.owner_try, attempt.owner_clear) == (lease.owner_try, lease.owner_clear)
+            for attempt in self.ledger.attempts(request.task)
+            if attempt.state in _LOST
+            and (attempt.owner_try, attempt.owner_clear) == (request.owner_try, request.owner_clear)
         ]
-        if len(in_this_try) >= spec.max_attempts:
+        if len(lost) >= request.spec.max_attempts:
+            last = lost[-1]
             raise TaskFailedError(
-                f"{lease.task} lost {len(in_this_try)} leases, the last on {lease.pool}: {lease.detail}; "
+                f"{request.task} lost {len(lost)} leases, the last on {last.pool}: {last.detail}; "
                 "raise max_attempts or allow a market that does not preempt",
-                key=lease.key,
-                exit_code=lease.exit_code,
+                key=last.key,
+                exit_code=last.exit_code,
             )
 
     def _close(self, lease: Lease, event: JobEvent, *, detail: str) -> None:
@@ -441,9 +466,21 @@ class Dispatcher:
         store = open_store(lease.submission.store)
         return read_result(store, lease.submission.prefix, lease.token)
 
-    def _free_slots(self, pool: Pool) -> int | None:
-        backend = self._backend(pool.name)
-        return backend.free_slots() if isinstance(backend, SupportsCapacity) else None
+    def _ask_for_room(self) -> tuple[dict[str, int | None], set[str]]:
+        """Return what each provider says of its room, None for one that never says, and which did not answer."""
+        free: dict[str, int | None] = {}
+        silent: set[str] = set()
+        for name in self.pools:
+            backend = self._backend(name)
+            try:
+                free[name] = backend.free_slots() if isinstance(backend, SupportsCapacity) else None
+            except (
+                TransientError
+            ) as error:  # one silent provider must not keep tasks from the others
+                log.warning("pool %s could not be asked for room: %s", name, error)
+                free[name] = None
+                silent.add(name)
+        return free, silent
 
     def _backend(self, pool: str) -> Backend:
         if pool not in self.pools:
@@ -454,6 +491,18 @@ class Dispatcher:
         if pool not in self._backends:
             self._backends[pool] = self._backend_of(self.pools[pool])
         return self._backends[pool]
+
+
+def _check_not_replaced(request: TaskRequest, lease: Lease) -> None:
+    asks, answers = (
+        (request.owner_clear, request.owner_try),
+        (lease.owner_clear, lease.owner_try),
+    )
+    if asks < answers:
+        raise LedgerError(
+            f"try {request.owner_try} of {request.task} was replaced by try {lease.owner_try}, which holds {lease.key}; "
+            "the newer one goes on"
+        )
 
 
 def store_prefix(task: TaskKey) -> str:
