@@ -248,6 +248,8 @@ class PoolSection(_Section):
     """Work done in an hour, relative to speed 1."""
     region: Annotated[str, Field(min_length=1)] = "local"
     """Where it is, in the provider's words."""
+    provider: Annotated[str, Field(min_length=1)] | None = None
+    """Who owns the machines, such as aws, gcp or azure; left out where the backend says it."""
     connection: Annotated[str, Field(min_length=1)] | None = None
     """Airflow connection with its credentials; left out when it needs none."""
     options: dict[str, JsonValue] = Field(default_factory=dict)
@@ -268,6 +270,7 @@ class PoolSection(_Section):
             restart_overhead=self.restart_overhead,
             speed=self.speed,
             region=self.region,
+            provider=self.provider,
             connection=self.connection,
             options=self.options,
         )

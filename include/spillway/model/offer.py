@@ -52,6 +52,9 @@ class Offer:
         quota_slots: Slots that the provider's quota still allows; None where there is no quota.
         price_doubts: What is odd about the price.
         priced_at: When a feed said the price; None for one that a person configured.
+        restore_usd_per_gib: What it costs to read a GiB out of the checkpoint store from here.
+        save_usd_per_gib: What it costs to write a GiB into it.
+        storage_usd_per_gib_month: What it costs to keep a GiB there.
         last_launch_at: When a lease last started at this price, which proves that it can be had.
     """
 
@@ -78,3 +81,6 @@ class Offer:
     price_doubts: tuple[str, ...] = ()
     priced_at: datetime | None = None
     last_launch_at: datetime | None = None
+    restore_usd_per_gib: Decimal = Decimal(0)
+    save_usd_per_gib: Decimal = Decimal(0)
+    storage_usd_per_gib_month: Decimal = Decimal(0)

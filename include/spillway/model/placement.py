@@ -18,11 +18,13 @@ class Estimate:
         leased: Expected leased time, preemptions and restarts included.
         cost_usd: Expected addition to the bill.
         checkpoint_interval: Time between checkpoints; None when the task writes none.
+        transfer_usd: The part of `cost_usd` that is egress and storage.
     """
 
     leased: timedelta
     cost_usd: Decimal
     checkpoint_interval: timedelta | None
+    transfer_usd: Decimal = Decimal(0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

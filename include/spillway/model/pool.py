@@ -81,6 +81,7 @@ class Pool:
         grace_period: Warning time between notice and preemption.
         restart_overhead: Time from lease to first instruction: boot, pull.
         speed: Work done in an hour, relative to speed 1.
+        provider: Who owns the machines, such as `aws`, where that is not the backend.
         connection: Airflow connection with its credentials; None when it needs none.
         options: What only its backend understands; checked by the backend.
     """
@@ -97,5 +98,6 @@ class Pool:
     restart_overhead: timedelta = timedelta(0)
     speed: float = 1.0
     region: str = "local"
+    provider: str | None = None
     connection: str | None = None
     options: Mapping[str, JsonValue] = field(default_factory=dict[str, JsonValue])

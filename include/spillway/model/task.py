@@ -67,6 +67,8 @@ class TaskSpec:
         deadline: When the task must be complete; None for whenever.
         max_usd_per_hour: Dearest marginal price accepted.
         max_attempts: Leases the task may use inside one Airflow try.
+        state_gib: Size of one checkpoint, in GiB.
+        input_gib: What every start reads out of the store beside it, in GiB.
         alternatives: Other shapes that would do as well as `resources`.
         max_cost_usd: What completing the task may be expected to add to the bill: its budget.
         regions: Shell patterns of the regions allowed, such as `europe-*`; empty for any.
@@ -87,6 +89,8 @@ class TaskSpec:
     deadline: datetime | None = None
     max_usd_per_hour: Decimal | None = None
     max_attempts: int = 10
+    state_gib: float = 0.0
+    input_gib: float = 0.0
     alternatives: tuple[Resources, ...] = ()
     max_cost_usd: Decimal | None = None
     regions: frozenset[str] = frozenset()

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from decimal import Decimal
+from typing import TYPE_CHECKING, Final
 
 from spillway.model import Estimate, Offer, TaskSpec
 from spillway.placement.price import MICRO_USD, hours
 from spillway.placement.recovery import expected_course
+from spillway.placement.transfer import transfer_usd
 
 if TYPE_CHECKING:
-    from decimal import Decimal
-
     from spillway.placement.recovery import Course
+
+_NOTHING: Final = Decimal(0)
 
 
 def estimate(task: TaskSpec, offer: Offer) -> Estimate:
     """Return what completing `task` on `offer` is expected to take."""
-    return estimate_of(expected_course(task, offer), offer.marginal_usd_per_hour)
+    course = expected_course(task, offer)
+    moved = transfer_usd(task, offer, course)
+    return estimate_of(course, offer.marginal_usd_per_hour, transfer_usd=moved)
 
 
-def estimate_of(course: Course, marginal_usd_per_hour: Decimal) -> Estimate:
-    """Return the estimate of a run that goes as `course` says, at a price."""
+def estimate_of(
+    course: Course, marginal_usd_per_hour: Decimal, *, transfer_usd: Decimal = _NOTHING
+) -> Estimate:
+    """Return the estimate of a run that goes as `course` says, at a price, with what it moves and keeps."""
+    rented = hours(course.leased) * marginal_usd_per_hour
     return Estimate(
         leased=course.leased,
-        cost_usd=(hours(course.leased) * marginal_usd_per_hour).quantize(MICRO_USD),
+        cost_usd=(rented + transfer_usd).quantize(MICRO_USD),
         checkpoint_interval=course.checkpoint_interval,
+        transfer_usd=transfer_usd.quantize(MICRO_USD),
     )

@@ -21,6 +21,7 @@ PRIOR_PREEMPTIONS_PER_HOUR: Final = {
 
 # A run expected to take longer than this is not one that a person would start.
 LONGEST_RUN: Final = timedelta(days=3650)
+MOST_EVENTS: Final = 1e9
 
 
 class Capacity(Protocol):
@@ -54,10 +55,14 @@ class Course:
     Attributes:
         leased: Expected leased time; at most `LONGEST_RUN`, which stands for everything longer.
         checkpoint_interval: Time between checkpoints; None when the task writes none.
+        preemptions: Expected number of preemptions, and so of starts beside the first; at most `MOST_EVENTS`.
+        checkpoints: Expected number of checkpoints written; at most `MOST_EVENTS`.
     """
 
     leased: timedelta
     checkpoint_interval: timedelta | None
+    preemptions: float = 0.0
+    checkpoints: float = 0.0
 
 
 def expected_course(task: TaskSpec, capacity: Capacity) -> Course:
@@ -77,7 +82,16 @@ def expected_course(task: TaskSpec, capacity: Capacity) -> Course:
         interval=_hours(segment),
     )
     leased = LONGEST_RUN if hours >= _hours(LONGEST_RUN) else timedelta(hours=hours)
-    return Course(leased=leased, checkpoint_interval=interval)
+    preemptions = expected_preemptions(
+        work=_hours(work), hazard=hazard(capacity), write=_hours(write), interval=_hours(segment)
+    )
+    checkpoints = work / interval if interval else 0.0
+    return Course(
+        leased=leased,
+        checkpoint_interval=interval,
+        preemptions=min(preemptions, MOST_EVENTS),
+        checkpoints=min(checkpoints, MOST_EVENTS),
+    )
 
 
 def expected_hours(
@@ -105,6 +119,20 @@ def expected_hours(
         return math.inf
     stretch = growth / exponent if exponent > 0 else 1.0
     return (segment * stretch + restart * growth) * (work / interval)
+
+
+def expected_preemptions(*, work: float, hazard: float, write: float, interval: float) -> float:
+    """Return how often `work` hours done in segments of `interval` are expected to be preempted: `(exp(h (t + d)) - 1) W / t`.
+
+    The number of tries a segment needs is geometric, with the chance `exp(-h (t + d))` of lasting through it. Infinite
+    where the run is; preemptions of restarts are not counted, as in `expected_hours`.
+    """
+    if work <= 0:
+        return 0.0
+    try:
+        return math.expm1(hazard * (interval + write)) * (work / interval)
+    except OverflowError:
+        return math.inf
 
 
 def hazard(capacity: Capacity) -> float:

@@ -126,6 +126,16 @@ def speeds() -> st.SearchStrategy[float]:
     return st.sampled_from([0.25, 0.5, 1.0, 1.5, 4.0])
 
 
+def sizes_gib() -> st.SearchStrategy[float]:
+    """Return sizes of states, none and up to a large model's."""
+    return st.just(0.0) | st.floats(0.0, 4000.0)
+
+
+def transfer_prices() -> st.SearchStrategy[Decimal]:
+    """Return dollars for a GiB, moved or kept."""
+    return st.just(Decimal(0)) | st.decimals(min_value=0, max_value=1, places=4)
+
+
 def tasks(
     *, deadlines: st.SearchStrategy[datetime | None] | None = None
 ) -> st.SearchStrategy[TaskSpec]:
@@ -144,11 +154,17 @@ def tasks(
         deadline=st.none() | instants if deadlines is None else deadlines,
         max_usd_per_hour=st.none() | money(),
         max_attempts=st.integers(1, 100),
+        state_gib=sizes_gib(),
+        input_gib=sizes_gib(),
     )
 
 
-def offers(*, pools: st.SearchStrategy[str] = names) -> st.SearchStrategy[Offer]:
-    """Return offers of pools named by `pools`."""
+def offers(
+    *,
+    pools: st.SearchStrategy[str] = names,
+    usd_per_gib: st.SearchStrategy[Decimal] = st.just(Decimal(0)),  # noqa: B008 - a strategy holds no state
+) -> st.SearchStrategy[Offer]:
+    """Return offers of pools named by `pools`; `usd_per_gib` is what a GiB costs that is moved or kept."""
     return st.builds(
         Offer,
         pool=pools,
@@ -166,6 +182,9 @@ def offers(*, pools: st.SearchStrategy[str] = names) -> st.SearchStrategy[Offer]
         restart_overhead=durations(longest=timedelta(minutes=20)),
         grace_period=durations(longest=timedelta(minutes=5)),
         speed=speeds(),
+        restore_usd_per_gib=usd_per_gib,
+        save_usd_per_gib=usd_per_gib,
+        storage_usd_per_gib_month=usd_per_gib,
     )
 
 
@@ -283,6 +302,7 @@ def _pools_of(market: Market) -> st.SearchStrategy[Pool]:
         restart_overhead=durations(longest=timedelta(minutes=20)),
         speed=speeds(),
         region=names,
+        provider=st.none() | names,
         connection=st.none() | names,
         options=json_objects(),
     )
@@ -295,6 +315,7 @@ def estimates() -> st.SearchStrategy[Estimate]:
         leased=durations(),
         cost_usd=money(),
         checkpoint_interval=st.none() | durations(),
+        transfer_usd=money(),
     )
 
 
@@ -455,7 +476,7 @@ ANY_VALUE: Final[Mapping[type, st.SearchStrategy[Any]]] = MappingProxyType(
         Market: markets,
         MonthlyMinimum: monthly_minimums(),
         Observation: observations(),
-        Offer: offers(),
+        Offer: offers(usd_per_gib=transfer_prices()),
         Part: parts(),
         PassedOver: passed_over(),
         Placement: placements(),

@@ -13,7 +13,13 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from spillway.model import Market, Offer, Pool, Resources, TaskSpec
-from spillway.placement.recovery import LONGEST_RUN, expected_course, expected_hours
+from spillway.placement.recovery import (
+    LONGEST_RUN,
+    MOST_EVENTS,
+    expected_course,
+    expected_hours,
+    expected_preemptions,
+)
 from spillway.testing.strategies import offers, tasks
 
 hours = st.floats(1e-3, 1e3)
@@ -95,6 +101,28 @@ def test_more_preemptions_never_take_less_time(
     slow = expected_hours(work=work, hazard=high, restart=restart, write=write, interval=interval)
     fast = expected_hours(work=work, hazard=low, restart=restart, write=write, interval=interval)
     assert slow >= fast * (1 - 1e-12)
+
+
+@given(work=hours, hazard=hazards, restart=hours, write=hours, interval=hours)
+def test_restarts_take_their_time_as_often_as_there_are_preemptions(
+    work: float, hazard: float, restart: float, write: float, interval: float
+) -> None:
+    often = expected_preemptions(work=work, hazard=hazard, write=write, interval=interval)
+    assume(often < 1e6)
+    run = {"work": work, "hazard": hazard, "write": write, "interval": interval}
+    apart = expected_hours(restart=restart, **run) - expected_hours(restart=0, **run)
+    rounding = 1e-9 * expected_hours(restart=restart, **run)
+    assert apart == pytest.approx(restart * often, rel=1e-6, abs=rounding)
+
+
+@given(tasks(), offers())
+def test_a_run_has_a_finite_number_of_preemptions_and_checkpoints(
+    task: TaskSpec, offer: Offer
+) -> None:
+    course = expected_course(task, offer)
+    assert 0 <= course.preemptions <= MOST_EVENTS
+    assert 0 <= course.checkpoints <= MOST_EVENTS
+    assert (course.checkpoints > 0) == task.checkpoints
 
 
 def test_a_segment_that_never_ends_takes_for_ever_instead_of_overflowing() -> None:
