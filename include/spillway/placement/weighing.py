@@ -1,0 +1,168 @@
+"""What completing a job would cost after each thing that could be done with it now."""
+
+from __future__ import annotations
+
+import math
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from spillway.errors import SpecError
+from spillway.placement.policy_values import Option
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from spillway.placement.availability import Array, Chain
+    from spillway.placement.policy_values import JobProgress, PoolView
+    from spillway.placement.value_table import ValueTable
+
+
+class Weighing:
+    """All options of one job at one moment, priced."""
+
+    def __init__(
+        self,
+        job: JobProgress,
+        pools: Sequence[PoolView],
+        now: datetime,
+        beliefs: dict[str, Array],
+        market: Array,
+        table: ValueTable,
+        chains: tuple[Chain, Chain],
+    ) -> None:
+        self.job, self.pools, self.table = job, pools, table
+        self.pool_chain, self.market_chain = chains
+        self.beliefs = beliefs
+        self.work = hours_of(job.work_left)
+        self.slack = slack_hours(job, now)
+        self.restart = hours_of(job.restart_overhead)
+        self.fallback = fallback_of(pools)
+        self.held = job.held.pool if job.held is not None else None
+        self.market = market
+        self.idle = table.idle_costs(self.work, self.slack)
+        # The unit of the table's costs.
+        self.unit = self.fallback.usd_per_hour
+
+    def options(self) -> list[Option]:
+        """Return every option, best first."""
+        found = [self.option(None)]
+        found += [self.option(pool) for pool in self.pools if self.is_open(pool)]
+        found.sort(key=self.rank)
+        return found
+
+    def rank(self, option: Option) -> tuple[bool, float, bool, bool, str]:
+        """Return the key that sorts the best option first."""
+        rescue = option.pool is not None and option.pool in (self.held, self.fallback.name)
+        cost = option.expected_usd if option.in_time or rescue else math.inf
+        waits = option.pool is None
+        moves = waits or option.pool != self.held
+        return not option.in_time, cost, moves, waits, option.pool or ""
+
+    def is_open(self, pool: PoolView) -> bool:
+        """Whether the pool can be asked: it was not seen full, or it is the last resort."""
+        return pool.available is not False or pool.name in (self.held, self.fallback.name)
+
+    def option(self, pool: PoolView | None) -> Option:
+        """Return the option of running on `pool`, or of waiting."""
+        if pool is None:
+            return Option(pool=None, expected_usd=self.waiting(), in_time=self.keeps_deadline(None))
+        cost = self.on_steady(pool) if pool.is_steady else self.on_spot(pool)
+        return Option(pool=pool.name, expected_usd=cost, in_time=self.keeps_deadline(pool))
+
+    def keeps_deadline(self, pool: PoolView | None) -> bool:
+        """Whether steady capacity can still make the deadline after the worst that may happen until the next look."""
+        if self.job.deadline is None:
+            return True
+        if pool is not None and pool.is_steady:
+            return self.slack >= self.restart_on(pool) - _SAME_HOURS
+        look = hours_of(self.job.next_look)
+        gained = 0.0
+        if pool is not None and pool.name == self.held:
+            at_risk = hours_of(self.job.checkpoints_every)
+            gained = max(0.0, look - self.restart_on(pool) - at_risk)
+        last_resort = self.restart + hours_of(self.fallback.extra_restart)
+        return self.slack - look + gained >= last_resort - _SAME_HOURS
+
+    def restart_on(self, pool: PoolView) -> float:
+        """Return the restart to be served before new work on `pool`, in hours."""
+        if self.job.held is not None and pool.name == self.job.held.pool:
+            return hours_of(self.job.held.restart_left)
+        return self.restart + hours_of(pool.extra_restart)
+
+    def waiting(self) -> float:
+        """Return the cost of holding nothing, in US dollars."""
+        if not self.beliefs:
+            return self.unit * (self.work + self.restart)
+        return self.unit * float(self.market @ self.idle)
+
+    def on_steady(self, pool: PoolView) -> float:
+        """Return the cost of going on on a steady pool, in US dollars: until spot is better, or to the end."""
+        restart = self.restart_on(pool)
+        to_the_end = pool.usd_per_hour * (self.work + restart)
+        if not self.beliefs:
+            return to_the_end
+        costs = self.table.steady_costs(self.work, self.slack, restart)
+        until_spot = min(float(self.market @ self.market_chain.mean_stay_hours), self.work)
+        difference = (pool.usd_per_hour - self.unit) * until_spot
+        return min(to_the_end, self.unit * float(self.market @ costs) + difference)
+
+    def on_spot(self, pool: PoolView) -> float:
+        """Return the cost of going on on a spot pool, in US dollars.
+
+        Where the pool was not looked at, asking for it may find nothing, which leaves the job waiting until the next look.
+        """
+        belief, half = self.beliefs[pool.name], self.pool_chain.half
+        chance = float(belief[half:].sum())
+        running = self.table.spot_costs(
+            self.work, self.slack, self.restart_on(pool), self.evictions_per_hour(belief)
+        )
+        found = self.market_chain.condition(self.market, available=True)[half:] @ running
+        expected = chance * float(found)
+        if chance < 1.0:
+            missed = self.market_chain.condition(self.market, available=False)
+            expected += (1.0 - chance) * float(missed @ self.idle)
+        difference = pool.usd_per_hour - self.unit * self.table.spec.spot_price
+        stay = min(float(belief @ self.pool_chain.mean_stay_hours), self.work)
+        return self.unit * expected + chance * difference * stay
+
+    def evictions_per_hour(self, belief: Array) -> float:
+        """Return the rate at which a pool, once available, goes while the market stays."""
+        if len(self.beliefs) == 1:
+            return 0.0
+        pool = self.pool_chain.condition(belief, available=True) @ self.pool_chain.mean_stay_hours
+        market = (
+            self.market_chain.condition(self.market, available=True)
+            @ self.market_chain.mean_stay_hours
+        )
+        return max(0.0, 1.0 / float(pool) - 1.0 / float(market))
+
+
+def fallback_of(pools: Sequence[PoolView]) -> PoolView:
+    """Return the cheapest steady pool with room, or the cheapest one when none was seen to have any.
+
+    Raises:
+        SpecError: There is no steady pool.
+    """
+    steady = [pool for pool in pools if pool.is_steady]
+    open_now = [pool for pool in steady if pool.available is not False] or steady
+    if not open_now:
+        raise SpecError(
+            "no steady pool to fall back on when spot capacity fails: allow on_demand, reserved or partner capacity"
+        )
+    return min(open_now, key=lambda pool: (pool.usd_per_hour, pool.name))
+
+
+def slack_hours(job: JobProgress, now: datetime) -> float:
+    """Return the time left beside the work left, in hours."""
+    if job.deadline is None:
+        return math.inf
+    return hours_of(job.deadline - now - job.work_left)
+
+
+def hours_of(duration: timedelta) -> float:
+    """Return `duration` in hours."""
+    return duration / timedelta(hours=1)
+
+
+_SAME_HOURS = 1e-6

@@ -1,0 +1,157 @@
+"""The policy over time on recorded spot availability: what it pays, against Uniform Progress and the omniscient optimum.
+
+Each campaign is run with rates learned from the other campaigns, so nothing is scored on what it was learned from. Needs the
+evaluator and the recordings: folders `spot_eval` and `traces` below `SPILLWAY_SPOT_DATA`, by default `../shared`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from pathlib import Path
+from time import process_time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from learn_availability import learn, load
+from measurement import Baseline, Measurement, NotHere
+
+from spillway.placement.availability_prior import CAUTION
+
+if TYPE_CHECKING:
+    from spillway.placement.availability import AvailabilityModel
+
+DATA = Path(os.environ.get("SPILLWAY_SPOT_DATA", Path(__file__).parents[3] / "shared"))
+SETTINGS = ((52, 3), (52, 12), (70, 3), (70, 12))
+WORK_H, ON_DEMAND, SPOT = 48, 3.06, 0.9731
+STRIDE_H = float(os.environ.get("SPILLWAY_SPOT_STRIDE_HOURS", "70"))
+ZONES = {
+    "nine zones": ("aws-2023-02-15", ()),
+    "three zones of us-east-1": ("aws-2023-02-15", ("us-east-1c", "us-east-1d", "us-east-1f")),
+    "three zones of us-west-2": ("aws-2023-02-15", ("us-west-2a", "us-west-2b", "us-west-2c")),
+    "three zones of three regions": (
+        "aws-2023-02-15",
+        ("us-east-1a", "us-east-2b", "us-west-2c"),
+    ),
+    "three zones, August": ("aws-2023-08-03-4node", ()),
+}
+
+
+def run() -> list[Measurement]:
+    """Measure one zone at the four settings, several zones at the same, and the CPU of a decision."""
+    return Bench().run()
+
+
+class Bench:
+    def __init__(self) -> None:
+        if not (DATA / "spot_eval").is_dir() or not (DATA / "traces").is_dir():
+            raise NotHere(f"no spot_eval and traces below {DATA}; set SPILLWAY_SPOT_DATA")
+        if str(DATA / "spot_eval") not in sys.path:
+            sys.path.insert(0, str(DATA / "spot_eval"))
+        self.evaluator = importlib.import_module("spoteval")
+        self.windows = importlib.import_module("evaluate").windows
+        self.optimum = importlib.import_module("offline_opt").offline_optimum
+        self.uniform = importlib.import_module("policies").UniformProgress
+        self.policy = importlib.import_module("spot_policy").SpillwayPolicy
+        folders = sorted(path for path in (DATA / "traces").iterdir() if path.is_dir())
+        self.traces = {
+            folder.name: {
+                path.stem.removesuffix("_v100_1"): self.evaluator.load_trace(
+                    path, one_means="available"
+                )
+                for path in sorted(folder.glob("*.json"))
+            }
+            for folder in folders
+        }
+        recorded = {folder.name: load(folder) for folder in folders}
+        self.models = {
+            name: learn([one for other in recorded if other != name for one in recorded[other]])
+            for name in recorded
+        }
+        self.late = 0
+        self.decisions = 0
+        self.cpu_s = 0.0
+
+    def run(self) -> list[Measurement]:
+        found = [self.one_zone(*setting) for setting in SETTINGS]
+        for name in ZONES:
+            found += [self.several(name, *setting) for setting in SETTINGS]
+        found.append(Measurement(name="late runs", value=self.late, unit="runs"))
+        cpu = 1000 * self.cpu_s / self.decisions
+        return [
+            *found,
+            Measurement(name="CPU of a tick, policy and evaluator", value=cpu, unit="ms"),
+        ]
+
+    def one_zone(self, deadline_h: float, restart_min: float) -> Measurement:
+        job = self.job(deadline_h, restart_min)
+        ours, theirs = [], []
+        for campaign, traces in self.traces.items():
+            make = self.left_out(campaign)
+            for trace in traces.values():
+                for window in self.windows([trace], job, STRIDE_H, 0):
+                    ours.append(self.cost(make(), window, job))
+                    theirs.append(self.evaluator.simulate(self.uniform(), window, job).cost)
+        return measured("one zone", deadline_h, restart_min, job, ours, "Uniform Progress", theirs)
+
+    def several(self, name: str, deadline_h: float, restart_min: float) -> Measurement:
+        job = self.job(deadline_h, restart_min)
+        campaign, chosen = ZONES[name]
+        zones = [self.traces[campaign][zone] for zone in chosen or self.traces[campaign]]
+        make = self.left_out(campaign)
+        ours, best = [], []
+        for window in self.windows(zones, job, STRIDE_H, 0):
+            ours.append(self.cost(make(), window, job))
+            best.append(
+                self.optimum(
+                    [zone.available for zone in window],
+                    tick_s=window[0].tick_s,
+                    work_s=job.work_s,
+                    deadline_s=job.deadline_s,
+                    restart_s=job.restart_s,
+                    spot_price=SPOT,
+                    od_price=ON_DEMAND,
+                )
+            )
+        return measured(name, deadline_h, restart_min, job, ours, "omniscient optimum", best)
+
+    def job(self, deadline_h: float, restart_min: float) -> Any:
+        seconds = (WORK_H * 3600, round(deadline_h * 3600), round(restart_min * 60))
+        return self.evaluator.Job(*seconds, 0.0, ON_DEMAND, SPOT)
+
+    def left_out(self, campaign: str) -> Any:
+        """Return the policy as it would be had `campaign` never been recorded."""
+        learned = self.models[campaign]
+
+        class LeftOut(self.policy):  # type: ignore[misc, name-defined]  # loaded at run time
+            def believed(self, zones: int) -> AvailabilityModel:
+                return learned.faster(CAUTION) if zones == 1 else learned
+
+        return LeftOut
+
+    def cost(self, policy: Any, window: Any, job: Any) -> float:
+        began = process_time()
+        result = self.evaluator.simulate(policy, window, job)
+        self.cpu_s += process_time() - began
+        self.decisions += sum(result.ticks.values())
+        self.late += result.late
+        return float(result.cost)
+
+
+def measured(
+    what: str,
+    deadline_h: float,
+    restart_min: float,
+    job: Any,
+    ours: list[float],
+    name: str,
+    theirs: list[float],
+) -> Measurement:
+    on_demand = job.od_price * job.work_s / 3600
+    return Measurement(
+        name=f"{what}, {WORK_H} h of work in {deadline_h} h, restart {restart_min} min ({len(ours)} runs)",
+        value=float(np.mean(ours)) / on_demand,
+        unit="of on-demand",
+        baseline=Baseline(name=name, value=float(np.mean(theirs)) / on_demand),
+    )

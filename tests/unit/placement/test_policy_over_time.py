@@ -1,0 +1,235 @@
+"""What must hold of the policy over time, whatever the pools do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import cache
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spillway.catalog.value_tables import ValueTables, content_key
+from spillway.errors import SpecError
+from spillway.model import Market, codec
+from spillway.placement.availability import chain_of
+from spillway.placement.availability_prior import LEARNED, prior
+from spillway.placement.policy import decide, still_serves, table_spec
+from spillway.placement.policy_values import (
+    Action,
+    Held,
+    JobProgress,
+    PolicyState,
+    PoolView,
+)
+from spillway.placement.value_table import ALONE, TableSpec, build_table
+
+NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
+LOOK = timedelta(minutes=10)
+RESTART = timedelta(minutes=6)
+TABLES = ValueTables()
+
+
+def job(work_h: float = 6, slack_h: float = 2, **changes: object) -> JobProgress:
+    progress = JobProgress(
+        work_left=timedelta(hours=work_h),
+        deadline=NOW + timedelta(hours=work_h + slack_h),
+        restart_overhead=RESTART,
+        next_look=LOOK,
+    )
+    return replace(progress, **changes)  # type: ignore[arg-type]  # a test's shorthand
+
+
+def spot(name: str = "spot", price: float = 1.0, *, available: bool | None = True) -> PoolView:
+    return PoolView(name=name, market=Market.SPOT, usd_per_hour=price, available=available)
+
+
+def on_demand(price: float = 3.0) -> PoolView:
+    return PoolView(name="on_demand", market=Market.ON_DEMAND, usd_per_hour=price)
+
+
+def ask(progress: JobProgress, pools: list[PoolView], now=NOW, state=None, spec=None):
+    spots = sum(not pool.is_steady for pool in pools)
+    model = prior(spots)
+    table = TABLES.get(spec or table_spec(progress, pools, now), model)
+    return decide(progress, pools, now, state or PolicyState(), table=table, model=model)
+
+
+@cache
+def small_table(work_h: float = 6.0, slack_h: float = 6.0):
+    return build_table(
+        TableSpec(
+            look_hours=1 / 6,
+            looks_per_step=1,
+            work_hours=work_h,
+            slack_hours=slack_h,
+            restart_hours=0.1,
+            spot_price=0.33,
+            evictions_per_hour=ALONE,
+        ),
+        LEARNED,
+    )
+
+
+def test_spot_capacity_is_taken_when_there_is_time():
+    decision, _ = ask(job(), [spot(), on_demand()])
+    assert (decision.action, decision.pool) == (Action.RUN, "spot")
+
+
+def test_a_free_reservation_is_taken_before_everything():
+    reserved = PoolView(name="reserved", market=Market.RESERVED, usd_per_hour=0.0)
+    decision, _ = ask(job(), [spot(), on_demand(), reserved])
+    assert decision.pool == "reserved"
+
+
+def test_a_job_without_deadline_waits_for_spot():
+    decision, _ = ask(job(deadline=None), [spot(available=False), on_demand()])
+    assert decision.action is Action.WAIT
+
+
+def test_without_slack_the_job_goes_to_steady_capacity():
+    decision, _ = ask(job(slack_h=0.11), [spot(), on_demand()])
+    assert decision.pool == "on_demand"
+
+
+def test_a_job_holding_spot_without_slack_stays_while_nothing_uncommitted_is_at_risk():
+    held = job(slack_h=0.1, held=Held(pool="spot"))
+    assert ask(held, [spot(), on_demand()])[0].pool == "spot"
+    at_risk = replace(held, checkpoints_every=timedelta(minutes=5))
+    assert ask(at_risk, [spot(), on_demand()])[0].pool == "on_demand"
+
+
+def test_work_no_checkpoint_holds_is_saved_before_a_move():
+    held = Held(pool="on_demand", uncommitted=timedelta(minutes=3))
+    decision, _ = ask(job(work_h=8, slack_h=6, held=held), [spot(), on_demand()])
+    assert (decision.action, decision.pool) == (Action.CHECKPOINT_AND_MOVE, "spot")
+
+
+def test_without_a_steady_pool_there_is_no_policy():
+    with pytest.raises(SpecError, match="no steady pool"):
+        table_spec(job(), [spot()], NOW)
+
+
+def test_every_open_pool_and_waiting_are_explained():
+    decision, _ = ask(job(), [spot("a"), spot("b", available=False), on_demand()])
+    assert {option.pool for option in decision.options} == {None, "a", "on_demand"}
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=30), st.integers(1, 3600))
+@settings(max_examples=30, deadline=None)
+def test_equal_inputs_give_equal_answers_and_the_state_survives_json(seen, gap_s):
+    state, now = PolicyState(), NOW
+    progress = job()
+    for available in seen:
+        pools = [spot(available=available), on_demand()]
+        spec = table_spec(job(), pools, NOW)
+        first, after = ask(progress, pools, now, state, spec)
+        restored = codec.decode_json(codec.encode_json(state), PolicyState)
+        again, after_again = ask(progress, pools, now, restored, spec)
+        assert (first, after) == (again, after_again)
+        state, now = after, now + timedelta(seconds=gap_s)
+
+
+def test_the_order_of_pools_is_irrelevant():
+    pools = [spot("a"), spot("b", 1.1), spot("c", available=False), on_demand()]
+    assert ask(job(), pools)[0] == ask(job(), pools[::-1])[0]
+
+
+@given(st.data(), st.integers(0, 12), st.integers(0, 3))
+@settings(max_examples=40, deadline=None)
+def test_no_run_is_late_whatever_the_pools_do(data, slack_looks, zones_less_one):
+    """An adversary flips the pools; the world is written apart from the policy: ticks, whole losses, restarts."""
+    look, restart = LOOK, RESTART
+    zones = [f"z{number}" for number in range(zones_less_one + 1)]
+    left, work = timedelta(hours=3), timedelta(hours=3)
+    deadline = NOW + work + restart + look * slack_looks
+    now, state, held, pending = NOW, PolicyState(), None, timedelta(0)
+    spec = None
+    while left > timedelta(0):
+        up = {zone: data.draw(st.booleans()) for zone in zones}
+        if held in up and not up[held]:
+            held = None
+        pools = [*(spot(zone, available=up[zone]) for zone in zones), on_demand()]
+        progress = JobProgress(
+            work_left=left,
+            deadline=deadline,
+            restart_overhead=restart,
+            next_look=look,
+            held=None if held is None else Held(pool=held, restart_left=pending),
+        )
+        spec = spec or table_spec(progress, pools, now)
+        decision, state = ask(progress, pools, now, state, spec)
+        if decision.pool is not None:
+            if decision.pool != held:
+                held, pending = decision.pool, restart
+            served = min(pending, look)
+            pending -= served
+            done = min(look - served, left)
+            left -= done
+            finished = now + served + done
+        else:
+            held = None
+        now += look
+    assert finished <= deadline
+
+
+def test_a_longer_deadline_never_costs_more_in_expectation():
+    idle = small_table().idle
+    # A kept row is five steps and a column half a step, so this is the same work with five steps more to do it in.
+    # Below eight columns there is too little slack to be idle in.
+    longer, shorter = idle[1:, 18:], idle[:-1, 8:-10]
+    assert (longer <= shorter + 1e-4).all()
+
+
+def test_completing_never_costs_more_than_steady_capacity_alone():
+    table = small_table()
+    for work in (1.0, 3.0, 5.5):
+        assert (table.idle_costs(work, 1.0) <= work + 0.1 + 2 / 6 + 1e-4).all()
+
+
+def test_dearer_spot_capacity_never_costs_less():
+    cheap = small_table()
+    dear = build_table(replace(cheap.spec, spot_price=0.6), LEARNED)
+    assert (dear.idle >= cheap.idle - 1e-4).all()
+
+
+def test_a_similar_job_further_on_is_served_by_the_same_table():
+    pools = [spot(), on_demand()]
+    spec = table_spec(job(work_h=6), pools, NOW)
+    assert still_serves(spec, table_spec(job(work_h=3), pools, NOW))
+    assert not still_serves(spec, table_spec(job(work_h=30), pools, NOW))
+    assert not still_serves(spec, table_spec(job(), [spot(price=2.0), on_demand()], NOW))
+
+
+def test_beliefs_are_chances_and_follow_what_is_seen():
+    chain = chain_of(LEARNED)
+    up = chain.condition(chain.stationary, available=True)
+    later = chain.predict(up, 2.0)
+    assert later.sum() == pytest.approx(1.0)
+    assert (later >= 0).all()
+    halves = chain.predict(chain.predict(up, 1.0), 1.0)
+    assert halves == pytest.approx(later, abs=1e-9)
+
+
+def test_stationary_shares_stay_as_they_are():
+    chain = chain_of(LEARNED)
+    assert chain.stationary @ chain.step(1.0) == pytest.approx(chain.stationary, abs=1e-9)
+
+
+def test_tables_are_kept_on_disk_and_a_broken_file_is_made_again(tmp_path):
+    spec = small_table(2.0, 1.0).spec
+    built = ValueTables(tmp_path).get(spec, LEARNED)
+    path = tmp_path / f"{content_key(spec, LEARNED)}.npz"
+    assert np.array_equal(ValueTables(tmp_path).get(spec, LEARNED).spot, built.spot)
+    path.write_bytes(b"torn")
+    assert np.array_equal(ValueTables(tmp_path).get(spec, LEARNED).idle, built.idle)
+
+
+def test_memory_for_tables_is_bounded():
+    tables = ValueTables(memory_bytes=1)
+    spec = small_table(2.0, 1.0).spec
+    tables.get(spec, LEARNED)
+    tables.get(replace(spec, spot_price=0.5), LEARNED)
+    assert len(tables._tables) == 1
