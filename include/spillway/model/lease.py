@@ -72,7 +72,7 @@ class Lease:
         token: Fencing token: unique, and larger than that of every earlier lease.
         number: Which attempt of its task this is, from 1.
         owner_try: Airflow's try that answers for it; only that try may cancel it.
-        owner_clear: The DAG run's clear count when that try began.
+        owner_clear: Which life of the task that try belongs to; a larger number after each clear.
         marginal_usd_per_hour: Marginal price at launch.
         effective_usd_per_hour: Price with commitments amortised, at launch.
         list_usd_per_hour: Public price, at launch.
@@ -132,6 +132,7 @@ class Heartbeat:
         checkpoint_step: Step of the last committed checkpoint.
         useful: Leased time whose work is kept: from the first new step to the last commit, or to the end when it succeeded.
         first_progress_at: When the first new step of this lease was reported.
+        first_step: Which step that was.
     """
 
     # JSON has no NaN, and a loss that diverged must not make the heartbeat unreadable.
@@ -145,3 +146,4 @@ class Heartbeat:
     checkpoint_step: int | None = None
     useful: timedelta = timedelta(0)
     first_progress_at: datetime | None = None
+    first_step: int | None = None

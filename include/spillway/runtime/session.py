@@ -230,7 +230,9 @@ class Session:
             return
         self._has_progressed = True
         self._began = self._clock.monotonic()
-        self._heartbeat = replace(self._heartbeat, first_progress_at=self._clock.now())
+        self._heartbeat = replace(
+            self._heartbeat, first_progress_at=self._clock.now(), first_step=step
+        )
 
     def _since_began(self) -> timedelta:
         return timedelta(seconds=self._clock.monotonic() - self._began)

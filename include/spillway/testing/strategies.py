@@ -427,6 +427,7 @@ def heartbeats() -> st.SearchStrategy[Heartbeat]:
         checkpoint_step=st.none() | st.integers(0),
         useful=durations(),
         first_progress_at=st.none() | instants,
+        first_step=st.none() | st.integers(0),
     )
 
 

@@ -222,7 +222,9 @@ def test_steps_that_were_done_before_are_not_new(lab: Lab) -> None:
     assert session.heartbeat.first_progress_at is None
     lab.clock.advance(5)
     session.progress(11)
+    session.progress(12)
     assert session.heartbeat.first_progress_at == lab.clock.now()
+    assert session.heartbeat.first_step == 11
 
 
 def test_work_that_reports_no_steps_is_useful_when_it_succeeds(lab: Lab) -> None:
