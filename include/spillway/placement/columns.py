@@ -1,8 +1,9 @@
 """Many offers held in columns, and the decision over them: the same as `choose` makes, in about a millisecond.
 
 Offers that differ only in host, place and price go the same way for a task, so they form a *class*: one market, accelerator,
-hazard, start and speed. Within a class the cost rises with the price. So each class is kept sorted by price, the first row
-that fits is its best, and a class whose cheapest hour cannot beat what was found already is not looked at.
+hazard, start, speed and price of transfers. Within a class the cost rises with the price. So each class is kept sorted by
+price, the first row that fits is its best, and a class whose cheapest hour cannot beat what was found already is not looked
+at.
 
 Costs are compared in floating point only to find the few rows that may be the best; among those `choose` decides.
 """
@@ -12,14 +13,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spillway.model import Market, Offer, TaskSpec
+from spillway.placement.estimate import estimate
 from spillway.placement.feasible import OF_A_KIND, region_allowed
-from spillway.placement.recovery import expected_course
 from spillway.placement.trust import LAUNCH_PROVES_FOR, OLDEST_PRICE
 
 if TYPE_CHECKING:
@@ -55,7 +57,8 @@ class Columns:
         market: Number into `list(Market)`.
         preemptions_per_hour: NaN where it is not known.
         restart_us: Microseconds from lease to first instruction.
-        open: Whether it has room, quota, and is not cooling down.
+        tariff: Rows of one number pay the same for what they move and keep.
+        room: How many leases fit now: slots, within the quota; none while it is cooling down.
         doubted: Whether there are doubts about the price.
         priced_us, launched_us: Microseconds since 1970; the lowest number for never.
         names: Vocabularies of `accelerator`, `region`, `provider`, `architecture`, `jurisdiction`.
@@ -66,6 +69,7 @@ class Columns:
     preemptions_per_hour: NDArray[np.float64]
     restart_us: NDArray[np.int64]
     speed: NDArray[np.float64]
+    tariff: NDArray[np.int64]
     marginal: NDArray[np.float64]
     effective: NDArray[np.float64]
     cpus: NDArray[np.float64]
@@ -78,7 +82,7 @@ class Columns:
     architecture: NDArray[np.int32]
     jurisdiction: NDArray[np.int32]
     store_jurisdiction: NDArray[np.int32]
-    open: NDArray[np.bool_]
+    room: NDArray[np.int64]
     doubted: NDArray[np.bool_]
     priced_us: NDArray[np.int64]
     launched_us: NDArray[np.int64]
@@ -111,6 +115,7 @@ class OfferTable:
         starts = np.flatnonzero(np.diff(kind[order], prepend=-1))
         self._starts = starts
         self._ends = np.append(starts[1:], len(order))
+        self._position = np.argsort(self.rows)
         self._memo: dict[int, Offer] = {}
         self._index()
 
@@ -120,6 +125,16 @@ class OfferTable:
     def pool(self, position: int) -> str:
         """Return the name of the pool at a position of the sorted columns."""
         return self.source.pool(int(self.rows[position]))
+
+    @cached_property
+    def least_room(self) -> int:
+        """How many leases fit at least into each row that has room; 1 where none has."""
+        room = self.columns.room[self.columns.room > 0]
+        return int(room.min()) if len(room) else 1
+
+    def room_at(self, rows: list[int]) -> NDArray[np.int64]:
+        """Return how many leases fit into each of some rows."""
+        return np.asarray(self.columns.room[self._position[rows]])
 
     @property
     def kinds(self) -> int:
@@ -146,17 +161,23 @@ class OfferTable:
         """
         fits = _Fits(self, task, now, ignore_room=ignore_room, without=without)
         found: list[Found] = []
+        courses: dict[int, tuple[float, int, float] | None] = {}
         late_limit, cost_limit = math.inf, math.inf  # of the worst that is still wanted
         for number, floor in self._promising(task):
             if late_limit == 0 and floor > cost_limit:
                 break
-            course = self._course(number, task, now)
+            manner = int(self._manner[number])
+            if manner not in courses:
+                courses[manner] = self._course(number, task, now)
+            course = courses[manner]
             if course is None or course[1] > late_limit:
                 continue
-            leased, late = course
-            most = min(cost_limit if late == late_limit else math.inf, fits.budget)
+            leased, late, moved_usd = course
+            most = min(cost_limit if late == late_limit else math.inf, fits.budget) - moved_usd
+            if float(self._cheapest[number]) * leased > most + _tolerance(most):
+                continue
             rows = fits.cheapest(number, leased=leased, count=count, most_usd=most)
-            found += [Found(late_us=late, cost_usd=usd, row=row) for row, usd in rows]
+            found += [Found(late_us=late, cost_usd=usd + moved_usd, row=row) for row, usd in rows]
             if len(found) >= count:
                 ranked = sorted((one.late_us, one.cost_usd) for one in found)
                 late_limit, cost_limit = ranked[count - 1]
@@ -180,7 +201,13 @@ class OfferTable:
     def _index(self) -> None:
         first, columns = self._starts, self.columns
         self._market, self._accelerator = columns.market[first], columns.accelerator[first]
-        self._speed, self._cheapest = columns.speed[first], columns.marginal[first]
+        self._speed = columns.speed[first]
+        # A price that nobody can trust, such as nothing at all, says nothing of what its class costs at least.
+        hopeless = columns.doubted & (columns.launched_us == NEVER_US)
+        possible = np.where(hopeless, np.inf, columns.marginal)
+        self._cheapest = np.minimum.reduceat(possible, first) if len(first) else possible
+        # Classes that differ in their accelerator only go the same way.
+        self._manner = _manners(columns)[first]
         self._most_cpus = np.maximum.reduceat(columns.cpus, first) if len(first) else columns.cpus
         self._numbers: dict[str, dict[str | None, int]] = {
             key: {name: number for number, name in enumerate(names)}
@@ -191,7 +218,8 @@ class OfferTable:
         """Return the classes of a market, accelerator and size that may do; not every one of them has to."""
         allowed = np.array([market in task.markets for market in Market])
         shapes = (task.resources, *task.alternatives)
-        chosen = allowed[self._market] & (self._most_cpus >= min(shape.cpus for shape in shapes))
+        chosen = allowed[self._market] & np.isfinite(self._cheapest)
+        chosen &= self._most_cpus >= min(shape.cpus for shape in shapes)
         if any(shape.accelerator is None for shape in shapes):
             return np.asarray(chosen)
         right = np.zeros(len(chosen), dtype=bool)
@@ -206,16 +234,20 @@ class OfferTable:
         for place in np.argsort(floor, kind="stable"):
             yield int(chosen[place]), float(floor[place]) * (1 - _RELATIVE) - _ABSOLUTE_USD
 
-    def _course(self, number: int, task: TaskSpec, now: datetime) -> tuple[float, int] | None:
-        """Return the leased hours and the microseconds past the deadline of the class, None where it cannot do."""
+    def _course(
+        self, number: int, task: TaskSpec, now: datetime
+    ) -> tuple[float, int, float] | None:
+        """Return the leased hours, microseconds past the deadline and cost of transfers; None where the class cannot do."""
         one = self._representative(number)
         if any(check(task, one, now) for check in OF_A_KIND):
             return None
-        leased = expected_course(task, one).leased
+        expected = estimate(task, one)
+        leased = expected.leased
         late = timedelta(0)
         if task.deadline is not None:
             late = max(leased - (task.deadline - now), late)
-        return leased / timedelta(hours=1), late // timedelta(microseconds=1)
+        moved_usd = float(expected.transfer_usd)
+        return leased / timedelta(hours=1), late // timedelta(microseconds=1), moved_usd
 
     def _representative(self, number: int) -> Offer:
         if number not in self._memo:
@@ -303,7 +335,7 @@ class _Fits:
     ) -> Iterator[Callable[[Rows], NDArray[np.bool_]]]:
         columns, task = self.columns, self.task
         if not ignore_room:
-            yield lambda rows: columns.open[rows]
+            yield lambda rows: columns.room[rows] > 0
         yield self._trusted(now)
         if task.max_usd_per_hour is not None:
             cap = float(task.max_usd_per_hour)
@@ -355,19 +387,24 @@ def _tolerance(usd: float) -> float:
     return _ABSOLUTE_USD + (usd * _RELATIVE if math.isfinite(usd) else 0.0)
 
 
+def _manners(columns: Columns) -> NDArray[np.int64]:
+    """Return for each row the number of the way a run goes on it: market, hazard, start, speed, transfers."""
+    hazard = np.nan_to_num(columns.preemptions_per_hour, nan=-1.0)
+    return _together(columns.market, hazard, columns.restart_us, columns.speed, columns.tariff)
+
+
 def _kinds(columns: Columns) -> NDArray[np.int64]:
     """Return the number of the class of each row."""
-    kind = np.zeros(len(columns.market), dtype=np.int64)
-    for column in (
-        columns.market,
-        columns.accelerator,
-        np.nan_to_num(columns.preemptions_per_hour, nan=-1.0),
-        columns.restart_us,
-        columns.speed,
-    ):
-        found, number = np.unique(column, return_inverse=True)
-        kind = np.unique(kind * len(found) + number, return_inverse=True)[1]
-    return kind
+    return _together(_manners(columns), columns.accelerator)
+
+
+def _together(*columns: NDArray[np.generic]) -> NDArray[np.int64]:
+    """Return a number for each row that two rows share when they are equal in every column."""
+    number = np.zeros(len(columns[0]), dtype=np.int64)
+    for column in columns:
+        found, place = np.unique(column, return_inverse=True)
+        number = np.unique(number * len(found) + place, return_inverse=True)[1]
+    return number
 
 
 def _reordered(columns: Columns, order: Rows) -> Columns:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # On demand, a price is held against the dearer ones of its kind. A feed that takes a spot or committed price for the list
 # price makes it too low, in more than half of the places if need be, and a price too low is the one that wins.
 REFERENCE_QUANTILE: Final = 0.75
-LOWEST_OF_REFERENCE: Final = 0.5
+LOWEST_OF_REFERENCE: Final = 0.55
 HIGHEST_OF_REFERENCE: Final = 2.0
 
 # Spot prices of one machine really differ by a factor of five between places.

@@ -46,7 +46,17 @@ class TableChoice:
     @cached_property
     def can_wait(self) -> bool:
         """Whether no row has room and some would do if it had."""
-        return self.row is None and bool(self.table.best(self.task, self.now, ignore_room=True))
+        gone: frozenset[int] = frozenset()
+        while self.row is None:
+            found = self.table.best(self.task, self.now, ignore_room=True, without=gone)
+            if not found:
+                break
+            rows = [one.row for one in found]
+            offers = [self.table.source.offer(row) for row in rows]
+            if any(pass_over(self.task, one, None, self.now).can_wait for one in offers):
+                return True
+            gone |= set(rows)  # at the edge of the budget, on the wrong side of it
+        return False
 
     def to_record(self, *, others: int = 20) -> Placement | Unplaced:
         """Return the decision with the best `others` passed over, to be stored: small, and it can be made again.
@@ -130,6 +140,7 @@ def table_of(offers: Iterable[Offer]) -> OfferTable:
         ),
         restart_us=np.array([_microseconds(o) for o in rows], dtype=np.int64),
         speed=_floats(o.speed for o in rows),
+        tariff=_tariffs(rows),
         marginal=_floats(float(o.marginal_usd_per_hour) for o in rows),
         effective=_floats(float(o.effective_usd_per_hour) for o in rows),
         cpus=_floats(o.shape.cpus for o in rows),
@@ -142,7 +153,7 @@ def table_of(offers: Iterable[Offer]) -> OfferTable:
         architecture=words.numbers("architecture", [o.architecture for o in rows]),
         jurisdiction=words.numbers("jurisdiction", [o.jurisdiction for o in rows]),
         store_jurisdiction=words.numbers("jurisdiction", [o.store_jurisdiction for o in rows]),
-        open=np.array([_is_open(o) for o in rows], dtype=bool),
+        room=np.array([room_of(o) for o in rows], dtype=np.int64),
         doubted=np.array([bool(o.price_doubts) for o in rows], dtype=bool),
         priced_us=np.array([microseconds(o.priced_at) for o in rows], dtype=np.int64),
         launched_us=np.array([microseconds(o.last_launch_at) for o in rows], dtype=np.int64),
@@ -173,10 +184,22 @@ def _floats(values: Iterable[float]) -> np.ndarray[tuple[int], np.dtype[np.float
     return np.fromiter(values, dtype=np.float64)
 
 
+def _tariffs(offers: Sequence[Offer]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Return for each offer the number of its transfer prices."""
+    known: dict[object, int] = {}
+    prices = [
+        (o.restore_usd_per_gib, o.save_usd_per_gib, o.storage_usd_per_gib_month) for o in offers
+    ]
+    return np.array([known.setdefault(each, len(known)) for each in prices], dtype=np.int64)
+
+
 def _microseconds(offer: Offer) -> int:
     return round(offer.restart_overhead.total_seconds() * 1e6)
 
 
-def _is_open(offer: Offer) -> bool:
-    quota = offer.quota_slots is None or offer.quota_slots > 0
-    return offer.free_slots > 0 and quota and not offer.cooling_down
+def room_of(offer: Offer) -> int:
+    """Return how many leases of an offer fit now."""
+    if offer.cooling_down:
+        return 0
+    slots = offer.free_slots
+    return max(slots if offer.quota_slots is None else min(slots, offer.quota_slots), 0)

@@ -1,0 +1,102 @@
+"""Which task gets which slot, when there are not enough of the best for all: a minimum-cost assignment.
+
+First as many tasks as possible are placed, then as little time as possible is lost past deadlines, then as little money as
+possible is spent. Each of these is a linear assignment, which scipy solves exactly; only where some lateness cannot be avoided
+is the last one a small integer program, solved by HiGHS.
+
+Sources: Crouse, "On implementing 2D rectangular assignment algorithms", IEEE Transactions on Aerospace and Electronic Systems
+52 (4), 2016; Huangfu and Hall, "Parallelizing the dual revised simplex method", Mathematical Programming Computation 10, 2018.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import Bounds, LinearConstraint, linear_sum_assignment, milp
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+NOBODY = -1
+_SLACK_SECONDS = 1e-3
+
+
+def assign(cost: Floats, late: Floats, room: Ints) -> list[int]:
+    """Return for each task the column it is assigned to, or `NOBODY`.
+
+    Args:
+        cost: Dollars of each task (row) on each offer (column); infinite where it cannot go.
+        late: Seconds past its deadline; 0 where it has none.
+        room: How many tasks fit on each offer.
+    """
+    tasks, offers = cost.shape
+    if not tasks or not offers:
+        return [NOBODY] * tasks
+    possible = np.isfinite(cost)
+    cost, late = np.where(possible, cost, np.inf), np.where(possible, late, np.inf)
+    alone = _each_alone(cost, late)
+    if _fits(alone, room):
+        return alone
+    columns = np.repeat(np.arange(offers), np.minimum(room, tasks))
+    cost, late = cost[:, columns], late[:, columns]
+    if (late[np.isfinite(late)] > 0).any():
+        taken = _cheapest(late)
+        placed = taken < len(columns)
+        lost = float(late[np.flatnonzero(placed), taken[placed]].sum())
+        if lost > 0:
+            return _named(_within(cost, late, int(placed.sum()), lost), columns)
+        cost = np.where(late > 0, np.inf, cost)
+    return _named(_cheapest(cost), columns)
+
+
+def _each_alone(cost: Floats, late: Floats) -> list[int]:
+    """Return what each task would take if it were the only one."""
+    soonest = late == late.min(axis=1, keepdims=True)
+    best = np.where(soonest, cost, np.inf).argmin(axis=1)
+    some = np.isfinite(cost).any(axis=1)
+    return [int(column) for column in np.where(some, best, NOBODY)]
+
+
+def _fits(taken: list[int], room: Ints) -> bool:
+    used = np.bincount([column for column in taken if column != NOBODY], minlength=len(room))
+    return bool((used <= room).all())
+
+
+def _cheapest(cost: Floats) -> Ints:
+    """Return each row's column in the assignment of the most rows at the least cost; past the last column for none."""
+    rows, columns = cost.shape
+    highest = np.where(np.isfinite(cost), cost, 0.0).max(axis=1, initial=0.0).sum()
+    unplaced = np.full((rows, rows), highest + 1.0)
+    _, taken = linear_sum_assignment(np.hstack([cost, unplaced]))
+    return np.asarray(np.minimum(taken, columns), dtype=np.int64)
+
+
+def _within(cost: Floats, late: Floats, placed: int, lost: float) -> Ints:
+    """Return the cheapest assignment of `placed` rows that loses no more than `lost` seconds."""
+    rows, columns = cost.shape
+    task, slot = np.nonzero(np.isfinite(cost))
+    edges = np.arange(len(task))
+    per_task, per_slot = np.zeros((rows, len(edges))), np.zeros((columns, len(edges)))
+    per_task[task, edges] = 1
+    per_slot[slot, edges] = 1
+    solved = milp(
+        cost[task, slot],
+        integrality=np.ones(len(edges)),
+        bounds=Bounds(0, 1),
+        constraints=[
+            LinearConstraint(per_task, -np.inf, 1),
+            LinearConstraint(per_slot, -np.inf, 1),
+            LinearConstraint(np.ones((1, len(edges))), placed, placed),
+            LinearConstraint(late[task, slot][None, :], -np.inf, lost + _SLACK_SECONDS),
+        ],
+        options={"mip_rel_gap": 0},
+    )
+    assert solved.x is not None, solved.message  # what the lateness was found with is one solution
+    taken = np.full(rows, columns, dtype=np.int64)
+    chosen = solved.x > 0.5
+    taken[task[chosen]] = slot[chosen]
+    return taken
+
+
+def _named(taken: Ints, columns: Ints) -> list[int]:
+    return [int(columns[slot]) if slot < len(columns) else NOBODY for slot in taken]

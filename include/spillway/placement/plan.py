@@ -1,0 +1,155 @@
+"""A whole queue at once: who goes where when the cheap slots do not do for everybody.
+
+One after the other, each task takes what is best for itself, and the last ones pay for it. Together, a scarce slot goes to the
+task that would pay most for not having it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from spillway.model import Offer, Placement, TaskSpec, Unplaced
+from spillway.placement.assign import NOBODY, assign
+from spillway.placement.choose import choose
+from spillway.placement.estimate import estimate
+from spillway.placement.feasible import refusal
+from spillway.placement.table_choice import TableChoice, choose_from, room_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from spillway.placement.columns import Found, OfferTable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Where each task of a queue goes, in the order of the queue."""
+
+    decisions: tuple[Placement | Unplaced, ...]
+
+    @property
+    def cost_usd(self) -> Decimal:
+        """What all that are placed are expected to add to the bill."""
+        placed = (one for one in self.decisions if isinstance(one, Placement))
+        return sum((one.estimate.cost_usd for one in placed), Decimal(0))
+
+    @property
+    def late(self) -> timedelta:
+        """How far past their deadlines all that are placed are expected to end, together."""
+        placed = (one for one in self.decisions if isinstance(one, Placement))
+        return sum((_late(one) for one in placed), timedelta(0))
+
+    @property
+    def placed(self) -> int:
+        """How many tasks go somewhere."""
+        return sum(isinstance(one, Placement) for one in self.decisions)
+
+
+def plan(tasks: Sequence[TaskSpec], offers: Iterable[Offer], now: datetime) -> Plan:
+    """Return where the tasks go together: the most of them, the least late, for the least money, in this order.
+
+    Each decision is what `choose` takes of the room that all others leave, so it explains itself and can be made again as
+    any other. The offers hold for every task: what of a commitment one task uses up does not make it dearer for the next.
+    """
+    listed = sorted(offers, key=lambda offer: offer.pool)
+    cost = np.full((len(tasks), len(listed)), np.inf)
+    late = np.zeros_like(cost)
+    for i, task in enumerate(tasks):
+        for j, offer in enumerate(listed):
+            if refusal(task, offer, now) is None:
+                expected = estimate(task, offer)
+                cost[i, j] = float(expected.cost_usd)
+                late[i, j] = _seconds_late(task, expected.leased, now)
+    room = [room_of(offer) for offer in listed]
+    taken = assign(cost, late, np.array(room, dtype=np.int64))
+    return Plan(decisions=tuple(_explained(tasks, listed, taken, now)))
+
+
+def plan_from(
+    table: OfferTable, tasks: Sequence[TaskSpec], now: datetime
+) -> tuple[TableChoice, ...]:
+    """Return where the tasks go together, of all the offers in a table; reasons are made when they are asked for.
+
+    Of `n` tasks, each needs to look at its `n` best slots only: the others cannot take more than `n - 1` of them.
+    """
+    count = -(-len(tasks) // table.least_room)
+    if count <= 1:
+        return tuple(choose_from(table, task, now) for task in tasks)
+    found = _each_best(table, tasks, now, count)
+    rows = sorted({one.row for each in found for one in each})
+    place = {row: column for column, row in enumerate(rows)}
+    cost = np.full((len(tasks), len(rows)), np.inf)
+    late = np.zeros_like(cost)
+    for i, each in enumerate(found):
+        for one in each:
+            cost[i, place[one.row]] = one.cost_usd
+            late[i, place[one.row]] = one.late_us / 1e6
+    taken = assign(cost, late, table.room_at(rows))
+    return tuple(
+        _chosen(table, task, None if column == NOBODY else rows[column], now)
+        for task, column in zip(tasks, taken, strict=True)
+    )
+
+
+def _each_best(
+    table: OfferTable, tasks: Sequence[TaskSpec], now: datetime, count: int
+) -> list[list[Found]]:
+    """Return the best rows of each task; tasks that are alike, as the trials of a sweep are, are asked for once."""
+    asked: list[tuple[TaskSpec, list[Found]]] = []
+    found: list[list[Found]] = []
+    for task in tasks:
+        bare = replace(task, arguments={})
+        known = next((best for one, best in asked if one == bare), None)
+        if known is None:
+            known = table.best(task, now, count=count)
+            asked.append((bare, known))
+        found.append(known)
+    return found
+
+
+def _chosen(table: OfferTable, task: TaskSpec, row: int | None, now: datetime) -> TableChoice:
+    offers = [] if row is None else [table.source.offer(row)]
+    return TableChoice(task=task, table=table, now=now, row=row, decision=choose(task, offers, now))
+
+
+def _explained(
+    tasks: Sequence[TaskSpec], offers: Sequence[Offer], taken: list[int], now: datetime
+) -> list[Placement | Unplaced]:
+    """Return each decision as the choice of the room the others leave, which also settles what costs the same."""
+    place = {offer.pool: column for column, offer in enumerate(offers)}
+    used = np.bincount([column for column in taken if column != NOBODY], minlength=len(offers))
+    decisions: list[Placement | Unplaced] = []
+    for task, column in zip(tasks, taken, strict=True):
+        if column != NOBODY:
+            used[column] -= 1
+        left = [_with_less_room(offer, int(n)) for offer, n in zip(offers, used, strict=True)]
+        decision = choose(task, left, now)
+        if isinstance(decision, Placement):
+            used[place[decision.offer.pool]] += 1
+        decisions.append(decision)
+    return decisions
+
+
+def _with_less_room(offer: Offer, used: int) -> Offer:
+    if not used:
+        return offer
+    quota = None if offer.quota_slots is None else offer.quota_slots - used
+    return replace(offer, free_slots=offer.free_slots - used, quota_slots=quota)
+
+
+def _seconds_late(task: TaskSpec, leased: timedelta, now: datetime) -> float:
+    if task.deadline is None:
+        return 0.0
+    return max((leased - (task.deadline - now)).total_seconds(), 0.0)
+
+
+def _late(placement: Placement) -> timedelta:
+    task, decided_at = placement.task, placement.decided_at
+    assert task is not None
+    assert decided_at is not None
+    return timedelta(seconds=_seconds_late(task, placement.estimate.leased, decided_at))
