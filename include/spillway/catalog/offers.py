@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from spillway.model import Offer, Pool, PoolUsage, TaskSpec
-from spillway.placement.price import price
+from spillway.placement.price import price, slots_owed
 from spillway.placement.recovery import expected_course
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def _offer(
         market=pool.market,
         region=pool.region,
         shape=pool.shape,
-        free_slots=_free(pool, usage, provider_free),
+        free_slots=_free(slots_owed(pool, now), usage, provider_free),
         cooling_down=usage.cooling_down,
         marginal_usd_per_hour=quoted.marginal,
         effective_usd_per_hour=quoted.effective,
@@ -58,10 +58,11 @@ def _offer(
         restart_overhead=pool.restart_overhead,
         grace_period=pool.grace_period,
         speed=pool.speed,
+        provider=pool.provider,
     )
 
 
-def _free(pool: Pool, usage: PoolUsage, provider_free: int | None) -> int:
+def _free(slots: int, usage: PoolUsage, provider_free: int | None) -> int:
     """Return the slots free by our count and by the provider's, whichever is the more careful."""
-    ours = max(pool.slots - usage.leased_slots, 0)
+    ours = max(slots - usage.leased_slots, 0)
     return ours if provider_free is None else max(min(ours, provider_free), 0)
