@@ -14,8 +14,13 @@ setup: ## Make .venv from the lock file
 demo: setup ## Run the nightly pipeline on pools of this machine; ARGS=--keep leaves the UI up
 	@$(PYTHON_IN_VENV) -m spillway.demo $(ARGS)
 
-test: setup ## Run the tests, two at a time; ARGS goes to pytest
-	@$(PYTHON_IN_VENV) -m pytest --numprocesses 2 --dist loadgroup $(ARGS)
+test: setup ## Run the tests; ARGS goes to pytest
+ifdef ARGS
+	@$(PYTHON_IN_VENV) -m pytest $(ARGS)
+else
+	@$(PYTHON_IN_VENV) -m pytest --numprocesses 2 --ignore tests/e2e
+	@$(PYTHON_IN_VENV) -m pytest tests/e2e
+endif
 
 check: setup ## Run every check that is not a test: style, types, import rules, spelling
 	@.venv/bin/ruff format --check .

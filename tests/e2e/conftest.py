@@ -30,14 +30,6 @@ def open_dispatcher(home: Path, pools_file: Path) -> Dispatcher:
     )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of one Airflow in one worker, and the demos, which bring their own, in another."""
-    for item in items:
-        if item.path.parent == Path(__file__).parent:
-            group = "airflow" if "deployment" in getattr(item, "fixturenames", ()) else "demo"
-            item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(scope="session")
 def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     home = tmp_path_factory.mktemp("airflow")

@@ -57,7 +57,7 @@ class Deployment:
             beat = self.dispatcher.heartbeat(leases[-1]) if leases else None
             return beat is not None and (beat.step or 0) >= step
 
-        self.stack.wait_until(has_counted, f"{dag_id} to count to {step}", 90)
+        self.stack.wait_until(has_counted, f"{dag_id} to count to {step}", 180)
         return self.leases(dag_id, run_id)[-1]
 
     def log_of(self, dag_id: str, run_id: str, task_id: str = "count") -> str:
@@ -66,7 +66,7 @@ class Deployment:
         return json.dumps(self.stack.request("GET", path))
 
     def wait_for_task_state(
-        self, dag_id: str, run_id: str, state: str, seconds: float = 60
+        self, dag_id: str, run_id: str, state: str, seconds: float = 120
     ) -> None:
         """Wait until the run's only task has `state`."""
         self.stack.wait_until(
@@ -75,7 +75,7 @@ class Deployment:
             seconds,
         )
 
-    def wait_for_end(self, dag_id: str, run_id: str, seconds: float = 120) -> str:
+    def wait_for_end(self, dag_id: str, run_id: str, seconds: float = 240) -> str:
         """Wait until the run is over; return its state."""
         self.stack.wait_until(
             lambda: self.stack.run_state(dag_id, run_id) in {"success", "failed"},
