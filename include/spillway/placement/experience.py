@@ -31,7 +31,9 @@ class Experience:
         speeds: How fast leases of the task's workload worked.
     """
 
-    pool_days: Mapping[str, Sequence[PoolDay]] = field(default_factory=dict)
+    pool_days: Mapping[str, Sequence[PoolDay]] = field(
+        default_factory=dict[str, "Sequence[PoolDay]"]
+    )
     speeds: Sequence[SpeedSample] = ()
 
 
