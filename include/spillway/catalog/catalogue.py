@@ -232,9 +232,9 @@ def _quotes(listed: PriceList) -> Quotes:
 
 def _numbered(values: Sequence[str]) -> tuple[NDArray[np.int32], list[str]]:
     """Return each value's number, and the values by number."""
-    known: dict[str, int] = {}
-    numbers = [known.setdefault(value, len(known)) for value in values]
-    return np.array(numbers, dtype=np.int32), list(known)
+    known = {value: number for number, value in enumerate(dict.fromkeys(values))}
+    numbers = np.fromiter(map(known.__getitem__, values), dtype=np.int32, count=len(values))
+    return numbers, list(known)
 
 
 def _unnamed(numbers: NDArray[np.int32], names: Sequence[str]) -> NDArray[np.int32]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import csv
 import re
 from dataclasses import dataclass, fields
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -71,8 +72,10 @@ class PriceList:
 
     def sku(self) -> Texts:
         """Return what each row sells, wherever it is: the machine, or how many of which accelerator."""
-        counts = np.char.mod(" x%g", self.accelerator_count).astype(object)
-        return np.where(self.instance != "", self.instance, self.accelerator + counts)
+        named = self.instance.copy()
+        for row in np.flatnonzero(named == "").tolist():
+            named[row] = f"{self.accelerator[row]} x{self.accelerator_count[row]:g}"
+        return named
 
 
 COLUMNS: Final = tuple(one.name for one in fields(PriceList) if one.name != "provider")
@@ -103,8 +106,8 @@ def parse_price_list(lines: Iterable[str], provider: str) -> PriceList:
     if missing:
         raise SpecError(f"line 1 has no column {', '.join(missing)}; it begins a price list")
     rows = list(reader)
-    short = next((n for n, row in enumerate(rows, 2) if len(row) < len(header)), None)
-    if short is not None:
+    if min(map(len, rows), default=len(header)) < len(header):
+        short = next(n for n, row in enumerate(rows, 2) if len(row) < len(header))
         raise SpecError(f"line {short} has fewer fields than the first; the file is cut off")
     table = _Fields(header, rows)
     regions, zones = table.texts("Region"), table.texts("AvailabilityZone")
@@ -131,16 +134,22 @@ class _Fields:
         self._rows = rows
 
     def texts(self, name: str) -> Texts:
-        place = self._place.get(name)
-        return _texts([""] * len(self._rows) if place is None else [r[place] for r in self._rows])
+        return _texts(self._values(name))
 
     def numbers(self, name: str) -> Floats:
-        texts = self.texts(name).tolist()
+        values = self._values(name)
         try:
-            return np.array([float(text) if text else np.nan for text in texts])
+            known = {text: float(text or "nan") for text in dict.fromkeys(values)}
         except ValueError:
-            line, text = next((n, t) for n, t in enumerate(texts, 2) if not _is_number(t))
+            line, text = next((n, t) for n, t in enumerate(values, 2) if not _is_number(t))
             raise SpecError(f"line {line}: {name} is {text!r}, which is not a number") from None
+        return np.fromiter(map(known.__getitem__, values), dtype=np.float64, count=len(values))
+
+    def _values(self, name: str) -> list[str]:
+        place = self._place.get(name)
+        if place is None:
+            return [""] * len(self._rows)
+        return list(map(itemgetter(place), self._rows))
 
 
 def _architectures(told: Texts, instances: Texts, provider: str) -> Texts:
@@ -168,5 +177,5 @@ def _is_number(text: str) -> bool:
 
 def _texts(values: Sequence[str]) -> Texts:
     """Return the texts as objects: most of them are few different ones, which are then kept once."""
-    known: dict[str, str] = {}
-    return np.array([known.setdefault(value, value) for value in values], dtype=object)
+    known = {value: value for value in dict.fromkeys(values)}
+    return np.array(list(map(known.__getitem__, values)), dtype=object)

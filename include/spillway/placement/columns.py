@@ -115,7 +115,8 @@ class OfferTable:
         starts = np.flatnonzero(np.diff(kind[order], prepend=-1))
         self._starts = starts
         self._ends = np.append(starts[1:], len(order))
-        self._position = np.argsort(self.rows)
+        self._position = np.empty_like(self.rows)
+        self._position[self.rows] = np.arange(len(self.rows))
         self._memo: dict[int, Offer] = {}
         self._index()
 
@@ -203,7 +204,11 @@ class OfferTable:
         self._market, self._accelerator = columns.market[first], columns.accelerator[first]
         self._speed = columns.speed[first]
         # A price that nobody can trust, such as nothing at all, says nothing of what its class costs at least.
-        hopeless = columns.doubted & (columns.launched_us == NEVER_US)
+        unproven = columns.launched_us == NEVER_US
+        hopeless = columns.doubted & unproven
+        self.hopeful, self.ready = ~hopeless, ~hopeless & (columns.room > 0)
+        # Whether the hour matters: whether there are prices that grow old, or launches that are forgotten.
+        self.ages = bool((columns.priced_us != NEVER_US).any() or (~unproven).any())
         possible = np.where(hopeless, np.inf, columns.marginal)
         self._cheapest = np.minimum.reduceat(possible, first) if len(first) else possible
         # Classes that differ in their accelerator only go the same way.
@@ -271,7 +276,8 @@ class _Fits:
         self.shapes = (task.resources, *task.alternatives)
         self.budget = math.inf if task.max_cost_usd is None else float(task.max_cost_usd)
         self.budget += _tolerance(self.budget)
-        self.tests = list(self._tests(now, ignore_room=ignore_room, without=without))
+        self.ready = table.hopeful if ignore_room else table.ready
+        self.tests = list(self._tests(now, without=without))
 
     def cheapest(
         self, number: int, *, leased: float, count: int, most_usd: float
@@ -328,15 +334,15 @@ class _Fits:
             if needed.accelerator_memory_gib:
                 one &= columns.accelerator_memory_gib[block] >= needed.accelerator_memory_gib
             fits |= one
+        fits &= self.ready[block]
         return fits
 
     def _tests(
-        self, now: datetime, *, ignore_room: bool, without: frozenset[int]
+        self, now: datetime, *, without: frozenset[int]
     ) -> Iterator[Callable[[Rows], NDArray[np.bool_]]]:
         columns, task = self.columns, self.task
-        if not ignore_room:
-            yield lambda rows: columns.room[rows] > 0
-        yield self._trusted(now)
+        if self.table.ages:
+            yield self._trusted(now)
         if task.max_usd_per_hour is not None:
             cap = float(task.max_usd_per_hour)
             yield lambda rows: columns.marginal[rows] <= cap
@@ -402,6 +408,8 @@ def _together(*columns: NDArray[np.generic]) -> NDArray[np.int64]:
     """Return a number for each row that two rows share when they are equal in every column."""
     number = np.zeros(len(columns[0]), dtype=np.int64)
     for column in columns:
+        if not len(column) or (column == column[0]).all():
+            continue
         found, place = np.unique(column, return_inverse=True)
         number = np.unique(number * len(found) + place, return_inverse=True)[1]
     return number

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -21,9 +21,11 @@ from spillway.placement.feasible import refusal
 from spillway.placement.table_choice import TableChoice, choose_from, room_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-    from spillway.placement.columns import Found, OfferTable
+    from spillway.placement.columns import OfferTable
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,8 +81,9 @@ def plan_from(
     """
     count = -(-len(tasks) // table.least_room)
     if count <= 1:
-        return tuple(choose_from(table, task, now) for task in tasks)
-    found = _each_best(table, tasks, now, count)
+        alone = _each_alike(tasks, lambda task: choose_from(table, task, now))
+        return tuple(replace(one, task=task) for one, task in zip(alone, tasks, strict=True))
+    found = _each_alike(tasks, lambda task: table.best(task, now, count=count))
     rows = sorted({one.row for each in found for one in each})
     place = {row: column for column, row in enumerate(rows)}
     cost = np.full((len(tasks), len(rows)), np.inf)
@@ -96,20 +99,18 @@ def plan_from(
     )
 
 
-def _each_best(
-    table: OfferTable, tasks: Sequence[TaskSpec], now: datetime, count: int
-) -> list[list[Found]]:
-    """Return the best rows of each task; tasks that are alike, as the trials of a sweep are, are asked for once."""
-    asked: list[tuple[TaskSpec, list[Found]]] = []
-    found: list[list[Found]] = []
+def _each_alike(tasks: Sequence[TaskSpec], ask: Callable[[TaskSpec], T]) -> list[T]:
+    """Return the answer for each task; tasks that are alike, as the trials of a sweep are, are asked for once."""
+    asked: list[tuple[TaskSpec, T]] = []
+    answers: list[T] = []
     for task in tasks:
         bare = replace(task, arguments={})
-        known = next((best for one, best in asked if one == bare), None)
-        if known is None:
-            known = table.best(task, now, count=count)
-            asked.append((bare, known))
-        found.append(known)
-    return found
+        known = [answer for one, answer in asked if one == bare]
+        if not known:
+            known = [ask(task)]
+            asked.append((bare, known[0]))
+        answers.append(known[0])
+    return answers
 
 
 def _chosen(table: OfferTable, task: TaskSpec, row: int | None, now: datetime) -> TableChoice:
