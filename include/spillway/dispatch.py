@@ -37,6 +37,7 @@ from spillway.errors import (
     NoOfferError,
     PoolFullError,
     SpecError,
+    StoreError,
     TaskFailedError,
     TransientError,
 )
@@ -54,7 +55,7 @@ from spillway.model import (
 )
 from spillway.placement.choose import choose
 from spillway.placement.explain import reasons_table
-from spillway.placement.lifecycle import is_final
+from spillway.placement.lifecycle import is_final, move
 from spillway.runtime.exchange import Result, read_heartbeat, read_result
 
 if TYPE_CHECKING:
@@ -65,6 +66,9 @@ log = logging.getLogger(__name__)
 
 COOL_DOWN = timedelta(seconds=30)
 """How long a pool that refused or took back capacity is passed over, unless its provider says how much room it has."""
+
+LEAST_WORK = timedelta(seconds=1)
+"""What a task whose last checkpoint is at its end is still taken to need."""
 
 WAIT_FOR_ROOM = timedelta(seconds=15)
 """How long a task for which no pool has room waits before it asks again."""
@@ -196,9 +200,10 @@ class Dispatcher:
             BackendError: The provider did not do as asked.
         """
         self._check_attempts_left(request)
+        spec = replace(request.spec, work=self._left_to_do(request))
         refused: set[str] = set()
         while True:
-            decision = self.place(request.spec, refused)
+            decision = self.place(spec, refused)
             if isinstance(decision, Unplaced):
                 return self._wait(request, decision)
             pool = decision.offer.pool
@@ -207,6 +212,24 @@ class Dispatcher:
             except (PoolFullError, CapacityError) as error:
                 log.info("pool had no room after all: %s: %s", pool, error)
                 refused.add(pool)
+
+    def _left_to_do(self, request: TaskRequest) -> timedelta:
+        """Return the task's work without the share that a checkpoint of an earlier lease has saved."""
+        for attempt in reversed(self.ledger.attempts(request.task)):
+            if request.fresh_start and attempt.owner_clear != request.owner_clear:
+                break
+            said = self._heartbeat_if_any(attempt)
+            if said is not None and said.checkpoint_step is not None and said.total_steps:
+                left = 1 - min(said.checkpoint_step / said.total_steps, 1.0)
+                return max(request.spec.work * left, LEAST_WORK)
+        return request.spec.work
+
+    def _heartbeat_if_any(self, lease: Lease) -> Heartbeat | None:
+        try:
+            return self.heartbeat(lease)
+        except StoreError as error:  # an estimate is made of it, no more
+            log.warning("the heartbeat of %s cannot be read: %s", lease.key, error)
+            return None
 
     def _grant(self, request: TaskRequest, decision: Placement) -> Lease:
         pool = self.pools[decision.offer.pool]
@@ -281,7 +304,8 @@ class Dispatcher:
         observations = self._backend(pool).observe([_job(lease) for lease in leases])
         for lease in leases:
             observation = observations[lease.key]
-            if observation.event is not None:
+            event = observation.event
+            if event is not None and move(lease.state, event) is not lease.state:
                 self._record(lease, observation)
         return observations
 
@@ -494,11 +518,7 @@ class Dispatcher:
 
 
 def _check_not_replaced(request: TaskRequest, lease: Lease) -> None:
-    asks, answers = (
-        (request.owner_clear, request.owner_try),
-        (lease.owner_clear, lease.owner_try),
-    )
-    if asks < answers:
+    if request.owner_try < lease.owner_try:  # Airflow counts tries on over a clear
         raise LedgerError(
             f"try {request.owner_try} of {request.task} was replaced by try {lease.owner_try}, which holds {lease.key}; "
             "the newer one goes on"
