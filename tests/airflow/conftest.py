@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from spillway.testing.fake_deployment import FakeDeployment
+
 PROJECT = Path(__file__).parents[2]
 
 assert "airflow" not in sys.modules, "Airflow was imported before its settings were made"
@@ -30,3 +32,15 @@ os.environ.update(
 @pytest.fixture(scope="session")
 def project() -> Path:
     return PROJECT
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeDeployment:
+    """A deployment on fake pools, which every operator, trigger, mark and page of the test finds."""
+    from spillway.airflow import observer
+    from spillway.airflow.hook import SpillwayHook
+
+    world = FakeDeployment(tmp_path)
+    monkeypatch.setattr(SpillwayHook, "dispatcher", lambda _: world.new_process())
+    monkeypatch.setattr(observer, "_observers", {})
+    return world

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -21,7 +22,6 @@ from spillway.airflow.triggers import LeaseTrigger
 from spillway.dispatch import Finished, Running, TaskRequest, Waiting
 from spillway.errors import BackendError, LedgerUnavailableError, SpecError, TransientError
 from spillway.model import Resources, TaskSpec
-from spillway.model.codec import encode_json
 from spillway.model.task import ENTRY_POINT
 from spillway.placement.lifecycle import is_final
 
@@ -199,18 +199,23 @@ class SpillwayOperator(BaseOperator):
         if isinstance(self.work, timedelta):
             return self.work
         try:
-            return timedelta(seconds=float(self.work))
+            work = timedelta(seconds=float(self.work))
         except (TypeError, ValueError, OverflowError) as error:
             raise SpecError(
                 f"work of {self.task_id} is {self.work!r}; give a timedelta, or text that renders to seconds"
             ) from error
+        if work < timedelta(0):
+            raise SpecError(
+                f"work of {self.task_id} is {self.work!r}; it cannot be less than nothing"
+            )
+        return work
 
     def _checked_arguments(self) -> Mapping[str, JsonValue]:
         arguments: dict[str, JsonValue] = _plain(self.arguments)
         if self.output_folder is not None:
             arguments["output"] = f"{self._hook.deployment.data.rstrip('/')}/{self.output_folder}"
         try:
-            encode_json(arguments)
+            json.dumps(arguments, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise SpecError(
                 f"the arguments of {self.task_id} are not JSON: {error}; pass numbers, text, lists and mappings"
@@ -256,7 +261,8 @@ class SpillwayOperator(BaseOperator):
 
     def _remember(self, context: Context, lease: Lease) -> None:
         """Show the lease in the task's state store; the ledger is what we rely on."""
-        if store := context.get("task_state_store"):
+        store = context.get("task_state_store")
+        if store is not None:
             store.set(
                 "lease",
                 {
