@@ -44,8 +44,8 @@ class Sighting:
     output: str
 
 
-News = Sighting | LedgerError
-"""What a watcher is told; the error says that there is no such lease, so that nothing will ever be seen of it."""
+News = Sighting | BaseException
+"""What a watcher is told; an error says why nothing will ever be seen of the lease, such as that there is none."""
 
 
 class Watch:
@@ -63,7 +63,7 @@ class Watch:
             LedgerError: There is no such lease.
         """
         news = await self.news.get()
-        if isinstance(news, LedgerError):
+        if isinstance(news, BaseException):
             raise news
         return news
 
@@ -92,6 +92,7 @@ class PoolObserver:
         self._watches.append(watch)
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._look_repeatedly())
+            self._looking.add_done_callback(self._tell_why_it_ended)
         try:
             yield watch
         finally:
@@ -112,6 +113,12 @@ class PoolObserver:
             for watch, one in news:
                 watch.news.put_nowait(one)
             await asyncio.sleep(self._pause(failures))
+
+    def _tell_why_it_ended(self, looking: asyncio.Task[None]) -> None:
+        """Tell every watcher of an error that ended the loop, or they would wait for ever."""
+        if not looking.cancelled() and (error := looking.exception()) is not None:
+            for watch in self._watches:
+                watch.news.put_nowait(error)
 
     def _pause(self, failures: int) -> float:
         jitter: float = 1 + random.uniform(-0.1, 0.1)  # noqa: S311 # spreads the polls of many triggerers

@@ -1,0 +1,96 @@
+"""What the API server does of ours: it stops the jobs of tasks that a person ended, and shows the page."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from unittest.mock import create_autospec
+
+import pytest
+from airflow.api_fastapi.auth.managers.base_auth_manager import BaseAuthManager
+from airflow.api_fastapi.core_api.security import get_user
+from airflow.models.taskinstance import TaskInstance
+from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+from fastapi.testclient import TestClient
+from sqlalchemy.orm import configure_mappers
+from sqlalchemy.orm.attributes import manager_of_class
+
+from spillway.airflow import listener
+from spillway.airflow.page import make_app
+
+if TYPE_CHECKING:
+    from spillway.testing.fake_deployment import FakeDeployment
+
+FACTS = {"dag_id": "nightly", "run_id": "manual__2026", "task_id": "train", "map_index": -1}
+
+
+def row(state: str) -> TaskInstance:
+    """Return a task instance as the API server has it: a row of the database."""
+    configure_mappers()
+    instance = manager_of_class(TaskInstance).new_instance()
+    for name, value in {**FACTS, "state": state}.items():
+        setattr(instance, name, value)
+    return instance
+
+
+@pytest.mark.parametrize("state", ["failed", "success", "skipped"])
+def test_a_task_marked_by_a_person_loses_its_job(world: FakeDeployment, state: str) -> None:
+    world.dispatcher.begin(world.request())
+    match state:
+        case "failed":
+            listener.on_task_instance_failed(None, row(state), "marked")
+        case "success":
+            listener.on_task_instance_success(None, row(state))
+        case _:
+            listener.on_task_instance_skipped(None, row(state))
+    assert world.live == []
+    assert world.ledger.open_leases() == []
+
+
+def test_a_task_that_will_be_retried_keeps_its_job(world: FakeDeployment) -> None:
+    world.dispatcher.begin(world.request())
+    listener.on_task_instance_failed(None, row("up_for_retry"), "marked")
+    assert len(world.live) == 1
+
+
+def test_what_a_worker_reports_of_itself_stops_nothing(world: FakeDeployment) -> None:
+    world.dispatcher.begin(world.request())
+    instance = RuntimeTaskInstance.model_construct(**FACTS, state="failed")
+    listener.on_task_instance_failed(None, instance, "its own")
+    assert len(world.live) == 1
+
+
+def test_a_provider_that_does_not_answer_does_not_fail_the_mark(world: FakeDeployment) -> None:
+    world.dispatcher.begin(world.request())
+    world.providers["reserved"].is_reachable = False
+    listener.on_task_instance_failed(None, row("failed"), "marked")
+    world.providers["reserved"].is_reachable = True
+    world.dispatcher.reconcile(lambda _: True)
+    assert world.live == []
+
+
+# ---- the page -------------------------------------------------------------------------------------------------
+
+
+def test_nobody_in_particular_sees_nothing(world: FakeDeployment) -> None:
+    app = make_app()
+    client = TestClient(app)
+    for path in ("/page", "/page?dag_id=nightly"):
+        assert client.get(path).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("readable", "sees"), [({"nightly"}, True), ({"other"}, False), (set(), False)]
+)
+def test_a_person_sees_only_dags_that_they_may_read(
+    world: FakeDeployment, monkeypatch: pytest.MonkeyPatch, readable: set[str], sees: bool
+) -> None:
+    world.dispatcher.begin(world.request())
+    manager = create_autospec(BaseAuthManager, instance=True)
+    manager.get_authorized_dag_ids.return_value = readable
+    monkeypatch.setattr("spillway.airflow.page.get_auth_manager", lambda: manager)
+    app = make_app()
+    app.dependency_overrides[get_user] = lambda: "vera"
+    page = TestClient(app).get("/page")
+    assert page.status_code == 200
+    assert ("reserved" in page.text) is sees
+    assert ("No lease yet" in page.text) is not sees
