@@ -23,6 +23,7 @@ from spillway.placement.hazard import (
     exposure,
     with_learned_hazards,
 )
+from spillway.placement.recovery import PRIOR_PREEMPTIONS_PER_HOUR
 from spillway.testing.strategies import pool_days, pools
 
 NOW = datetime(2026, 3, 30, 12, tzinfo=UTC)
@@ -64,6 +65,10 @@ def learned(pool: Pool, seen: list[PoolDay], **beside: list[PoolDay]) -> float:
 )
 def test_a_pool_never_seen_has_the_hazard_of_its_prior(pool: Pool, prior: float) -> None:
     assert learned(pool, []) == pytest.approx(prior)
+
+
+def test_where_nothing_is_learned_the_caution_is_the_same() -> None:
+    assert PRIOR_PREEMPTIONS_PER_HOUR[Market.SPOT] == SPOT_PRIOR.preemptions_per_hour
 
 
 def test_no_spot_pool_is_ever_thought_perfect() -> None:
