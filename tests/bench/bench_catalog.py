@@ -44,9 +44,16 @@ def run() -> list[Measurement]:
         Measurement(name=f"catalogue loaded: {len(table):,} offers", value=loaded, unit="s CPU"),
         *(measure(table, name, task) for name, task in tasks.items()),
     ]
-    queue = [task for task in tasks.values() for _ in range(10)][:50]
-    for name, offers in (("room for all", table), ("one slot each", scarce)):
-        value = milliseconds(lambda offers=offers: plan_from(offers, queue, NOW))
+    kinds = list(tasks.values())
+    alike = [task for task in kinds for _ in range(10)]
+    different = [replace(task, work=(n + 1) * HOUR / 5) for n, task in enumerate(alike)]
+    for name, queue, offers in (
+        ("different", different, table),
+        ("of five kinds", alike, table),
+        ("different, one slot each", different, scarce),
+        ("of five kinds, one slot each", alike, scarce),
+    ):
+        value = milliseconds(lambda queue=queue, offers=offers: plan_from(offers, queue, NOW))
         measurements.append(
             Measurement(name=f"plan of {len(queue)} tasks, {name}", value=value, unit="ms CPU")
         )
