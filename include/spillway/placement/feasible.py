@@ -192,7 +192,9 @@ def _quota(_task: TaskSpec, offer: Offer, _now: datetime) -> str | None:
 
 
 def _cooling_down(_task: TaskSpec, offer: Offer, _now: datetime) -> str | None:
-    return "refused or took back capacity a moment ago" if offer.cooling_down else None
+    if not offer.cooling_down:
+        return None
+    return "refused, took back capacity or did not answer a moment ago"
 
 
 def _any_of(names: frozenset[str]) -> str:
