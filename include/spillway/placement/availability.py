@@ -89,8 +89,7 @@ class Chain:
         down, up = slice(self.half), slice(self.half, None)
         ones = np.ones(self.half)
         stays = [np.linalg.solve(-self.generator[part, part], ones) for part in (down, up)]
-        joined: Array = np.concatenate(stays)
-        return joined
+        return np.concatenate(stays).astype(np.float64)
 
     @cached_property
     def outlook(self) -> Array:

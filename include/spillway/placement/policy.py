@@ -126,7 +126,7 @@ def _look(
     """Return the belief about each spot pool, given what is seen now."""
     known = {belief.pool: belief.chances for belief in state.beliefs}
     hours = _since(now, state)
-    beliefs = {}
+    beliefs: dict[str, Array] = {}
     for pool in pools:
         if pool.is_steady:
             continue

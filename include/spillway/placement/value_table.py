@@ -181,7 +181,9 @@ class _Programme:
         steps = max(2 * KEEP_EVERY, math.ceil(steps / KEEP_EVERY) * KEEP_EVERY)
         free = np.zeros((2 * half, len(self.slack)), np.float32)
         on_steady, on_spot = free, [[free[half:]] * len(self.restarts) for _ in self.kept]
-        idles, steadies, spots = [], [], []
+        idles: list[Values] = []
+        steadies: list[Values] = []
+        spots: list[Values] = []
         for left in range(1, steps + 1):
             complete = self.slack >= left * spec.step_hours - 1e-9
             idle, steady, spot = self.costs(free, on_steady, on_spot)
@@ -204,15 +206,15 @@ class _Programme:
         step, columns = self.spec.step_hours, len(self.slack)
         after = self.moves @ np.hstack([free, on_steady])
         idle = self.later(after[:, :columns], step)
-        steady = after[:, columns:] + np.float32(step)
-        price = np.float32(self.spec.spot_price * step)
-        spot = []
+        steady: Values = (after[:, columns:] + np.float32(step)).astype(np.float32)
+        price = self.spec.spot_price * step
+        spot: list[list[Values]] = []
         for kept, lost, held in zip(self.kept, self.lost, on_spot, strict=True):
             # After a step at one restart level comes the next; at the last there is nothing left to serve.
-            ends = np.split(kept @ np.hstack(held[1:]), len(held) - 1, axis=1)
-            gone = lost @ free
+            ends: list[Values] = np.split(kept @ np.hstack(held[1:]), len(held) - 1, axis=1)
+            gone: Values = lost @ free
             layer = [
-                self.later(end + gone, min(restart, step)) + price
+                self.later(np.add(end, gone, dtype=np.float32), min(restart, step), price)
                 for end, restart in zip([*ends, ends[-1]], self.restarts, strict=True)
             ]
             spot.append(layer)
@@ -247,10 +249,11 @@ class _Programme:
         best[:, self.forced] = without_choice[:, self.forced]
         return best
 
-    def later(self, costs: Values, hours: float) -> Values:
-        """Return the costs with `hours` of slack gone."""
+    def later(self, costs: Values, hours: float, plus: float = 0.0) -> Values:
+        """Return the costs with `hours` of slack gone, and `plus` paid."""
         position = np.maximum(np.arange(len(self.slack)) - hours / self.slack_step, 0.0)
         low = np.minimum(position.astype(int), len(self.slack) - 2)
         part = (position - low).astype(np.float32)
-        shifted: Values = costs[:, low] * (1 - part) + costs[:, low + 1] * part
-        return shifted
+        shifted = costs[:, low] * (1 - part) + costs[:, low + 1] * part
+        priced: Values = (shifted + np.float32(plus)).astype(np.float32)
+        return priced
