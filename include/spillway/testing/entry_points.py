@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 def count(session: Session, *, steps: int, seconds_per_step: float = 0.2) -> dict[str, JsonValue]:
     """Count to `steps`, saving every step that a checkpoint is due; return the count and which leases counted."""
     checkpoint = session.restore()
-    state = checkpoint.state if checkpoint else {"step": 0, "leases": []}
-    state = {"step": state["step"], "leases": [*state["leases"], session.token]}
-    while state["step"] < steps:
+    step = checkpoint.step if checkpoint else 0
+    leases = [*(checkpoint.state["leases"] if checkpoint else []), session.token]
+    while step < steps:
         time.sleep(seconds_per_step)  # the work
-        state["step"] += 1
-        session.progress(state["step"], steps)
-        print(f"counted {state['step']}", flush=True)  # noqa: T201 # its output is what a test looks for
+        step += 1
+        session.progress(step, steps)
+        print(f"counted {step}", flush=True)  # noqa: T201 # its output is what a test looks for
         if session.should_checkpoint():
-            session.checkpoint(state["step"], state)
-    return {"counted": state["step"], "leases": state["leases"]}
+            session.checkpoint(step, {"leases": leases})
+    return {"counted": step, "leases": leases}
 
 
 def fail(session: Session, *, message: str = "as asked") -> None:  # noqa: ARG001
