@@ -10,15 +10,18 @@ Sources: Crouse, "On implementing 2D rectangular assignment algorithms", IEEE Tr
 
 from __future__ import annotations
 
+from typing import Any, Final
+
 import numpy as np
+import scipy.optimize  # pyright: ignore[reportMissingTypeStubs] - it ships without types
 from numpy.typing import NDArray
-from scipy.optimize import Bounds, LinearConstraint, linear_sum_assignment, milp
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-NOBODY = -1
-_SLACK_SECONDS = 1e-3
+NOBODY: Final = -1
+_SLACK_SECONDS: Final = 1e-3
+_solvers: Any = scipy.optimize
 
 
 def assign(cost: Floats, late: Floats, room: Ints) -> list[int]:
@@ -37,7 +40,7 @@ def assign(cost: Floats, late: Floats, room: Ints) -> list[int]:
     alone = _each_alone(cost, late)
     if _fits(alone, room):
         return alone
-    columns = np.repeat(np.arange(offers), np.minimum(room, tasks))
+    columns = _one_a_slot(room, most=tasks)
     cost, late = cost[:, columns], late[:, columns]
     if (late[np.isfinite(late)] > 0).any():
         taken = _cheapest(late)
@@ -47,6 +50,12 @@ def assign(cost: Floats, late: Floats, room: Ints) -> list[int]:
             return _named(_within(cost, late, int(placed.sum()), lost), columns)
         cost = np.where(late > 0, np.inf, cost)
     return _named(_cheapest(cost), columns)
+
+
+def _one_a_slot(room: Ints, *, most: int) -> Ints:
+    """Return the offer of each slot; an offer has no more slots than there are tasks for."""
+    slots = [offer for offer, free in enumerate(room.tolist()) for _ in range(min(free, most))]
+    return np.array(slots, dtype=np.int64)
 
 
 def _each_alone(cost: Floats, late: Floats) -> list[int]:
@@ -67,7 +76,7 @@ def _cheapest(cost: Floats) -> Ints:
     rows, columns = cost.shape
     highest = np.where(np.isfinite(cost), cost, 0.0).max(axis=1, initial=0.0).sum()
     unplaced = np.full((rows, rows), highest + 1.0)
-    _, taken = linear_sum_assignment(np.hstack([cost, unplaced]))
+    taken: Ints = _solvers.linear_sum_assignment(np.hstack([cost, unplaced]))[1]
     return np.asarray(np.minimum(taken, columns), dtype=np.int64)
 
 
@@ -79,21 +88,21 @@ def _within(cost: Floats, late: Floats, placed: int, lost: float) -> Ints:
     per_task, per_slot = np.zeros((rows, len(edges))), np.zeros((columns, len(edges)))
     per_task[task, edges] = 1
     per_slot[slot, edges] = 1
-    solved = milp(
+    solved = _solvers.milp(
         cost[task, slot],
         integrality=np.ones(len(edges)),
-        bounds=Bounds(0, 1),
+        bounds=_solvers.Bounds(0, 1),
         constraints=[
-            LinearConstraint(per_task, -np.inf, 1),
-            LinearConstraint(per_slot, -np.inf, 1),
-            LinearConstraint(np.ones((1, len(edges))), placed, placed),
-            LinearConstraint(late[task, slot][None, :], -np.inf, lost + _SLACK_SECONDS),
+            _solvers.LinearConstraint(per_task, -np.inf, 1),
+            _solvers.LinearConstraint(per_slot, -np.inf, 1),
+            _solvers.LinearConstraint(np.ones((1, len(edges))), placed, placed),
+            _solvers.LinearConstraint(late[task, slot][None, :], -np.inf, lost + _SLACK_SECONDS),
         ],
         options={"mip_rel_gap": 0},
     )
     assert solved.x is not None, solved.message  # what the lateness was found with is one solution
     taken = np.full(rows, columns, dtype=np.int64)
-    chosen = solved.x > 0.5
+    chosen: NDArray[np.bool_] = solved.x > 0.5
     taken[task[chosen]] = slot[chosen]
     return taken
 

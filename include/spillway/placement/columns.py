@@ -154,13 +154,17 @@ class OfferTable:
         count: int = 1,
         ignore_room: bool = False,
         without: frozenset[int] = frozenset(),
+        fits: Fits | None = None,
     ) -> list[Found]:
         """Return the `count` rows that suit `task` best, and those that cost as much as the last of them.
 
         With `count` 1, of the rows of a class with one and the same price only the one whose name sorts first is returned.
-        They come in no particular order. `ignore_room` asks what would be best if all had room.
+        They come in no particular order. `ignore_room` asks what would be best if all had room; `fits` is what is
+        known already of which rows fit, from a task that `fits_alike` says is like this one.
         """
-        fits = _Fits(self, task, now, ignore_room=ignore_room, without=without)
+        fits = fits or Fits(self, task, now, ignore_room=ignore_room, without=without)
+        budget = math.inf if task.max_cost_usd is None else float(task.max_cost_usd)
+        budget += _tolerance(budget)
         found: list[Found] = []
         courses: dict[int, tuple[float, int, float] | None] = {}
         late_limit, cost_limit = math.inf, math.inf  # of the worst that is still wanted
@@ -174,7 +178,7 @@ class OfferTable:
             if course is None or course[1] > late_limit:
                 continue
             leased, late, moved_usd = course
-            most = min(cost_limit if late == late_limit else math.inf, fits.budget) - moved_usd
+            most = min(cost_limit if late == late_limit else math.inf, budget) - moved_usd
             if float(self._cheapest[number]) * leased > most + _tolerance(most):
                 continue
             rows = fits.cheapest(number, leased=leased, count=count, most_usd=most)
@@ -260,7 +264,7 @@ class OfferTable:
         return self._memo[number]
 
 
-class _Fits:
+class Fits:
     """Which rows of a table a task can take at a moment, beside what is asked of a whole class."""
 
     def __init__(
@@ -269,15 +273,14 @@ class _Fits:
         task: TaskSpec,
         now: datetime,
         *,
-        ignore_room: bool,
-        without: frozenset[int],
+        ignore_room: bool = False,
+        without: frozenset[int] = frozenset(),
     ) -> None:
         self.table, self.columns, self.task = table, table.columns, task
         self.shapes = (task.resources, *task.alternatives)
-        self.budget = math.inf if task.max_cost_usd is None else float(task.max_cost_usd)
-        self.budget += _tolerance(self.budget)
         self.ready = table.hopeful if ignore_room else table.ready
         self.tests = list(self._tests(now, without=without))
+        self._known: dict[int, tuple[list[int], Iterator[int]]] = {}
 
     def cheapest(
         self, number: int, *, leased: float, count: int, most_usd: float
@@ -285,7 +288,7 @@ class _Fits:
         """Return the `count` cheapest rows of a class that fit, and their ties, with their costs, none above `most_usd`."""
         hours = max(leased, 1e-9)
         limit, taken = most_usd / hours, list[int]()
-        for position in self._fitting(*self.table.bounds(number)):
+        for position in self._positions(number):
             hourly = float(self.columns.marginal[position])
             if hourly > limit:
                 break
@@ -306,6 +309,16 @@ class _Fits:
         return [
             same[0] if len(same) == 1 else min(same, key=table.pool) for same in by_price.values()
         ]
+
+    def _positions(self, number: int) -> Iterator[int]:
+        """Yield the positions that fit of a class, cheapest first; those found once are not searched for again."""
+        if number not in self._known:
+            self._known[number] = ([], self._fitting(*self.table.bounds(number)))
+        found, more = self._known[number]
+        yield from found
+        for position in more:
+            found.append(position)
+            yield position
 
     def _fitting(self, start: int, end: int) -> Iterator[int]:
         """Yield the positions in `[start, end)` that fit, cheapest first; looks at more only as more are asked for."""
@@ -382,6 +395,19 @@ class _Fits:
             )
 
         return trusted
+
+
+def fits_alike(task: TaskSpec) -> object:
+    """Return what two tasks have in common when the same rows fit them."""
+    return (
+        task.resources,
+        task.alternatives,
+        task.max_usd_per_hour,
+        task.regions,
+        task.providers,
+        task.architectures,
+        task.residency,
+    )
 
 
 def microseconds(instant: datetime | None) -> int:

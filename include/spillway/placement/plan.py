@@ -16,6 +16,7 @@ import numpy as np
 from spillway.model import Offer, Placement, TaskSpec, Unplaced
 from spillway.placement.assign import NOBODY, assign
 from spillway.placement.choose import choose
+from spillway.placement.columns import Fits, fits_alike
 from spillway.placement.estimate import estimate
 from spillway.placement.feasible import refusal
 from spillway.placement.table_choice import TableChoice, choose_from, room_of
@@ -79,11 +80,16 @@ def plan_from(
 
     Of `n` tasks, each needs to look at its `n` best slots only: the others cannot take more than `n - 1` of them.
     """
+    known: dict[object, Fits] = {}
+
+    def fits_of(task: TaskSpec) -> Fits:
+        return known.setdefault(fits_alike(task), Fits(table, task, now))
+
     count = -(-len(tasks) // table.least_room)
     if count <= 1:
-        alone = _each_alike(tasks, lambda task: choose_from(table, task, now))
+        alone = _each_alike(tasks, lambda task: choose_from(table, task, now, fits=fits_of(task)))
         return tuple(replace(one, task=task) for one, task in zip(alone, tasks, strict=True))
-    found = _each_alike(tasks, lambda task: table.best(task, now, count=count))
+    found = _each_alike(tasks, lambda task: table.best(task, now, count=count, fits=fits_of(task)))
     rows = sorted({one.row for each in found for one in each})
     place = {row: column for column, row in enumerate(rows)}
     cost = np.full((len(tasks), len(rows)), np.inf)

@@ -12,7 +12,7 @@ import numpy as np
 
 from spillway.model import Market, Offer, PassedOver, Placement, TaskSpec, Unplaced
 from spillway.placement.choose import choose, pass_over
-from spillway.placement.columns import Columns, OfferTable, microseconds
+from spillway.placement.columns import Columns, Fits, OfferTable, microseconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -97,11 +97,14 @@ class _Reasons(Sequence[PassedOver]):
         return pass_over(choice.task, choice.table.source.offer(row), choice.offer, choice.now)
 
 
-def choose_from(table: OfferTable, task: TaskSpec, now: datetime) -> TableChoice:
-    """Return what `choose` would take of all the offers in the table."""
+def choose_from(
+    table: OfferTable, task: TaskSpec, now: datetime, *, fits: Fits | None = None
+) -> TableChoice:
+    """Return what `choose` would take of all the offers in the table; `fits` as in `OfferTable.best`."""
     gone: frozenset[int] = frozenset()
     while True:
-        found = [one.row for one in table.best(task, now, without=gone)]
+        known = None if gone else fits
+        found = [one.row for one in table.best(task, now, without=gone, fits=known)]
         offers = {row: table.source.offer(row) for row in found}
         decision = choose(task, offers.values(), now)
         if isinstance(decision, Placement) or not found:
