@@ -11,9 +11,8 @@ process, at any time: whatever they start outside is named in the ledger before 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -24,7 +23,6 @@ from spillway.backends.protocol import (
     Job,
     LogChunk,
     SupportsCapacity,
-    SupportsListing,
     SupportsLogs,
 )
 from spillway.catalog.offers import make_offers
@@ -59,6 +57,8 @@ from spillway.placement.lifecycle import is_final, move
 from spillway.runtime.exchange import Result, read_heartbeat, read_result
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+
     from spillway.ledger import Ledger
     from spillway.model import Heartbeat
 
@@ -118,16 +118,6 @@ class Finished:
 
 
 Step = Running | Waiting | Finished
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reconciliation:
-    """What a reconciliation found and put right, by key."""
-
-    orphans_released: tuple[str, ...] = ()
-    leases_cancelled: tuple[str, ...] = ()
-    leases_settled: tuple[str, ...] = ()
-    pools_unreachable: Mapping[str, str] = field(default_factory=dict)
 
 
 class Dispatcher:
@@ -266,7 +256,7 @@ class Dispatcher:
     def _submit(self, lease: Lease) -> Lease:
         """Start the lease's job; a provider that refuses it leaves no lease open."""
         try:
-            job = self._backend(lease.pool).submit(lease.submission)
+            job = self.backend(lease.pool).submit(lease.submission)
         except TransientError:
             raise  # perhaps it started: the lease stays open, and whoever comes next submits the same key
         except BackendError as error:
@@ -278,7 +268,7 @@ class Dispatcher:
             lease.key, JobEvent.SUBMITTED, now=self._clock(), provider_id=job.provider_id
         )
         if is_final(submitted.state):  # somebody cancelled it between the grant and the job's start
-            self._backend(lease.pool).release(job)
+            self.backend(lease.pool).release(job)
         return submitted
 
     def _wait(self, request: TaskRequest, unplaced: Unplaced) -> Waiting:
@@ -301,7 +291,7 @@ class Dispatcher:
         Raises:
             TransientError: The provider could not be asked, which says nothing of the jobs.
         """
-        observations = self._backend(pool).observe([_job(lease) for lease in leases])
+        observations = self.backend(pool).observe([_job(lease) for lease in leases])
         for lease in leases:
             observation = observations[lease.key]
             event = observation.event
@@ -340,7 +330,7 @@ class Dispatcher:
 
     def read_log(self, lease: Lease, offset: int) -> LogChunk:
         """Return the job's output from byte `offset` on; empty where the provider has none to show."""
-        backend = self._backend(lease.pool)
+        backend = self.backend(lease.pool)
         if isinstance(backend, SupportsLogs):
             return backend.read_log(_job(lease), offset)
         return LogChunk(text="", next_offset=offset)
@@ -351,7 +341,7 @@ class Dispatcher:
         """Give the capacity of a lease in a final state back, and close its books. Repeats safely."""
         if lease.ended_at is not None:
             return lease
-        self._backend(lease.pool).release(_job(lease))
+        self.backend(lease.pool).release(_job(lease))
         settled = self.ledger.end(lease.key, now=self._clock())
         log.info("lease settled: %s %s", settled.key, settled.state)
         return settled
@@ -372,51 +362,6 @@ class Dispatcher:
         """Stop whatever runs for `task`; return whether something did."""
         lease = self.ledger.open_lease(task)
         return lease is not None and self.cancel(lease.key, detail=detail)
-
-    def reconcile(self, is_wanted: Callable[[Lease], bool]) -> Reconciliation:
-        """Put right what crashes left: jobs without a lease, leases without a task, final leases not settled.
-
-        Args:
-            is_wanted: Whether Airflow still wants the task of an open lease to run.
-        """
-        unreachable: dict[str, str] = {}
-        orphans: list[str] = []
-        for name in self.pools:
-            try:
-                orphans += self._release_orphans(name)
-            except BackendError as error:
-                unreachable[name] = str(error)
-        cancelled: list[str] = []
-        settled: list[str] = []
-        for lease in self.ledger.open_leases():
-            if lease.pool in unreachable or lease.pool not in self.pools:
-                continue
-            try:
-                if is_final(lease.state):
-                    settled.append(self.settle(lease).key)
-                elif not is_wanted(lease) and self.cancel(lease.key, detail="nobody waits for it"):
-                    cancelled.append(lease.key)
-            except BackendError as error:
-                unreachable[lease.pool] = str(error)
-        return Reconciliation(
-            orphans_released=tuple(orphans),
-            leases_cancelled=tuple(cancelled),
-            leases_settled=tuple(settled),
-            pools_unreachable=unreachable,
-        )
-
-    def _release_orphans(self, pool: str) -> list[str]:
-        backend = self._backend(pool)
-        if not isinstance(backend, SupportsListing):
-            return []
-        listed = backend.list_jobs()
-        # Read after the listing: a lease is granted before its job starts, so a listed job without one has lost it.
-        open_keys = {lease.key for lease in self.ledger.open_leases(pool)}
-        orphans = [job for job in listed if job.key not in open_keys]
-        for job in orphans:
-            log.warning("job without a lease released: %s on %s", job.key, pool)
-            backend.release(job)
-        return [job.key for job in orphans]
 
     # ---- steps of the above -----------------------------------------------------------------------------------
 
@@ -495,18 +440,21 @@ class Dispatcher:
         free: dict[str, int | None] = {}
         silent: set[str] = set()
         for name in self.pools:
-            backend = self._backend(name)
+            backend = self.backend(name)
             try:
                 free[name] = backend.free_slots() if isinstance(backend, SupportsCapacity) else None
-            except (
-                TransientError
-            ) as error:  # one silent provider must not keep tasks from the others
+            except BackendError as error:  # one silent provider must not keep tasks from the others
                 log.warning("pool %s could not be asked for room: %s", name, error)
                 free[name] = None
                 silent.add(name)
         return free, silent
 
-    def _backend(self, pool: str) -> Backend:
+    def backend(self, pool: str) -> Backend:
+        """Return the backend of the pool called `pool`.
+
+        Raises:
+            SpecError: It is not in the pools file, or its options have a mistake.
+        """
         if pool not in self.pools:
             raise SpecError(
                 f"pool {pool!r} is not in the pools file any more, but a lease on it is open; put it back "

@@ -16,6 +16,7 @@ from sqlalchemy.orm.attributes import manager_of_class
 
 from spillway.airflow import listener
 from spillway.airflow.page import make_app
+from spillway.reconcile import reconcile
 
 if TYPE_CHECKING:
     from spillway.testing.fake_deployment import FakeDeployment
@@ -64,7 +65,7 @@ def test_a_provider_that_does_not_answer_does_not_fail_the_mark(world: FakeDeplo
     world.providers["reserved"].is_reachable = False
     listener.on_task_instance_failed(None, row("failed"), "marked")
     world.providers["reserved"].is_reachable = True
-    world.dispatcher.reconcile(lambda _: True)
+    reconcile(world.dispatcher, lambda _: True)
     assert world.live == []
 
 

@@ -24,6 +24,7 @@ from spillway.checkpoints import open_store
 from spillway.dispatch import Dispatcher, Running, TaskRequest
 from spillway.ledger import Ledger
 from spillway.model import Market, Pool, Resources, TaskKey, TaskSpec
+from spillway.reconcile import reconcile
 from spillway.runtime.exchange import read_heartbeat
 
 if TYPE_CHECKING:
@@ -171,7 +172,7 @@ def deployment(*pools: Pool) -> Iterator[Place]:
         try:
             yield Place(folder=folder, dispatcher=dispatcher)
         finally:
-            dispatcher.reconcile(lambda _: False)
+            reconcile(dispatcher, lambda _: False)
             dispatcher.ledger.close()
 
 

@@ -13,6 +13,7 @@ from spillway.backends import registry
 from spillway.catalog.pools_file import load_pools
 from spillway.dispatch import Dispatcher
 from spillway.ledger import Ledger
+from spillway.reconcile import reconcile
 from spillway.testing.airflow_stack import AirflowStack
 
 if TYPE_CHECKING:
@@ -59,4 +60,4 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
         try:
             yield Deployment(stack=stack, dispatcher=dispatcher)
         finally:
-            dispatcher.reconcile(lambda _: False)
+            reconcile(dispatcher, lambda _: False)

@@ -38,7 +38,7 @@ class Deployment:
         """Return the keys of the run's jobs that some pool runs now."""
         keys = []
         for name in self.dispatcher.pools:
-            backend = self.dispatcher._backend(name)
+            backend = self.dispatcher.backend(name)
             assert isinstance(backend, SupportsListing)
             keys += [job.key for job in backend.list_jobs()]
         return [key for key in keys if key.startswith(f"{dag_id}/{run_id}/")]

@@ -21,6 +21,7 @@ from spillway.errors import (
     TransientError,
 )
 from spillway.model import JobEvent, Lease, LeaseState, Market, Resources
+from spillway.reconcile import reconcile
 from spillway.testing.fake_deployment import POOLS, SPEC, FakeDeployment, Fate
 from spillway.testing.stores import Died
 
@@ -457,14 +458,14 @@ def test_a_job_without_a_lease_is_found_and_released(world: FakeDeployment) -> N
     lease = running(world.dispatcher.begin(request))
     world.ledger.cancel(lease.key, owner_try=None, now=world.clock(), detail="lost")
     world.ledger.end(lease.key, now=world.clock())
-    assert world.dispatcher.reconcile(wanted).orphans_released == (lease.key,)
+    assert reconcile(world.dispatcher, wanted).orphans_released == (lease.key,)
     assert_nothing_left(world)
 
 
 def test_a_lease_that_nobody_wants_is_cancelled_and_others_are_not(world: FakeDeployment) -> None:
     kept = running(world.dispatcher.begin(world.request("kept")))
     dropped = running(world.dispatcher.begin(world.request("dropped")))
-    found = world.dispatcher.reconcile(lambda lease: lease.task == kept.task)
+    found = reconcile(world.dispatcher, lambda lease: lease.task == kept.task)
     assert found.leases_cancelled == (dropped.key,)
     assert world.live == [kept.key]
 
@@ -474,7 +475,7 @@ def test_a_lease_that_is_over_but_open_is_settled(world: FakeDeployment) -> None
     lease = running(world.dispatcher.begin(request))
     world.clock.advance(HOUR)
     world.ledger.record(lease.key, JobEvent.PREEMPTED, now=world.clock())
-    assert world.dispatcher.reconcile(wanted).leases_settled == (lease.key,)
+    assert reconcile(world.dispatcher, wanted).leases_settled == (lease.key,)
     assert_nothing_left(world)
     world.check_books(request.task)
 
@@ -483,7 +484,7 @@ def test_leases_on_a_pool_that_cannot_be_asked_are_left_alone(world: FakeDeploym
     silent = running(world.dispatcher.begin(world.request("silent")))
     answers = running(world.dispatcher.begin(world.request("answers")))
     world.providers[silent.pool].is_reachable = False
-    found = world.dispatcher.reconcile(unwanted)
+    found = reconcile(world.dispatcher, unwanted)
     assert set(found.pools_unreachable) == {silent.pool}
     assert found.leases_cancelled == (answers.key,)
     assert [lease.key for lease in world.ledger.open_leases()] == [silent.key]
@@ -501,7 +502,7 @@ def test_a_pool_that_falls_silent_half_way_keeps_nothing_else_from_being_put_rig
             world.providers[first.pool].is_reachable = False
         return False
 
-    found = world.dispatcher.reconcile(is_wanted)
+    found = reconcile(world.dispatcher, is_wanted)
     assert set(found.pools_unreachable) == {first.pool}
     assert found.leases_cancelled == (second.key,)
     assert world.ledger.lease(first.key).ended_at is None

@@ -23,6 +23,7 @@ from spillway.errors import LedgerError, TaskFailedError, TransientError
 from spillway.ledger import Ledger
 from spillway.model import Lease, LeaseState
 from spillway.placement.lifecycle import is_final
+from spillway.reconcile import reconcile
 from spillway.testing.fake_deployment import POOLS, FakeDeployment, Fate
 from spillway.testing.stores import Died
 
@@ -113,7 +114,7 @@ class Road(RuleBasedStateMachine):
     def reconcile(self, wanted: set[str], fate: Fate) -> None:
         """The reconciliation runs while Airflow wants only some tasks."""
         process = self.world.new_process(replace(fate))
-        self.do(lambda: process.reconcile(lambda lease: lease.task.task_id in wanted))
+        self.do(lambda: reconcile(process, lambda lease: lease.task.task_id in wanted))
 
     @rule(fate=fates)
     def observe(self, fate: Fate) -> None:
@@ -211,7 +212,7 @@ class Road(RuleBasedStateMachine):
     def teardown(self) -> None:
         """When the providers answer again, every task can be completed, and nothing is left of it."""
         self.providers_recover()
-        self.world.new_process().reconcile(lambda _: True)
+        reconcile(self.world.new_process(), lambda _: True)
         for name in TASKS:
             self.complete(name)
         for lease in self.leases():
@@ -222,7 +223,7 @@ class Road(RuleBasedStateMachine):
         for name in TASKS:
             self.clear(name)
             self.begin(name, is_next_try=True, fate=Fate())
-        self.world.new_process().reconcile(lambda _: False)
+        reconcile(self.world.new_process(), lambda _: False)
         assert self.world.live == []
         assert self.held() == []
         for name in TASKS:

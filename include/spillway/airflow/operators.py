@@ -24,6 +24,7 @@ from spillway.errors import BackendError, LedgerUnavailableError, SpecError, Tra
 from spillway.model import Resources, TaskSpec
 from spillway.model.task import ENTRY_POINT
 from spillway.placement.lifecycle import is_final
+from spillway.reconcile import reconcile
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -310,7 +311,7 @@ class ReconcileOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002
         """Return what was found and put right, by key."""
-        found = SpillwayHook(self.spillway_conn_id).dispatcher().reconcile(_is_wanted)
+        found = reconcile(SpillwayHook(self.spillway_conn_id).dispatcher(), _is_wanted)
         if found.pools_unreachable:
             self.log.warning("pools that could not be asked: %s", found.pools_unreachable)
         return {

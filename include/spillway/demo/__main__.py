@@ -24,6 +24,7 @@ from spillway.dispatch import Dispatcher
 from spillway.errors import SpecError, SpillwayError
 from spillway.ledger import Ledger
 from spillway.model import LeaseState
+from spillway.reconcile import reconcile
 from spillway.testing.airflow_stack import AirflowStack, AirflowStackError
 
 if TYPE_CHECKING:
@@ -232,7 +233,7 @@ def _open(home: Path, pools_file: Path) -> Dispatcher:
 def _stop_jobs(home: Path, pools_file: Path) -> None:
     """Stop every job that still runs: jobs outlive Airflow, which is what they are for."""
     if (home / "spillway" / "ledger.db").exists():
-        _open(home, pools_file).reconcile(lambda _: False)
+        reconcile(_open(home, pools_file), lambda _: False)
 
 
 def _interrupt(*_: object) -> None:
