@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
 
 from spillway.model import Offer, Pool, PoolUsage, TaskSpec
 from spillway.placement.price import price, slots_owed
@@ -12,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from datetime import datetime
 
+NOTHING: Final[Mapping[str, int]] = MappingProxyType({})
+
 
 def make_offers(
     pools: Iterable[Pool],
@@ -20,6 +24,8 @@ def make_offers(
     free_slots: Mapping[str, int | None],
     task: TaskSpec,
     now: datetime,
+    store_jurisdiction: str | None = None,
+    quota_slots: Mapping[str, int] = NOTHING,
 ) -> tuple[Offer, ...]:
     """Return one offer a pool, those without room included: choosing is what says why they are passed over.
 
@@ -30,9 +36,15 @@ def make_offers(
             provider does not say.
         task: What the offers are for: how long it runs decides how much of a commitment it uses up.
         now: When the offers are made.
+        store_jurisdiction: Whose law the store of checkpoints and outputs is under; None when it is not known.
+        quota_slots: By pool name, how many more slots the provider's quota allows; not named where there is none.
     """
     return tuple(
-        _offer(pool, usage.get(pool.name, PoolUsage()), free_slots.get(pool.name), task, now)
+        replace(
+            _offer(pool, usage.get(pool.name, PoolUsage()), free_slots.get(pool.name), task, now),
+            store_jurisdiction=store_jurisdiction,
+            quota_slots=quota_slots.get(pool.name),
+        )
         for pool in pools
     )
 
@@ -59,6 +71,8 @@ def _offer(
         grace_period=pool.grace_period,
         speed=pool.speed,
         provider=pool.provider,
+        architecture=pool.architecture,
+        jurisdiction=pool.jurisdiction,
     )
 
 

@@ -116,6 +116,10 @@ class ShapeSection(_Section):
     """Model of the accelerator, such as H100; left out for none."""
     accelerator_count: Annotated[int, Field(strict=True, ge=0)] = 0
     """How many accelerators one slot has."""
+    accelerator_memory_gib: Annotated[Finite, Field(ge=0)] = 0.0
+    """Memory of each accelerator, in GiB."""
+    accelerator_fraction: Annotated[Finite, Field(gt=0, le=1)] = 1.0
+    """Which part of an accelerator one slot has, where it is divided: the share of its MIG profile."""
 
     def to_resources(self) -> Resources:
         """Return the value the section stands for."""
@@ -124,6 +128,8 @@ class ShapeSection(_Section):
             memory_gib=self.memory_gib,
             accelerator=self.accelerator,
             accelerator_count=self.accelerator_count,
+            accelerator_memory_gib=self.accelerator_memory_gib,
+            accelerator_fraction=self.accelerator_fraction,
         )
 
 
@@ -248,6 +254,10 @@ class PoolSection(_Section):
     """Work done in an hour, relative to speed 1."""
     region: Annotated[str, Field(min_length=1)] = "local"
     """Where it is, in the provider's words."""
+    architecture: Annotated[str, Field(min_length=1)] | None = None
+    """Of its processors, in OCI's words, such as amd64 or arm64; left out when it is not known."""
+    jurisdiction: Annotated[str, Field(min_length=1)] | None = None
+    """Whose law its machines are under, such as EU; left out when it is not known."""
     provider: Annotated[str, Field(min_length=1)] | None = None
     """Who owns the machines, such as aws, gcp or azure; left out where the backend says it."""
     connection: Annotated[str, Field(min_length=1)] | None = None
@@ -270,6 +280,8 @@ class PoolSection(_Section):
             restart_overhead=self.restart_overhead,
             speed=self.speed,
             region=self.region,
+            architecture=self.architecture,
+            jurisdiction=self.jurisdiction,
             provider=self.provider,
             connection=self.connection,
             options=self.options,

@@ -82,6 +82,8 @@ class Pool:
         restart_overhead: Time from lease to first instruction: boot, pull.
         speed: Work done in an hour, relative to speed 1.
         provider: Who owns the machines, such as `aws`, where that is not the backend.
+        architecture: Of its processors, in OCI's words, such as `amd64`; None when unknown.
+        jurisdiction: Whose law its machines are under, such as `EU`; None when unknown.
         connection: Airflow connection with its credentials; None when it needs none.
         options: What only its backend understands; checked by the backend.
     """
@@ -99,5 +101,7 @@ class Pool:
     speed: float = 1.0
     region: str = "local"
     provider: str | None = None
+    architecture: str | None = None
+    jurisdiction: str | None = None
     connection: str | None = None
     options: Mapping[str, JsonValue] = field(default_factory=dict[str, JsonValue])

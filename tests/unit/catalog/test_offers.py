@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from spillway.catalog.offers import make_offers
 from spillway.catalog.pools_file import load_pools
-from spillway.model import Offer, Placement, Pool, PoolUsage, Resources, TaskSpec
+from spillway.catalog.pools_schema import PoolSection
+from spillway.model import Offer, Placement, Pool, PoolUsage, Resources, TaskSpec, Unplaced
 from spillway.placement.choose import choose
 from spillway.testing.strategies import instants, pools, tasks, usages
 
@@ -109,3 +110,43 @@ def test_a_full_reserved_pool_can_be_waited_for_below_its_list_price() -> None:
     decision = choose(frugal, quote(full, frugal).values(), NOW)
     assert not isinstance(decision, Placement)
     assert decision.can_wait
+
+
+def test_an_offer_says_whose_law_its_machines_and_its_store_are_under() -> None:
+    pool = replace(SHIPPED[0], shape=TRAIN.resources, jurisdiction="CH", architecture="arm64")
+    (offer,) = make_offers(
+        [pool], usage={}, free_slots={}, task=TRAIN, now=NOW, store_jurisdiction="EU",
+        quota_slots={pool.name: 0},
+    )  # fmt: skip
+    assert (offer.jurisdiction, offer.store_jurisdiction) == ("CH", "EU")
+    assert offer.architecture == "arm64"
+    kept = replace(TRAIN, residency=frozenset({"CH", "EU"}), architectures=frozenset({"arm64"}))
+    decision = choose(kept, [offer], NOW)
+    assert isinstance(decision, Unplaced)
+    assert decision.can_wait  # for its quota, and for nothing else
+
+
+def test_a_pools_file_says_what_constraints_ask_for() -> None:
+    section = PoolSection.model_validate(
+        {
+            "name": "slices",
+            "backend": "local",
+            "market": "on_demand",
+            "slots": 2,
+            "list_usd_per_hour": 1,
+            "architecture": "arm64",
+            "jurisdiction": "EU",
+            "shape": {
+                "cpus": 2,
+                "memory_gib": 8,
+                "accelerator": "H100",
+                "accelerator_count": 1,
+                "accelerator_memory_gib": 40,
+                "accelerator_fraction": 0.5,
+            },
+        }
+    )
+    pool = section.to_pool()
+    assert (pool.architecture, pool.jurisdiction) == ("arm64", "EU")
+    assert pool.shape.accelerator_fraction == 0.5
+    assert pool.shape.accelerator_memory_gib == 40

@@ -137,7 +137,7 @@ MISTAKES = [
     pytest.param("market: spot", "markett: spot", 11, "pools[1].markett", "not a key",
                  "did you mean market?", id="unknown key"),
     pytest.param("market: spot", "colour: blue\n    market: spot", 11, "pools[1].colour",
-                 "not a key", "use one of: backend, commitment", id="unknown key like no other"),
+                 "not a key", "use one of: architecture, backend", id="unknown key like no other"),
     pytest.param("cpus: 2, memory_gib: 8, acc", "cpus: 2, memory: 8, acc", 13,
                  "pools[1].shape.memory", "not a key", "did you mean memory_gib?",
                  id="unknown key in a shape"),
