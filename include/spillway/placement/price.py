@@ -233,7 +233,7 @@ def _overlap(start: datetime, end: datetime, *, leased: timedelta, now: datetime
 def _monthly_reason(
     commitment: MonthlyMinimum, *, used: Decimal, forecast: Forecast, past: Decimal
 ) -> str:
-    use = f"{used:.1f} of {commitment.slot_hours:.1f} committed hours used this month"
+    use = f"{used:,.4f} of {commitment.slot_hours:,.4f} committed slot hours used this month"
     if forecast.slot_hours:
         use += f", {forecast.slot_hours:.1f} more forecast"
     if past <= 0:
