@@ -38,7 +38,7 @@ def test_an_open_state_accepts_every_event(state: LeaseState, event: JobEvent) -
     assert move(state, event) in LeaseState
 
 
-@pytest.mark.parametrize("state", FINAL_STATES)
+@pytest.mark.parametrize("state", sorted(FINAL_STATES))
 @pytest.mark.parametrize("event", JobEvent)
 def test_a_final_state_stays(state: LeaseState, event: JobEvent) -> None:
     assert move(state, event) is state
