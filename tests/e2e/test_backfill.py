@@ -61,19 +61,19 @@ def test_a_backfill_of_three_days_makes_three_disjoint_datasets_once(
         assert Market.ON_DEMAND not in markets
     check_books(stack.home / "spillway" / "ledger.db", "nightly")
 
-    before, leases_before = (
-        files_below(data),
-        sum(len(deployment.leases("nightly", r["dag_run_id"])) for r in runs()),
-    )
+    def is_complete() -> bool:
+        """Airflow takes a second backfill of a DAG only when the first is complete, moments after its last run."""
+        backfills = stack.request("GET", "backfills?dag_id=nightly")["backfills"]
+        return all(backfill["completed_at"] for backfill in backfills)
+
+    def leases() -> list[str]:
+        found = [deployment.leases("nightly", run["dag_run_id"]) for run in runs()]
+        return sorted(lease.key for of_run in found for lease in of_run)
+
+    stack.wait_until(is_complete, "the backfill to be complete", 120)
+    files_before, leases_before = files_below(data), leases()
     create_backfill(deployment)
-    stack.wait_until(
-        lambda: all(
-            one["completed_at"]
-            for one in stack.request("GET", "backfills?dag_id=nightly")["backfills"]
-        ),
-        "the second backfill to be complete",
-        120,
-    )
+    stack.wait_until(is_complete, "the second backfill to be complete", 120)
     assert len(runs()) == 3
-    assert files_below(data) == before
-    assert leases_before == sum(len(deployment.leases("nightly", r["dag_run_id"])) for r in runs())
+    assert files_below(data) == files_before
+    assert leases() == leases_before

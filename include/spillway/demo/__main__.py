@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _make_room(home, options.pools)
         stack = AirflowStack(home=home, project=PROJECT, pools_file=options.pools)
     except SpillwayError as error:
-        console.print(str(error), style="red", markup=False)
+        console.print(str(error), style="red", markup=False, soft_wrap=True)
         return 1
     try:
         return _run(console, stack, options)
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print("\nInterrupted; stopping what runs.")
         return 130
     except (AirflowStackError, SpillwayError) as error:
-        console.print(str(error), style="red", markup=False)
+        console.print(str(error), style="red", markup=False, soft_wrap=True)
         return 1
     finally:
         signal.signal(
