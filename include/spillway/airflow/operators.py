@@ -270,7 +270,7 @@ class SpillwayOperator(BaseOperator):
                     "key": lease.key,
                     "pool": lease.pool,
                     "try": lease.owner_try,
-                    "clear_number": lease.owner_clear,
+                    "life": lease.owner_clear,
                 },
             )
 

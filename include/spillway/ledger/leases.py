@@ -42,7 +42,7 @@ class LeaseRequest:
 
     Attributes:
         owner_try: Airflow's try that will answer for it.
-        owner_clear: The DAG run's clear count when that try began.
+        owner_clear: Which life of the task that try belongs to; a larger number after each clear.
         store: URL of the checkpoint store.
         prefix: Where in the store the task's objects are.
         grace_period: Warning time between notice and preemption.
