@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 DATA = Path(os.environ.get("SPILLWAY_SPOT_DATA", Path(__file__).parents[3] / "shared"))
 SETTINGS = ((52, 3), (52, 12), (70, 3), (70, 12))
 WORK_H, ON_DEMAND, SPOT = 48, 3.06, 0.9731
-STRIDE_H = float(os.environ.get("SPILLWAY_SPOT_STRIDE_HOURS", "140"))
+STRIDE_H = float(os.environ.get("SPILLWAY_SPOT_STRIDE_HOURS", "500"))
 ZONES = {
     "nine zones": ("aws-2023-02-15", ()),
     "three zones of us-east-1": ("aws-2023-02-15", ("us-east-1c", "us-east-1d", "us-east-1f")),
