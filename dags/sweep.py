@@ -1,21 +1,15 @@
 """Search learning rate and width on a dataset that `preprocess` made."""
 
-from airflow.sdk import DAG, Param
+from airflow.sdk import DAG
 
-from spillway.airflow.pipeline import DEFAULT_ARGS, MACROS, size_params, sweep_task
+from spillway.airflow.pipeline import DEFAULT_ARGS, MACROS, dataset_param, size_params, sweep_task
 from spillway.airflow.run_options import placement_params
 
 with DAG(
     dag_id="sweep",
     schedule=None,
     params={
-        "dataset": Param(
-            type="string",
-            minLength=1,
-            title="Dataset",
-            description="Folder of the dataset: `dataset` in the result of the `preprocess` DAG's `merge` task.",
-            section="Workload",
-        ),
+        **dataset_param(),
         **size_params(),
         **placement_params(),
     },

@@ -2,20 +2,14 @@
 
 from airflow.sdk import DAG, Param
 
-from spillway.airflow.pipeline import DEFAULT_ARGS, MACROS, size_params, train_task
+from spillway.airflow.pipeline import DEFAULT_ARGS, MACROS, dataset_param, size_params, train_task
 from spillway.airflow.run_options import placement_params
 
 with DAG(
     dag_id="train",
     schedule=None,
     params={
-        "dataset": Param(
-            type="string",
-            minLength=1,
-            title="Dataset",
-            description="Folder of the dataset: `dataset` in the result of the `preprocess` DAG's `merge` task.",
-            section="Workload",
-        ),
+        **dataset_param(),
         "learning_rate": Param(
             0.004,
             type="number",

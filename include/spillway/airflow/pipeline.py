@@ -50,6 +50,19 @@ def size_params() -> dict[str, Param]:
     }
 
 
+def dataset_param() -> dict[str, Param]:
+    """Return the param of the trigger form that says which dataset to work on."""
+    return {
+        "dataset": Param(
+            type="string",
+            minLength=1,
+            title="Dataset",
+            description="Folder of the dataset: `dataset` in the result of the `preprocess` DAG's `merge` task.",
+            section="Workload",
+        )
+    }
+
+
 def preprocess_tasks(folder: str) -> XComArg:
     """Add the preprocessing tasks: plan, one encoding task a shard, merge. Return the dataset's summary, a key for each fact."""
     with TaskGroup("preprocess"):
