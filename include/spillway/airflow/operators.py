@@ -117,9 +117,9 @@ class SpillwayOperator(BaseOperator):
 
     def execute(self, context: Context) -> JsonValue:
         """Adopt the job of an earlier try, or place and start one; then defer until it is over."""
-        dispatcher = self._hook.dispatcher()
         request = self._request(context)
         try:
+            dispatcher = self._hook.dispatcher()
             step = dispatcher.begin(request)
             if isinstance(step, Running) and request.spec.work <= SHORT_WORK:
                 step = self._wait_shortly(dispatcher, request, step)
@@ -129,12 +129,12 @@ class SpillwayOperator(BaseOperator):
 
     def resume(self, context: Context, event: dict[str, Any]) -> JsonValue:
         """Settle what the trigger saw; return the result, fail, or place again and defer again."""
-        dispatcher = self._hook.dispatcher()
-        key = event["key"]
-        # The triggerer writes over its log at the next deferral, so what a preempted attempt printed last is kept here.
-        self._show_output(dispatcher, dispatcher.ledger.lease(key), last_lines=SHOWN_LINES)
+        request, key = self._request(context), event["key"]
         try:
-            step = dispatcher.advance(self._request(context), key)
+            dispatcher = self._hook.dispatcher()
+            # The triggerer writes over its log at the next deferral: what a preempted attempt printed last is kept here.
+            self._show_output(dispatcher, dispatcher.ledger.lease(key), last_lines=SHOWN_LINES)
+            step = dispatcher.advance(request, key)
         except (TransientError, LedgerUnavailableError) as error:
             self._come_back(error)
         return self._follow(context, step)
