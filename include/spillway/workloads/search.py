@@ -155,7 +155,7 @@ def _kill_session(leader: int) -> None:
         for process in alive:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
-        time.sleep(_KILLING_SECONDS)
+        time.sleep(_KILLING_SECONDS)  # then a look for what was started meanwhile
 
 
 def _is_member(process: psutil.Process, leader: int) -> bool:

@@ -98,7 +98,9 @@ class LocalBackend:
                         backend=NAME,
                         key=job.key,
                     )
-                time.sleep(0.05)
+                time.sleep(
+                    0.05
+                )  # processes of others cannot be waited for, only looked for; until the deadline
 
     def free_slots(self) -> int:
         """Return how many more jobs would start now."""

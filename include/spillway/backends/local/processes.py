@@ -82,7 +82,7 @@ def kill(mark: str, *, limit: timedelta) -> bool:
                 process.kill()
         if time.monotonic() > deadline:
             return False
-        time.sleep(0.02)
+        time.sleep(0.02)  # a look for what was started while we killed; until the deadline
     return True
 
 
@@ -92,7 +92,9 @@ def _wait_until_gone(mark: str, limit: timedelta) -> bool:
     while any(True for _ in marked(mark)):
         if time.monotonic() > deadline:
             return False
-        time.sleep(0.05)
+        time.sleep(
+            0.05
+        )  # processes of others cannot be waited for, only looked for; until the deadline
     return True
 
 

@@ -145,7 +145,7 @@ def main() -> None:
     folder = JobFolder(Path(sys.argv[1]))
     try:
         supervise(folder)
-    except Exception:
+    except Exception:  # the top of a process: say what ended it, where the job's output is, and end
         log.exception("the supervisor of %s failed", folder.path)
         raise
 
