@@ -27,13 +27,19 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connection:
-    """Credentials as an Airflow connection holds them; never stored, sent or logged."""
+    """Credentials as an Airflow connection holds them; never stored, sent or logged.
+
+    Attributes:
+        client: What the provider's own Airflow hook makes of the connection, such as a `boto3.Session`; None for kinds of
+            connection that have no such hook.
+    """
 
     host: str | None = None
     port: int | None = None
     login: str | None = None
     password: str | None = field(default=None, repr=False)
     extra: Mapping[str, object] = field(default_factory=dict[str, object], repr=False)
+    client: object = field(default=None, repr=False)
 
 
 class Backend(Protocol):

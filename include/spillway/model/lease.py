@@ -10,7 +10,7 @@ from enum import StrEnum
 
 from pydantic import ConfigDict, JsonValue
 
-from spillway.model.task import Resources, TaskKey
+from spillway.model.task import Market, Resources, TaskKey
 
 
 class LeaseState(StrEnum):
@@ -49,6 +49,9 @@ class Submission:
         prefix: Where in the store this task's checkpoints, heartbeats and results are.
         checkpoint_interval: Time between checkpoints; None for the runtime's own choice.
         fresh_start: Whether to ignore checkpoints of earlier leases.
+        nodes: Machines that start together, each running this submission.
+        market: How the capacity was bought; a backend of several markets asks for this one.
+        preemptions_per_hour: Rate at which the pool is expected to take the capacity back; None when unknown.
     """
 
     key: str
@@ -62,6 +65,9 @@ class Submission:
     grace_period: timedelta
     checkpoint_interval: timedelta | None = None
     fresh_start: bool = False
+    nodes: int = 1
+    market: Market = Market.ON_DEMAND
+    preemptions_per_hour: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -75,6 +75,7 @@ class TaskSpec:
         residency: Jurisdictions the task may run in and leave checkpoints and outputs in; empty for any.
         providers: Providers allowed; empty for any.
         architectures: Processor architectures its image is built for, in OCI's words; empty for any.
+        nodes: Machines of that shape it needs at once, a gang; each takes one slot of its pool.
     """
 
     entry_point: str
@@ -97,6 +98,7 @@ class TaskSpec:
     residency: frozenset[str] = frozenset()
     providers: frozenset[str] = frozenset()
     architectures: frozenset[str] = frozenset()
+    nodes: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
