@@ -20,6 +20,8 @@ from spillway.errors import StoreError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from spillway.checkpoints.store import BytesLike
+
 _PARTIAL = ".partial"
 _REMEDIES = {
     errno.EACCES: "make the folder writable for this user",
@@ -43,13 +45,13 @@ class FolderStore:
     def __repr__(self) -> str:
         return f"FolderStore({str(self.root)!r})"
 
-    def put(self, path: str, data: bytes | memoryview) -> None:
+    def put(self, path: str, data: BytesLike) -> None:
         """Write the object, replacing one that is there; durable when this returns."""
         target = self._locate(path)
         with _explained("write", target), self._partial(data) as partial:
             _name_in_folder(target, lambda: partial.rename(target))
 
-    def create(self, path: str, data: bytes | memoryview) -> bool:
+    def create(self, path: str, data: BytesLike) -> bool:
         """Write the object only if there is none; return whether this call wrote it. Atomic between processes."""
         target = self._locate(path)
         with _explained("write", target), self._partial(data) as partial:
@@ -104,7 +106,7 @@ class FolderStore:
                 parent.rmdir()
 
     @contextmanager
-    def _partial(self, data: bytes | memoryview) -> Iterator[Path]:
+    def _partial(self, data: BytesLike) -> Iterator[Path]:
         """Write `data` to a locked partial file, durably; remove it after if it has not been renamed."""
         folder = self.root / _PARTIAL
         _make_folder(folder)
@@ -135,7 +137,7 @@ def _raise_unless_gone(error: OSError) -> None:
         raise error
 
 
-def _write_all(descriptor: int, data: bytes | memoryview) -> None:
+def _write_all(descriptor: int, data: BytesLike) -> None:
     rest = memoryview(data).cast("B")
     while rest:
         rest = rest[os.write(descriptor, rest) :]

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+BytesLike: TypeAlias = bytes | bytearray | memoryview
+"""What can be written: any contiguous buffer, whatever its items are."""
 
 
 class ObjectStore(Protocol):
     """Objects by path, whole or not at all: nobody ever reads half of one.
 
-    Paths are relative, with `/` between components. Failures are `StoreError`.
+    Paths are relative, with `/` between components. What is written is any buffer; no store copies it whole, so the caller
+    leaves it as it is until the call returns. Failures are `StoreError`.
     """
 
-    def put(self, path: str, data: bytes | memoryview) -> None:
+    def put(self, path: str, data: BytesLike) -> None:
         """Write the object, replacing one that is there; durable when this returns."""
         ...
 
-    def create(self, path: str, data: bytes | memoryview) -> bool:
+    def create(self, path: str, data: BytesLike) -> bool:
         """Write the object only if there is none; return whether this call wrote it. Atomic between processes."""
         ...
 

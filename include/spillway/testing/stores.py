@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from spillway.checkpoints.store import ObjectStore
+    from spillway.checkpoints.store import BytesLike, ObjectStore
 
 
 T = TypeVar("T")
@@ -21,12 +21,12 @@ class MemoryStore:
         self.objects: dict[str, bytes] = {}
         self._lock = RLock()
 
-    def put(self, path: str, data: bytes | memoryview) -> None:
+    def put(self, path: str, data: BytesLike) -> None:
         """Write the object."""
         with self._lock:
             self.objects[path] = bytes(data)
 
-    def create(self, path: str, data: bytes | memoryview) -> bool:
+    def create(self, path: str, data: BytesLike) -> bool:
         """Write the object only if there is none; return whether this call wrote it."""
         with self._lock:
             if path in self.objects:
@@ -69,11 +69,11 @@ class InterruptedStore:
         self._at = at
         self._after = after
 
-    def put(self, path: str, data: bytes | memoryview) -> None:
+    def put(self, path: str, data: BytesLike) -> None:
         """Write the object."""
         self._operate(lambda: self._store.put(path, data))
 
-    def create(self, path: str, data: bytes | memoryview) -> bool:
+    def create(self, path: str, data: BytesLike) -> bool:
         """Write the object only if there is none."""
         return self._operate(lambda: self._store.create(path, data))
 
