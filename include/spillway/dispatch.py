@@ -22,10 +22,9 @@ from spillway.backends.protocol import (
     Backend,
     Job,
     LogChunk,
-    SupportsCapacity,
     SupportsLogs,
 )
-from spillway.catalog.offers import make_offers
+from spillway.catalog.store_place import UNKNOWN_PLACE, StorePlace
 from spillway.checkpoints.layout import claimed_tokens
 from spillway.checkpoints.open import open_store
 from spillway.errors import (
@@ -45,6 +44,7 @@ from spillway.model import (
     Lease,
     LeaseState,
     Observation,
+    Offer,
     Placement,
     Pool,
     TaskKey,
@@ -54,6 +54,8 @@ from spillway.model import (
 from spillway.placement.choose import choose
 from spillway.placement.explain import reasons_table
 from spillway.placement.lifecycle import is_final, move
+from spillway.placement.throughput import speed_sample
+from spillway.quotes import Quotes
 from spillway.runtime.exchange import Result, read_heartbeat, read_result
 
 if TYPE_CHECKING:
@@ -63,9 +65,6 @@ if TYPE_CHECKING:
     from spillway.model import Heartbeat
 
 log = logging.getLogger(__name__)
-
-COOL_DOWN = timedelta(seconds=30)
-"""How long a pool that refused or took back capacity is passed over, unless its provider says how much room it has."""
 
 LEAST_WORK = timedelta(seconds=1)
 """What a task whose last checkpoint is at its end is still taken to need."""
@@ -130,6 +129,7 @@ class Dispatcher:
         ledger: Ledger,
         store_url: str,
         backend_of: Callable[[Pool], Backend],
+        store_place: StorePlace = UNKNOWN_PLACE,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.pools = {pool.name: pool for pool in pools}
@@ -138,25 +138,19 @@ class Dispatcher:
         self._backend_of = backend_of
         self._backends: dict[str, Backend] = {}
         self._clock = clock
+        self._quotes = Quotes(
+            pools=self.pools, ledger=ledger, backend=self.backend, store_place=store_place
+        )
 
     # ---- placing ----------------------------------------------------------------------------------------------
 
     def place(self, spec: TaskSpec, refused: Collection[str] = ()) -> Placement | Unplaced:
         """Return where `spec` would go now, and why; the pools of `refused` have just shown that they have no room."""
-        now = self._clock()
-        pools = self.pools.values()
-        free, silent = self._ask_for_room()
-        usage = {
-            # A provider that says how much room it has need not be guessed at.
-            name: replace(used, cooling_down=used.cooling_down and free[name] is None)
-            for name, used in self.ledger.usage(pools, now=now, cool_down=COOL_DOWN).items()
-        }
-        offers = make_offers(pools, usage=usage, free_slots=free, task=spec, now=now)
-        offers = tuple(
-            replace(offer, cooling_down=True) if offer.pool in {*refused, *silent} else offer
-            for offer in offers
-        )
-        return choose(spec, offers, now)
+        return choose(spec, self.offers(spec, refused), self._clock())
+
+    def offers(self, spec: TaskSpec, refused: Collection[str] = ()) -> tuple[Offer, ...]:
+        """Return what each pool would rent to `spec` now."""
+        return self._quotes.offers(spec, self._clock(), refused)
 
     def begin(self, request: TaskRequest) -> Step:
         """Start the task, or go on with what an earlier call began.
@@ -344,7 +338,17 @@ class Dispatcher:
         self.backend(lease.pool).release(_job(lease))
         settled = self.ledger.end(lease.key, now=self._clock())
         log.info("lease settled: %s %s", settled.key, settled.state)
+        self._learn_speed(settled)
         return settled
+
+    def _learn_speed(self, lease: Lease) -> None:
+        """Keep how fast the lease worked, for the placements to come."""
+        placement, said = self.ledger.placement(lease.key), self._heartbeat_if_any(lease)
+        if placement.task is None or said is None:
+            return
+        sample = speed_sample(placement.task, placement.offer.shape, said)
+        if sample is not None:
+            self.ledger.note_speed(lease.key, sample)
 
     def cancel(self, key: str, *, detail: str, owner_try: int | None = None) -> bool:
         """Stop the job of lease `key`; return whether this call did.
@@ -434,20 +438,6 @@ class Dispatcher:
     def _result(self, lease: Lease) -> Result | None:
         store = open_store(lease.submission.store)
         return read_result(store, lease.submission.prefix, lease.token)
-
-    def _ask_for_room(self) -> tuple[dict[str, int | None], set[str]]:
-        """Return what each provider says of its room, None for one that never says, and which did not answer."""
-        free: dict[str, int | None] = {}
-        silent: set[str] = set()
-        for name in self.pools:
-            backend = self.backend(name)
-            try:
-                free[name] = backend.free_slots() if isinstance(backend, SupportsCapacity) else None
-            except BackendError as error:  # one silent provider must not keep tasks from the others
-                log.warning("pool %s could not be asked for room: %s", name, error)
-                free[name] = None
-                silent.add(name)
-        return free, silent
 
     def backend(self, pool: str) -> Backend:
         """Return the backend of the pool called `pool`.

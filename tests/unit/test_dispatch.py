@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from spillway.checkpoints import claim, open_store
-from spillway.dispatch import COOL_DOWN, Finished, Running, Step, TaskRequest, Waiting
+from spillway.dispatch import Finished, Running, Step, TaskRequest, Waiting
 from spillway.errors import (
     LedgerError,
     NoOfferError,
@@ -21,6 +21,7 @@ from spillway.errors import (
     TransientError,
 )
 from spillway.model import JobEvent, Lease, LeaseState, Market, Resources
+from spillway.quotes import COOL_DOWN
 from spillway.reconcile import reconcile
 from spillway.testing.fake_deployment import POOLS, SPEC, FakeDeployment, Fate
 from spillway.testing.stores import Died

@@ -17,6 +17,7 @@ from airflow.sdk.exceptions import AirflowNotFoundException
 from spillway.backends import registry
 from spillway.backends.protocol import Backend, Connection
 from spillway.catalog.pools_file import load_pools
+from spillway.catalog.store_place import UNKNOWN_PLACE, StorePlace, read_store_place
 from spillway.dispatch import Dispatcher
 from spillway.ledger import Ledger
 
@@ -34,6 +35,7 @@ class Deployment:
     Attributes:
         home: Folder of this machine, for what local pools keep.
         data: Folder that datasets and other outputs go to.
+        store_place: Whose network and whose law the checkpoint store is under.
     """
 
     home: Path
@@ -41,14 +43,16 @@ class Deployment:
     ledger_url: str
     store_url: str
     data: str
+    store_place: StorePlace = UNKNOWN_PLACE
 
 
 class SpillwayHook(BaseHook):
     """Opens a deployment: its pools, its ledger and its checkpoint store.
 
     The connection's host, login, password and schema name a PostgreSQL ledger; without a host the ledger is an SQLite file
-    below `home`. Its extra may set `pools_file`, `store_url` and `data`. A deployment without the connection uses the
-    defaults for all.
+    below `home`. Its extra may set `pools_file`, `store_url` and `data`, and say where the store is, so that egress and
+    residency are reckoned with: `store_provider`, `store_region`, `store_jurisdiction`. A deployment without the connection
+    uses the defaults for all.
     """
 
     conn_name_attr = "spillway_conn_id"
@@ -96,6 +100,7 @@ class SpillwayHook(BaseHook):
             ledger=Ledger.open(deployment.ledger_url),
             store_url=deployment.store_url,
             backend_of=self._backend,
+            store_place=deployment.store_place,
         )
 
     def _pools(self) -> tuple[Pool, ...]:
@@ -132,6 +137,7 @@ def resolve_deployment(connection: AirflowConnection) -> Deployment:
         ledger_url=_ledger_url(connection) or f"sqlite:///{quote(str(home / 'ledger.db'))}",
         store_url=extra.get("store_url") or (home / "checkpoints").as_uri(),
         data=extra.get("data") or str(home / "data"),
+        store_place=read_store_place(extra),
     )
 
 

@@ -96,8 +96,9 @@ class SpeedBelief:
 def speed_sample(task: TaskSpec, shape: Resources, heartbeat: Heartbeat) -> SpeedSample | None:
     """Return how fast a lease worked by its last heartbeat; None where it says too little.
 
-    The steps done since its first one, as a share of all steps, are that share of `task.work`. It says too little
-    without a total, without the first step, or before `SHORTEST_MEASURE`.
+    The steps done since its first one, as a share of those that were left then, are that share of `task.work`, which is the
+    work that was left when the lease was placed. It says too little without a total, without the first step, or before
+    `SHORTEST_MEASURE`.
     """
     first, last, total = heartbeat.first_step, heartbeat.step, heartbeat.total_steps
     since = heartbeat.first_progress_at
@@ -106,7 +107,7 @@ def speed_sample(task: TaskSpec, shape: Resources, heartbeat: Heartbeat) -> Spee
     took = heartbeat.written_at - since
     if took < SHORTEST_MEASURE:
         return None
-    done = task.work * ((last - first) / total)
+    done = task.work * ((last - first) / max(total - first, last - first))
     return SpeedSample(
         workload=task.workload,
         accelerator=shape.accelerator,

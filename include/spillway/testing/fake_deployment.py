@@ -9,10 +9,12 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from spillway.catalog.store_place import UNKNOWN_PLACE, StorePlace
 from spillway.checkpoints import open_store
 from spillway.dispatch import Dispatcher, TaskRequest
 from spillway.ledger import Ledger
 from spillway.model import (
+    Heartbeat,
     HourlyCommitment,
     Lease,
     Market,
@@ -21,7 +23,7 @@ from spillway.model import (
     TaskKey,
     TaskSpec,
 )
-from spillway.runtime.exchange import ErrorRecord, Outcome, Result, write_result
+from spillway.runtime.exchange import ErrorRecord, Outcome, Result, write_heartbeat, write_result
 from spillway.testing.fake_backend import FakeBackend, FakeProvider
 from spillway.testing.ledger_samples import price_times_time
 from spillway.testing.manual_clock import ManualClock
@@ -120,9 +122,15 @@ class FakeDeployment:
     """
 
     def __init__(
-        self, folder: Path, *, pools: Iterable[Pool] = POOLS, ledger: Ledger | None = None
+        self,
+        folder: Path,
+        *,
+        pools: Iterable[Pool] = POOLS,
+        ledger: Ledger | None = None,
+        store_place: StorePlace = UNKNOWN_PLACE,
     ) -> None:
         self.clock = ManualClock()
+        self.store_place = store_place
         self.pools = tuple(pools)
         self.providers = {
             pool.name: FatefulProvider(clock=self.clock, slots=pool.slots) for pool in self.pools
@@ -141,6 +149,7 @@ class FakeDeployment:
             ledger=cast("Ledger", _Fateful(self.ledger, fate)),
             store_url=self.store_url,
             backend_of=self._backend_of,
+            store_place=self.store_place,
             clock=self.clock,
         )
 
@@ -153,6 +162,11 @@ class FakeDeployment:
     def live(self) -> list[str]:
         """Keys of all jobs that use capacity, whatever pool they are on."""
         return sorted(key for provider in self.providers.values() for key in provider.live)
+
+    def say(self, lease: Lease, **facts: Any) -> None:
+        """Let the lease's job write a heartbeat."""
+        heartbeat = Heartbeat(token=lease.token, written_at=self.clock(), **facts)
+        write_heartbeat(open_store(self.store_url), lease.submission.prefix, heartbeat)
 
     def succeed(self, lease: Lease, value: JsonValue = None) -> None:
         """Let the lease's job write its result and end well."""

@@ -122,12 +122,12 @@ def placed(some: list[Pool], task: TaskSpec, *seen: SpeedSample) -> str:
 # ---- what progress says
 
 
-def test_a_share_of_the_steps_is_that_share_of_the_work() -> None:
+def test_a_share_of_the_steps_left_is_that_share_of_the_work_left() -> None:
     heartbeat = Heartbeat(
         token=1,
         written_at=NOW + HOUR,
         step=300,
-        total_steps=1000,
+        total_steps=1100,
         first_progress_at=NOW,
         first_step=100,
     )

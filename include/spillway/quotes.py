@@ -1,0 +1,100 @@
+"""What the pools of a deployment would rent to a task now, by all that is known of them."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+from spillway.backends.protocol import Backend, SupportsCapacity
+from spillway.catalog.offers import make_offers
+from spillway.errors import BackendError
+from spillway.placement.experience import LOOK_BACK, Experience, outlook
+from spillway.placement.transfer import with_transfer_prices
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping, Sequence
+    from datetime import datetime
+
+    from spillway.catalog.store_place import StorePlace
+    from spillway.ledger import Ledger
+    from spillway.model import Offer, Pool, PoolDay, TaskSpec
+
+log = logging.getLogger(__name__)
+
+COOL_DOWN: Final = timedelta(seconds=30)
+"""How long a pool that refused or took back capacity is passed over, unless its provider says how much room it has."""
+
+KEEP_DAYS_FOR: Final = timedelta(minutes=5)
+"""How long what pools went through is taken from memory: it changes in days, and is summed up over every lease."""
+
+
+class Quotes:
+    """Asks the ledger and the providers, and makes offers of what they say."""
+
+    def __init__(
+        self,
+        *,
+        pools: Mapping[str, Pool],
+        ledger: Ledger,
+        backend: Callable[[str], Backend],
+        store_place: StorePlace,
+    ) -> None:
+        self._pools = pools
+        self._ledger = ledger
+        self._backend = backend
+        self._store_place = store_place
+        self._days: tuple[datetime, Mapping[str, Sequence[PoolDay]]] | None = None
+
+    def offers(
+        self, task: TaskSpec, now: datetime, refused: Collection[str] = ()
+    ) -> tuple[Offer, ...]:
+        """Return one offer a pool for `task`; the pools of `refused` have just shown that they have no room."""
+        pools = self._pools.values()
+        free, silent = self._ask_for_room()
+        usage = {
+            # A provider that says how much room it has need not be guessed at.
+            name: replace(used, cooling_down=used.cooling_down and free[name] is None)
+            for name, used in self._ledger.usage(pools, now=now, cool_down=COOL_DOWN).items()
+        }
+        seen = outlook(pools, usage, task, self._experience(task, now), now)
+        offers = make_offers(
+            seen.pools,
+            usage=seen.usage,
+            free_slots=free,
+            task=task,
+            now=now,
+            store_jurisdiction=self._store_place.jurisdiction,
+        )
+        if self._store_place.place is not None:
+            offers = with_transfer_prices(offers, self._store_place.place)
+        return tuple(
+            replace(offer, cooling_down=True) if offer.pool in {*refused, *silent} else offer
+            for offer in offers
+        )
+
+    def _experience(self, task: TaskSpec, now: datetime) -> Experience:
+        since = now - LOOK_BACK
+        speeds = self._ledger.speeds(task.workload, since=since)
+        return Experience(pool_days=self._pool_days(now), speeds=speeds)
+
+    def _pool_days(self, now: datetime) -> Mapping[str, Sequence[PoolDay]]:
+        if self._days is None or now - self._days[0] > KEEP_DAYS_FOR:
+            days = self._ledger.pool_days(self._pools.values(), since=now - LOOK_BACK, now=now)
+            self._days = (now, days)
+        return self._days[1]
+
+    def _ask_for_room(self) -> tuple[dict[str, int | None], set[str]]:
+        """Return what each provider says of its room, None for one that never says, and which did not answer."""
+        free: dict[str, int | None] = {}
+        silent: set[str] = set()
+        for name in self._pools:
+            backend = self._backend(name)
+            try:
+                free[name] = backend.free_slots() if isinstance(backend, SupportsCapacity) else None
+            except BackendError as error:  # one silent provider must not keep tasks from the others
+                log.warning("pool %s could not be asked for room: %s", name, error)
+                free[name] = None
+                silent.add(name)
+        return free, silent

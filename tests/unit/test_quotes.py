@@ -1,0 +1,97 @@
+"""What placement is told of the pools: learned from the books, priced from the place of the store."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from spillway.catalog.store_place import StorePlace
+from spillway.dispatch import Finished, Running
+from spillway.model import Lease, Market, Placement, Resources
+from spillway.placement.transfer import Place
+from spillway.testing.fake_deployment import ON_DEMAND, SPEC, SPOT, FakeDeployment
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from spillway.dispatch import Step, TaskRequest
+
+HOUR = timedelta(hours=1)
+
+
+def running(step: Step) -> Lease:
+    assert isinstance(step, Running)
+    return step.lease
+
+
+def placed(world: FakeDeployment, **changes: object) -> Placement:
+    decision = world.dispatcher.place(replace(SPEC, **changes))  # type: ignore[arg-type]  # fields by name
+    assert isinstance(decision, Placement)
+    return decision
+
+
+def lose(world: FakeDeployment, request: TaskRequest, lease: Lease) -> None:
+    """Let the provider take the lease back after a minute, and settle it."""
+    world.clock.advance(60)
+    world.providers[lease.pool].preempt(lease.key)
+    world.dispatcher.observe(lease.pool, [lease])
+    world.dispatcher.settle(world.ledger.lease(lease.key))
+
+
+def test_a_pool_that_keeps_taking_capacity_back_is_expected_to_go_on(tmp_path: Path) -> None:
+    world = FakeDeployment(tmp_path, pools=(SPOT, ON_DEMAND))
+    before = placed(world).offer
+    assert before.pool == "spot"
+    for number in range(6):
+        request = world.request(f"task{number}")
+        lose(world, request, running(world.dispatcher.begin(request)))
+        world.clock.advance(120)  # cools down
+    world.clock.advance(600)  # what was asked a moment ago is not asked again
+    after = next(offer for offer in world.dispatcher.offers(SPEC) if offer.pool == "spot")
+    assert before.preemptions_per_hour is not None
+    assert after.preemptions_per_hour is not None
+    assert after.preemptions_per_hour > 10 * before.preemptions_per_hour
+
+
+def test_a_job_that_reports_progress_teaches_its_speed(tmp_path: Path) -> None:
+    h100 = Resources(cpus=2, memory_gib=4, accelerator="H100", accelerator_count=1)
+    pool = replace(ON_DEMAND, shape=h100)
+    world = FakeDeployment(tmp_path, pools=(pool,))
+    spec = replace(SPEC, resources=replace(h100, cpus=1), work=4 * HOUR)
+    request = world.request(spec=spec)
+    expected = placed(world, resources=spec.resources, work=spec.work).offer.speed
+    lease = running(world.dispatcher.begin(request))
+    began = world.clock()
+    world.clock.advance(3600)
+    world.say(lease, step=100, total_steps=100, first_step=0, first_progress_at=began)
+    world.succeed(lease)
+    assert isinstance(world.dispatcher.advance(request, lease.key), Finished)
+    learned = placed(world, resources=spec.resources, work=spec.work).offer.speed
+    assert learned > expected
+
+
+def test_egress_from_a_far_store_is_part_of_the_price(tmp_path: Path) -> None:
+    near = replace(ON_DEMAND, name="near", provider="aws", region="us-east-1")
+    far = replace(near, name="far", region="ap-southeast-1", list_usd_per_hour=Decimal("0.99"))
+    store = StorePlace(place=Place(provider="aws", region="us-east-1"), jurisdiction="US")
+    world = FakeDeployment(tmp_path, pools=(near, far), store_place=store)
+    assert placed(world).offer.pool == "far"  # nothing to move
+    decision = placed(world, state_gib=10.0)
+    assert decision.offer.pool == "near"
+    (other,) = decision.passed_over
+    assert other.estimate is not None
+    assert other.estimate.transfer_usd > decision.estimate.transfer_usd
+
+
+def test_a_task_that_must_stay_needs_a_store_that_stays(tmp_path: Path) -> None:
+    pool = replace(ON_DEMAND, jurisdiction="EU", market=Market.ON_DEMAND)
+    inside = FakeDeployment(tmp_path, pools=(pool,), store_place=StorePlace(jurisdiction="EU"))
+    evidence = placed(inside, residency=frozenset({"EU"})).residency
+    assert evidence is not None
+    assert evidence.stores_in == "EU"
+    outside = FakeDeployment(tmp_path / "other", pools=(pool,), ledger=inside.ledger)
+    assert not isinstance(
+        outside.dispatcher.place(replace(SPEC, residency=frozenset({"EU"}))), Placement
+    )
