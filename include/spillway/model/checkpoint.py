@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from pydantic import JsonValue
+from pydantic import ConfigDict, JsonValue
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,13 +34,18 @@ class Manifest:
         token: Fencing token of the lease that wrote it.
         step: Steps done when it was taken.
         metadata: What the writer wants to remember with it, JSON.
+        metrics: Latest value of each metric that was reported when it was taken.
     """
+
+    # JSON has no NaN, and a loss that diverged must not make the manifest unreadable.
+    __pydantic_config__ = ConfigDict(ser_json_inf_nan="strings")
 
     token: int
     step: int
     created_at: datetime
     parts: tuple[Part, ...]
     metadata: Mapping[str, JsonValue] = field(default_factory=dict[str, JsonValue])
+    metrics: Mapping[str, float] = field(default_factory=dict[str, float])
 
     @property
     def size(self) -> int:

@@ -10,7 +10,8 @@ from enum import StrEnum
 
 from pydantic import ConfigDict, JsonValue
 
-from spillway.model.task import Market, Resources, TaskKey
+from spillway.model.retention import Retention
+from spillway.model.task import Launcher, Market, Resources, TaskKey
 
 
 class LeaseState(StrEnum):
@@ -50,8 +51,11 @@ class Submission:
         checkpoint_interval: Time between checkpoints; None for the runtime's own choice.
         fresh_start: Whether to ignore checkpoints of earlier leases.
         nodes: Machines that start together, each running this submission.
+        launcher: What calls the entry point on them.
         market: How the capacity was bought; a backend of several markets asks for this one.
-        preemptions_per_hour: Rate at which the pool is expected to take the capacity back; None when unknown.
+        preemptions_per_hour: Rate at which the pool is expected to take capacity back, from any of the nodes; None when
+            unknown.
+        retention: Which of the task's checkpoints are kept.
     """
 
     key: str
@@ -68,6 +72,9 @@ class Submission:
     nodes: int = 1
     market: Market = Market.ON_DEMAND
     preemptions_per_hour: float | None = None
+    retention: Retention = Retention()
+    launcher: Launcher = Launcher.PLAIN
+    retention: Retention = Retention()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,13 +86,14 @@ class Lease:
         number: Which attempt of its task this is, from 1.
         owner_try: Airflow's try that answers for it; only that try may cancel it.
         owner_clear: Which life of the task that try belongs to; a larger number after each clear.
-        marginal_usd_per_hour: Marginal price at launch.
-        effective_usd_per_hour: Price with commitments amortised, at launch.
-        list_usd_per_hour: Public price, at launch.
+        marginal_usd_per_hour: Marginal price at launch, of all its slots together.
+        effective_usd_per_hour: Price with commitments amortised, at launch, of all its slots.
+        list_usd_per_hour: Public price, at launch, of all its slots.
         started_at: When the job was first seen running; None until then.
         ended_at: When the capacity was given back; None while the lease is open.
         detail: Why it ended, for people.
         provider_id: The provider's own name for the job; None until it is known, or when it is found by our key.
+        slots: How many slots of its pool it holds: one for each node of a gang.
     """
 
     key: str
@@ -107,6 +115,7 @@ class Lease:
     exit_code: int | None = None
     detail: str = ""
     provider_id: str | None = None
+    slots: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +148,8 @@ class Heartbeat:
         useful: Leased time whose work is kept: from the first new step to the last commit, or to the end when it succeeded.
         first_progress_at: When the first new step of this lease was reported.
         first_step: Which step that was.
+        stored_gib: What the task's checkpoints take in the store, in GiB; None when not known.
+        stored_since: Since when they take that much.
     """
 
     # JSON has no NaN, and a loss that diverged must not make the heartbeat unreadable.
@@ -153,3 +164,8 @@ class Heartbeat:
     useful: timedelta = timedelta(0)
     first_progress_at: datetime | None = None
     first_step: int | None = None
+    checkpoint_interval: timedelta | None = None
+    checkpoint_reason: str = ""
+    expected_loss: timedelta | None = None
+    stored_gib: float | None = None
+    stored_since: datetime | None = None
