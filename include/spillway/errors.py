@@ -3,6 +3,7 @@
 SpillwayError
   SpecError             fix the task; no attempt will help
     PoolsFileError      fix the pools file; lists every mistake with its line
+    ScenarioError       fix what is to be simulated: the file, line or option that it names
   PlacementError
     NoOfferError        no pool can take the task: wait, or relax what the reasons name
     BudgetError         more than a person allowed; ask one
@@ -53,6 +54,10 @@ class PoolsFileError(SpecError):
         self.problems = tuple(problems)
         lines = "\n".join(f"  {problem}" for problem in self.problems)
         super().__init__(f"{path} has {len(self.problems)} mistake(s):\n{lines}")
+
+
+class ScenarioError(SpecError):
+    """What is to be simulated cannot be, as it is written."""
 
 
 class PlacementError(SpillwayError):
