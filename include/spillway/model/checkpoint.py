@@ -35,6 +35,7 @@ class Manifest:
         step: Steps done when it was taken.
         metadata: What the writer wants to remember with it, JSON.
         metrics: Latest value of each metric that was reported when it was taken.
+        entry_point: What was running when it was taken; empty when that was not said.
     """
 
     # JSON has no NaN, and a loss that diverged must not make the manifest unreadable.
@@ -46,6 +47,7 @@ class Manifest:
     parts: tuple[Part, ...]
     metadata: Mapping[str, JsonValue] = field(default_factory=dict[str, JsonValue])
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
+    entry_point: str = ""
 
     @property
     def size(self) -> int:

@@ -150,6 +150,11 @@ class Heartbeat:
         first_step: Which step that was.
         stored_gib: What the task's checkpoints take in the store, in GiB; None when not known.
         stored_since: Since when they take that much.
+        checkpoint_interval: Time between checkpoints, as the job goes by it now; None when it has not said.
+        checkpoint_reason: Why it is that long, for people.
+        expected_loss: Work that a preemption costs on average at that interval.
+        stored_gib: What the task's checkpoints take in the store, in GiB; None when not known.
+        stored_since: Since when they take that much.
     """
 
     # JSON has no NaN, and a loss that diverged must not make the heartbeat unreadable.
@@ -164,6 +169,8 @@ class Heartbeat:
     useful: timedelta = timedelta(0)
     first_progress_at: datetime | None = None
     first_step: int | None = None
+    stored_gib: float | None = None
+    stored_since: datetime | None = None
     checkpoint_interval: timedelta | None = None
     checkpoint_reason: str = ""
     expected_loss: timedelta | None = None
