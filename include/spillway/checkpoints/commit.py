@@ -69,6 +69,7 @@ def commit(
     *,
     now: datetime,
     metadata: Mapping[str, JsonValue] | None = None,
+    metrics: Mapping[str, float] | None = None,
 ) -> Manifest:
     """Save a checkpoint of a lease that has begun; it exists once this returns, and not in part before.
 
@@ -89,6 +90,7 @@ def commit(
             created_at=now,
             parts=tuple(_write_part(store, prefix, name, part, parts[part]) for part in parts),
             metadata=dict(metadata or {}),
+            metrics=dict(metrics or {}),
         )
         _check_fence(store, prefix, name.token)
         _create_manifest(store, manifest_path(prefix, name), encode_json(manifest))

@@ -280,6 +280,7 @@ def _submission(request: LeaseRequest, *, key: str, token: int) -> Submission:
         grace_period=request.grace_period,
         checkpoint_interval=request.placement.estimate.checkpoint_interval,
         fresh_start=request.fresh_start,
+        retention=request.spec.retention,
         nodes=request.spec.nodes,
         market=request.placement.offer.market,
         preemptions_per_hour=request.placement.offer.preemptions_per_hour,

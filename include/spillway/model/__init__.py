@@ -21,6 +21,7 @@ from spillway.model.pool import (
     Pool,
     PrepaidHours,
 )
+from spillway.model.retention import Retention
 from spillway.model.task import ALL_MARKETS, Market, Resources, TaskKey, TaskSpec
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "PrepaidHours",
     "PricingCategory",
     "Resources",
+    "Retention",
     "SpeedSample",
     "Submission",
     "TaskKey",

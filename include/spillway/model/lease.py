@@ -74,7 +74,6 @@ class Submission:
     preemptions_per_hour: float | None = None
     retention: Retention = Retention()
     launcher: Launcher = Launcher.PLAIN
-    retention: Retention = Retention()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,8 +152,6 @@ class Heartbeat:
         checkpoint_interval: Time between checkpoints, as the job goes by it now; None when it has not said.
         checkpoint_reason: Why it is that long, for people.
         expected_loss: Work that a preemption costs on average at that interval.
-        stored_gib: What the task's checkpoints take in the store, in GiB; None when not known.
-        stored_since: Since when they take that much.
     """
 
     # JSON has no NaN, and a loss that diverged must not make the heartbeat unreadable.
@@ -174,5 +171,3 @@ class Heartbeat:
     checkpoint_interval: timedelta | None = None
     checkpoint_reason: str = ""
     expected_loss: timedelta | None = None
-    stored_gib: float | None = None
-    stored_since: datetime | None = None

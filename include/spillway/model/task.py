@@ -11,6 +11,8 @@ from enum import StrEnum
 
 from pydantic import JsonValue
 
+from spillway.model.retention import Retention
+
 ENTRY_POINT = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
 
 
@@ -76,6 +78,7 @@ class TaskSpec:
         providers: Providers allowed; empty for any.
         architectures: Processor architectures its image is built for, in OCI's words; empty for any.
         nodes: Machines of that shape it needs at once, a gang; each takes one slot of its pool.
+        retention: Which of its checkpoints are kept.
     """
 
     entry_point: str
@@ -99,6 +102,7 @@ class TaskSpec:
     providers: frozenset[str] = frozenset()
     architectures: frozenset[str] = frozenset()
     nodes: int = 1
+    retention: Retention = Retention()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,6 +38,7 @@ from spillway.model import (
     PrepaidHours,
     PricingCategory,
     Resources,
+    Retention,
     SpeedSample,
     Submission,
     TaskKey,
@@ -136,6 +137,18 @@ def transfer_prices() -> st.SearchStrategy[Decimal]:
     return st.just(Decimal(0)) | st.decimals(min_value=0, max_value=1, places=4)
 
 
+def retentions() -> st.SearchStrategy[Retention]:
+    """Return rules of which checkpoints to keep."""
+    return st.builds(
+        Retention,
+        last=st.integers(1, 4),
+        every_steps=st.none() | st.integers(1, 100),
+        metric=st.none() | st.just("loss"),
+        highest=st.booleans(),
+        best=st.integers(1, 3),
+    )
+
+
 def tasks(
     *, deadlines: st.SearchStrategy[datetime | None] | None = None
 ) -> st.SearchStrategy[TaskSpec]:
@@ -156,6 +169,7 @@ def tasks(
         max_attempts=st.integers(1, 100),
         state_gib=sizes_gib(),
         input_gib=sizes_gib(),
+        retention=retentions(),
     )
 
 
@@ -375,6 +389,7 @@ def submissions() -> st.SearchStrategy[Submission]:
         grace_period=durations(),
         checkpoint_interval=st.none() | durations(),
         fresh_start=st.booleans(),
+        retention=retentions(),
     )
 
 
@@ -428,6 +443,8 @@ def heartbeats() -> st.SearchStrategy[Heartbeat]:
         useful=durations(),
         first_progress_at=st.none() | instants,
         first_step=st.none() | st.integers(0),
+        stored_gib=st.none() | sizes_gib(),
+        stored_since=st.none() | instants,
     )
 
 
@@ -445,6 +462,7 @@ def manifests() -> st.SearchStrategy[Manifest]:
         created_at=instants,
         parts=st.lists(parts(), max_size=3).map(tuple),
         metadata=json_objects(),
+        metrics=st.dictionaries(words, st.floats(allow_nan=False), max_size=3),
     )
 
 
@@ -487,6 +505,7 @@ ANY_VALUE: Final[Mapping[type, st.SearchStrategy[Any]]] = MappingProxyType(
         PrepaidHours: prepaid_hours(),
         PricingCategory: st.sampled_from(PricingCategory),
         Resources: resources(),
+        Retention: retentions(),
         SpeedSample: speed_samples(),
         Submission: submissions(),
         TaskKey: task_keys(),
