@@ -41,7 +41,7 @@ def pool_days(
         select(
             _lease.pool,
             day.label("day"),
-            func.sum(held_hours(connection, since, now)).label("hours"),
+            func.sum(held_slot_hours(connection, since, now)).label("hours"),
             func.count().filter(_lease.state.in_(_LOST)).label("losses"),
         )
         .where(_lease.pool.in_(pools), or_(schema.is_open, _lease.ended_at > since))
@@ -60,14 +60,21 @@ def pool_days(
 def slot_hours(connection: Connection, pool: str, *, since: datetime, now: datetime) -> float:
     """Return the hours for which slots of `pool` were held in `[since, now)`."""
     total = connection.execute(
-        select(func.sum(held_hours(connection, since, now))).where(
+        select(func.sum(held_slot_hours(connection, since, now))).where(
             _lease.pool == pool, or_(schema.is_open, _lease.ended_at > since)
         )
     ).scalar()
     return float(total or 0)
 
 
-def held_hours(connection: Connection, first: datetime, last: datetime) -> ColumnElement[Any]:
+def held_slot_hours(
+    connection: Connection, first: datetime, last: datetime
+) -> ColumnElement[Any]:
+    """Return the hours for which all slots of a lease were held in `[first, last)`, added up."""
+    return _held_hours(connection, first, last) * _lease.slots
+
+
+def _held_hours(connection: Connection, first: datetime, last: datetime) -> ColumnElement[Any]:
     """Return the hours a lease was held in `[first, last)`; to the millisecond, for forecasts and not for bills."""
     begin, end = literal(first, schema.UtcDateTime), literal(last, schema.UtcDateTime)
     start = case(

@@ -61,13 +61,14 @@ class LeaseRequest:
 
 
 def grant(connection: Connection, request: LeaseRequest, *, slots: int, now: datetime) -> Lease:
-    """Write down a new lease, if its task has none and its pool has room."""
+    """Write down a new lease, if its task has none and its pool has room for all its nodes: together, or not at all."""
     _check_arguments(request.spec)
     offer = request.placement.offer
     lock(connection, "task", str(request.task))
     lock(connection, "pool", offer.pool)
     _check_no_open_lease(connection, request.task)
-    _check_room(connection, offer.pool, slots)
+    taken = request.spec.nodes
+    _check_room(connection, offer.pool, slots, taken=taken)
     number = _last_number(connection, request.task) + 1
     row = connection.execute(
         insert(schema.lease).returning(*schema.lease.c),
@@ -83,9 +84,10 @@ def grant(connection: Connection, request: LeaseRequest, *, slots: int, now: dat
             "owner_try": request.owner_try,
             "owner_clear": request.owner_clear,
             "granted_at": now,
-            "marginal_usd_per_hour": offer.marginal_usd_per_hour,
-            "effective_usd_per_hour": offer.effective_usd_per_hour,
-            "list_usd_per_hour": offer.list_usd_per_hour,
+            "slots": taken,
+            "marginal_usd_per_hour": offer.marginal_usd_per_hour * taken,
+            "effective_usd_per_hour": offer.effective_usd_per_hour * taken,
+            "list_usd_per_hour": offer.list_usd_per_hour * taken,
             "submission": {},  # it names the token, which exists from here on
             "detail": "",
         },
@@ -234,6 +236,7 @@ def lease_of(row: Row[Any]) -> Lease:
         exit_code=row.exit_code,
         detail=row.detail,
         provider_id=row.provider_id,
+        slots=row.slots,
     )
 
 
@@ -252,13 +255,14 @@ def _check_no_open_lease(connection: Connection, task: TaskKey) -> None:
         )
 
 
-def _check_room(connection: Connection, pool: str, slots: int) -> None:
+def _check_room(connection: Connection, pool: str, slots: int, *, taken: int) -> None:
     leased = connection.execute(
-        select(func.count()).select_from(schema.lease).where(_lease.pool == pool, schema.is_open)
+        select(func.coalesce(func.sum(_lease.slots), 0)).where(_lease.pool == pool, schema.is_open)
     ).scalar_one()
-    if leased >= slots:
+    if leased + taken > slots:
+        needed = "" if taken == 1 else f", and {taken} are needed at once"
         raise PoolFullError(
-            f"pool {pool} has {leased} of {slots} slot(s) leased: take another offer, or wait"
+            f"pool {pool} has {leased} of {slots} slot(s) leased{needed}: take another offer, or wait"
         )
 
 
@@ -268,6 +272,7 @@ def _last_number(connection: Connection, task: TaskKey) -> int:
 
 
 def _submission(request: LeaseRequest, *, key: str, token: int) -> Submission:
+    hazard = request.placement.offer.preemptions_per_hour
     return Submission(
         key=key,
         pool=request.placement.offer.pool,
@@ -282,8 +287,10 @@ def _submission(request: LeaseRequest, *, key: str, token: int) -> Submission:
         fresh_start=request.fresh_start,
         retention=request.spec.retention,
         nodes=request.spec.nodes,
+        launcher=request.spec.launcher,
         market=request.placement.offer.market,
-        preemptions_per_hour=request.placement.offer.preemptions_per_hour,
+        # Any node that is lost stops all of them.
+        preemptions_per_hour=None if hazard is None else hazard * request.spec.nodes,
     )
 
 

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, func, or_, select
 
 from spillway.ledger import schema
 from spillway.ledger.accrual import cost
-from spillway.ledger.history import held_hours
+from spillway.ledger.history import held_slot_hours
 from spillway.ledger.leases import lease_of
 from spillway.model import CostRecord, Lease, LeaseState, Market, PoolUsage, PricingCategory
 
@@ -50,8 +50,8 @@ def usage(
     counted = connection.execute(
         select(
             _lease.pool,
-            func.count().filter(schema.is_open).label("leased"),
-            func.sum(held_hours(connection, _month(now), now)).label("hours"),
+            func.sum(_lease.slots).filter(schema.is_open).label("leased"),
+            func.sum(held_slot_hours(connection, _month(now), now)).label("hours"),
         )
         .where(_lease.pool.in_(pools), or_(schema.is_open, _lease.ended_at > _month(now)))
         .group_by(_lease.pool)
@@ -60,7 +60,7 @@ def usage(
     hot = _cooling_down(connection, pools, since=now - cool_down)
     return {
         pool: PoolUsage(
-            leased_slots=used[pool].leased if pool in used else 0,
+            leased_slots=(used[pool].leased or 0) if pool in used else 0,
             month_slot_hours=round(Decimal(used[pool].hours if pool in used else 0), 6),
             cooling_down=pool in hot,
         )

@@ -115,6 +115,7 @@ lease = Table(
     Column("provider_id", String),
     Column("exit_code", Integer),
     Column("detail", Text, nullable=False),
+    Column("slots", Integer, nullable=False, server_default="1"),
     UniqueConstraint("key", name="uq_lease_key"),
     sqlite_autoincrement=True,
 )

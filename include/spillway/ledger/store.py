@@ -70,10 +70,12 @@ class Ledger:
     # ---- a lease's life ---------------------------------------------------------------------------------------
 
     def grant(self, request: LeaseRequest, *, slots: int, now: datetime) -> Lease:
-        """Lease one of the pool's `slots` to the task of `request`, and keep the placement with all its reasons.
+        """Lease as many of the pool's `slots` to the task of `request` as it has nodes, all or none of them.
+
+        The placement is kept with all its reasons.
 
         Raises:
-            PoolFullError: Other leases hold all `slots`.
+            PoolFullError: Other leases hold too many of the `slots`.
             LedgerError: The task already holds an open lease; the message names it.
             SpecError: The arguments are not JSON.
         """

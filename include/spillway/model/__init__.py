@@ -22,7 +22,7 @@ from spillway.model.pool import (
     PrepaidHours,
 )
 from spillway.model.retention import Retention
-from spillway.model.task import ALL_MARKETS, Market, Resources, TaskKey, TaskSpec
+from spillway.model.task import ALL_MARKETS, Launcher, Market, Resources, TaskKey, TaskSpec
 
 __all__ = [
     "ALL_MARKETS",
@@ -33,6 +33,7 @@ __all__ = [
     "Heartbeat",
     "HourlyCommitment",
     "JobEvent",
+    "Launcher",
     "Lease",
     "LeaseState",
     "Manifest",

@@ -11,8 +11,8 @@ class PoolDay:
     """The leases of one pool that ended on one day (UTC); those still open belong to the day that is asked on.
 
     Attributes:
-        slot_hours: How long they were held, all together.
-        losses: How many of them the provider took back, or lost.
+        slot_hours: How long they were held, all together; each slot of a gang counts.
+        losses: How many of them the provider took back, or lost; one for a gang, which the loss of one node ends.
     """
 
     day: date

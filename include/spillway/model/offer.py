@@ -35,7 +35,8 @@ class PoolUsage:
 class Offer:
     """Capacity one pool would rent to one task now.
 
-    An offer is a quote, not a promise: it may be gone by the time it is taken.
+    An offer is a quote, not a promise: it may be gone by the time it is taken. Its prices are those of one slot; a gang
+    pays for one slot a node.
 
     Attributes:
         free_slots: Slots free when the offer was made.
@@ -43,7 +44,7 @@ class Offer:
             already owed.
         effective_usd_per_hour: The price with commitments amortised.
         list_usd_per_hour: The public price.
-        preemptions_per_hour: Expected rate at which the provider takes the capacity back; None when unknown.
+        preemptions_per_hour: Expected rate at which the provider takes one slot back; None when unknown.
         price_reason: Why the marginal price is what it is, for people.
         provider: Who owns the machines, where that is not the backend.
         architecture: Of its processors, in OCI's words, such as `amd64`; None when unknown.
@@ -56,6 +57,7 @@ class Offer:
         save_usd_per_gib: What it costs to write a GiB into it.
         storage_usd_per_gib_month: What it costs to keep a GiB there.
         last_launch_at: When a lease last started at this price, which proves that it can be had.
+        slots: How many slots the pool has in all, free or not; None when unknown.
     """
 
     pool: str
@@ -81,6 +83,7 @@ class Offer:
     price_doubts: tuple[str, ...] = ()
     priced_at: datetime | None = None
     last_launch_at: datetime | None = None
+    slots: int | None = None
     restore_usd_per_gib: Decimal = Decimal(0)
     save_usd_per_gib: Decimal = Decimal(0)
     storage_usd_per_gib_month: Decimal = Decimal(0)

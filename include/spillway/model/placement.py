@@ -16,7 +16,7 @@ class Estimate:
 
     Attributes:
         leased: Expected leased time, preemptions and restarts included.
-        cost_usd: Expected addition to the bill.
+        cost_usd: Expected addition to the bill, for all nodes.
         checkpoint_interval: Time between checkpoints; None when the task writes none.
         transfer_usd: The part of `cost_usd` that is egress and storage.
     """

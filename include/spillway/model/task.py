@@ -33,6 +33,17 @@ class Market(StrEnum):
 ALL_MARKETS = frozenset(Market)
 
 
+class Launcher(StrEnum):
+    """What calls the entry point on the nodes of a gang."""
+
+    PLAIN = "plain"
+    """The runtime itself, once on each node."""
+    TORCHRUN = "torchrun"
+    """`torch.distributed.run`, in as many processes on each node as there are accelerators."""
+    RAY = "ray"
+    """The runtime, on the first node only; a Ray cluster spans all of them."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
     """A shape: what one task needs, or what one slot of a pool has.
@@ -61,13 +72,13 @@ class TaskSpec:
         entry_point: `package.module:function`, called with a `Session` and `arguments`.
         arguments: Keyword arguments, JSON.
         workload: Name under which speed is learned; tasks of one workload do the same kind of work.
-        work: Time the task would take, undisturbed, at speed 1.
+        work: Time the task would take, undisturbed, at speed 1, with all its nodes at work.
         markets: Markets the task may be bought on.
         checkpoints: Whether the entry point saves checkpoints; one that does not starts over when preempted.
         checkpoint_write: Time one checkpoint takes to write.
         restart_overhead: Time from lease to first new work, beside what the pool adds.
         deadline: When the task must be complete; None for whenever.
-        max_usd_per_hour: Dearest marginal price accepted.
+        max_usd_per_hour: Dearest marginal price accepted for one slot.
         max_attempts: Leases the task may use inside one Airflow try.
         state_gib: Size of one checkpoint, in GiB.
         input_gib: What every start reads out of the store beside it, in GiB.
@@ -78,6 +89,7 @@ class TaskSpec:
         providers: Providers allowed; empty for any.
         architectures: Processor architectures its image is built for, in OCI's words; empty for any.
         nodes: Machines of that shape it needs at once, a gang; each takes one slot of its pool.
+        launcher: What calls the entry point on them.
         retention: Which of its checkpoints are kept.
     """
 
@@ -102,6 +114,7 @@ class TaskSpec:
     providers: frozenset[str] = frozenset()
     architectures: frozenset[str] = frozenset()
     nodes: int = 1
+    launcher: Launcher = Launcher.PLAIN
     retention: Retention = Retention()
 
 

@@ -27,7 +27,7 @@ from spillway.testing.ledger_samples import (
 if TYPE_CHECKING:
     from spillway.ledger import Ledger
 
-_SLOTS: Final = 2
+_SLOTS: Final = 3
 _worlds = count()
 _indexes: Final = st.integers(0, 2**16)
 _tries: Final = st.integers(1, 3)
@@ -43,6 +43,7 @@ class ModelLease:
     pool: str
     owner_try: int
     granted_at: datetime
+    nodes: int
     state: LeaseState = LeaseState.GRANTED
     ended_at: datetime | None = None
 
@@ -53,7 +54,7 @@ class ModelLease:
 
 
 class LeaseLife(RuleBasedStateMachine):
-    """Three tasks on two pools of two slots, in a world of their own inside one ledger."""
+    """Three tasks, of one node or several, on two pools of three slots, in a world of their own inside one ledger."""
 
     ledger: ClassVar[Ledger]
 
@@ -62,6 +63,9 @@ class LeaseLife(RuleBasedStateMachine):
         self.world = f"world-{next(_worlds)}"
         self.now = NOON
         self.leases: list[ModelLease] = []
+
+    def _held(self, pool: str) -> int:
+        return sum(lease.nodes for lease in self.open if lease.pool == pool)
 
     @property
     def open(self) -> list[ModelLease]:
@@ -73,16 +77,21 @@ class LeaseLife(RuleBasedStateMachine):
         """Let the clock of all callers go on."""
         self.now += timedelta(seconds=seconds, microseconds=microseconds)
 
-    @rule(task=st.integers(0, 2), pool=st.sampled_from(["a", "b"]), owner_try=_tries)
-    def grant(self, task: int, pool: str, owner_try: int) -> None:
-        """A task asks for a slot."""
+    @rule(
+        task=st.integers(0, 2),
+        pool=st.sampled_from(["a", "b"]),
+        owner_try=_tries,
+        nodes=st.integers(1, _SLOTS),
+    )
+    def grant(self, task: int, pool: str, owner_try: int, nodes: int) -> None:
+        """A task asks for a slot, or for several at once."""
         key = sample_task(f"task-{task}", run_id=self.world)
         pool = f"{self.world}-{pool}"
-        request = sample_request(key, pool=pool, owner_try=owner_try)
+        request = sample_request(key, pool=pool, owner_try=owner_try, nodes=nodes)
         if any(lease.task == key for lease in self.open):
             with pytest.raises(LedgerError, match="already holds"):
                 self.ledger.grant(request, slots=_SLOTS, now=self.now)
-        elif sum(lease.pool == pool for lease in self.open) == _SLOTS:
+        elif self._held(pool) + nodes > _SLOTS:
             with pytest.raises(PoolFullError):
                 self.ledger.grant(request, slots=_SLOTS, now=self.now)
         else:
@@ -97,6 +106,7 @@ class LeaseLife(RuleBasedStateMachine):
                     pool=pool,
                     owner_try=owner_try,
                     granted_at=self.now,
+                    nodes=nodes,
                 )
             )
 
@@ -151,9 +161,11 @@ class LeaseLife(RuleBasedStateMachine):
     def open_leases_are_the_models(self) -> None:
         """Nobody is forgotten, nobody is held twice, no pool is overbooked."""
         held = [lease for lease in self.ledger.open_leases() if lease.task.run_id == self.world]
-        assert [(x.key, x.state, x.owner_try) for x in held] == [
-            (x.key, x.state, x.owner_try) for x in self.open
+        assert [(x.key, x.state, x.owner_try, x.slots) for x in held] == [
+            (x.key, x.state, x.owner_try, x.nodes) for x in self.open
         ]
+        for pool in {lease.pool for lease in held}:
+            assert sum(lease.slots for lease in held if lease.pool == pool) <= _SLOTS
         assert len({lease.task for lease in held}) == len(held)
 
     def teardown(self) -> None:
@@ -172,4 +184,4 @@ class LeaseLife(RuleBasedStateMachine):
                 (EFFECTIVE, [record.effective_cost for record in records]),
                 (LIST, [record.list_cost for record in records]),
             ):
-                assert sum(costs, Decimal(0)) == price_times_time(price, leased)
+                assert sum(costs, Decimal(0)) == price_times_time(price * lease.nodes, leased)

@@ -38,12 +38,13 @@ def together(racers: int, run: Callable[[int], str]) -> Counter[str]:
 
 
 def race(url: str, *, name: str, threads: int) -> Counter[str]:
-    """Ask for one slot from each of `threads` threads, each for a task of its own; return how they fared."""
+    """Ask for 1 to 3 slots from each of `threads` threads, each for a task of its own; return how they fared."""
     ledger = Ledger.open(url)
 
     def ask(number: int) -> str:
         task = sample_task(f"{name}-{number}")
-        return outcome(lambda: ledger.grant(sample_request(task, pool=POOL), slots=SLOTS, now=NOON))
+        request = sample_request(task, pool=POOL, nodes=1 + number % 3)
+        return outcome(lambda: ledger.grant(request, slots=SLOTS, now=NOON))
 
     try:
         return together(threads, ask)

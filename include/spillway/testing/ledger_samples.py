@@ -66,9 +66,14 @@ def sample_offer(pool: str, *, market: Market = Market.SPOT) -> Offer:
 
 
 def sample_request(
-    task: TaskKey | None = None, *, pool: str = "spot", owner_try: int = 1, owner_clear: int = 0
+    task: TaskKey | None = None,
+    *,
+    pool: str = "spot",
+    owner_try: int = 1,
+    owner_clear: int = 0,
+    nodes: int = 1,
 ) -> LeaseRequest:
-    """Return a request to lease a slot of `pool`, with one offer passed over."""
+    """Return a request to lease `nodes` slots of `pool`, with one offer passed over."""
     estimate = Estimate(
         leased=timedelta(hours=3),
         cost_usd=Decimal("0.37"),
@@ -77,7 +82,11 @@ def sample_request(
     other = PassedOver(offer=sample_offer("on_demand"), reason="dearer by $2.63")
     return LeaseRequest(
         task=task or sample_task(),
-        spec=TaskSpec(entry_point="package.module:train", arguments={"rate": 0.1, "é": [None]}),
+        spec=TaskSpec(
+            entry_point="package.module:train",
+            arguments={"rate": 0.1, "é": [None]},
+            nodes=nodes,
+        ),
         placement=Placement(
             offer=sample_offer(pool),
             estimate=estimate,

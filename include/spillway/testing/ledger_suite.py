@@ -125,7 +125,8 @@ class LedgerContract:
             assert ledger.lease(lease.key) == lease
             assert lease.granted_at == now
             assert lease.submission.arguments == spec.arguments
-            assert lease.list_usd_per_hour == placement.offer.list_usd_per_hour
+            assert (lease.slots, lease.submission.nodes) == (spec.nodes, spec.nodes)
+            assert lease.list_usd_per_hour == placement.offer.list_usd_per_hour * spec.nodes
             assert ledger.placement(lease.key) == placement
 
         is_kept()
@@ -146,6 +147,38 @@ class LedgerContract:
             grant(ledger, "three")
         ledger.end(first.key, now=NOON)
         assert grant(ledger, "three").number == 1
+
+    def test_a_gang_is_one_lease_of_a_slot_for_each_node(self, ledger: Ledger) -> None:
+        gang = ledger.grant(sample_request(nodes=3), slots=4, now=NOON)
+        assert (gang.slots, gang.submission.nodes) == (3, 3)
+        assert gang.marginal_usd_per_hour == 3 * MARGINAL
+        assert gang.submission.preemptions_per_hour == pytest.approx(0.3)
+        ended = run_through(ledger, gang, JobEvent.PREEMPTED, ended_at=NOON + 2 * HOUR)
+        assert ended.slots == 3
+        records = ledger.cost_records(gang.key)
+        assert sum(r.list_cost for r in records) == 3 * 2 * LIST
+        assert ledger.runs(now=NOON + 9 * HOUR)[0].list_cost == 6 * LIST
+
+    def test_a_gang_gets_all_its_slots_or_none(self, ledger: Ledger) -> None:
+        held = grant(ledger, "one")
+        gang = sample_request(sample_task("gang"), nodes=2)
+        with pytest.raises(PoolFullError, match=r"1 of 2 .* 2 are needed at once"):
+            ledger.grant(gang, slots=2, now=NOON)
+        assert ledger.open_leases() == [held]
+        ledger.grant(gang, slots=3, now=NOON)
+        with pytest.raises(PoolFullError, match="3 of 3"):
+            ledger.grant(sample_request(sample_task("two")), slots=3, now=NOON)
+
+    def test_the_slots_of_a_gang_are_in_use_and_history(self, ledger: Ledger) -> None:
+        gang = ledger.grant(sample_request(nodes=3), slots=4, now=NOON)
+        pools = [sample_pool("spot")]
+        used = ledger.usage(pools, now=NOON + 2 * HOUR, cool_down=HOUR)["spot"]
+        assert (used.leased_slots, used.month_slot_hours) == (3, 6)
+        run_through(ledger, gang, JobEvent.PREEMPTED, ended_at=NOON + 2 * HOUR)
+        used = ledger.usage(pools, now=NOON + 4 * HOUR, cool_down=HOUR)["spot"]
+        assert (used.leased_slots, used.month_slot_hours) == (0, 6)
+        (day,) = ledger.pool_days(pools, since=NOON - HOUR, now=NOON + 4 * HOUR)["spot"]
+        assert (round(day.slot_hours, 5), day.losses) == (6.0, 1)
 
     def test_attempts_count_up_and_tokens_only_grow(self, ledger: Ledger) -> None:
         first = run_through(ledger, grant(ledger), JobEvent.PREEMPTED, ended_at=NOON)
@@ -376,9 +409,11 @@ class LedgerContract:
         """Also the race to make the database: nobody has opened it before."""
         with racing_processes(url, processes=8, threads=4) as results:
             outcomes = race(url, name="thread", threads=64) + results()
-        assert outcomes == {"granted": SLOTS, "full": 64 + 8 * 4 - SLOTS}
         ledger = Ledger.open(url)
-        assert len(ledger.open_leases(POOL)) == SLOTS
+        held = ledger.open_leases(POOL)
+        assert outcomes == {"granted": len(held), "full": 64 + 8 * 4 - len(held)}
+        # Tasks of one node fill whatever gangs leave, and many of them asked.
+        assert sum(lease.slots for lease in held) == SLOTS
         ledger.close()
 
     def test_one_task_is_leased_once_however_many_pools_it_asks(self, ledger: Ledger) -> None:

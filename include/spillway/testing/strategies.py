@@ -22,6 +22,7 @@ from spillway.model import (
     Heartbeat,
     HourlyCommitment,
     JobEvent,
+    Launcher,
     Lease,
     LeaseState,
     Manifest,
@@ -137,6 +138,11 @@ def transfer_prices() -> st.SearchStrategy[Decimal]:
     return st.just(Decimal(0)) | st.decimals(min_value=0, max_value=1, places=4)
 
 
+def node_counts() -> st.SearchStrategy[int]:
+    """Return how many nodes a task may need: mostly one, sometimes a small gang."""
+    return st.just(1) | st.integers(1, 3)
+
+
 def retentions() -> st.SearchStrategy[Retention]:
     """Return rules of which checkpoints to keep."""
     return st.builds(
@@ -170,6 +176,7 @@ def tasks(
         state_gib=sizes_gib(),
         input_gib=sizes_gib(),
         retention=retentions(),
+        nodes=node_counts(),
     )
 
 
@@ -390,6 +397,8 @@ def submissions() -> st.SearchStrategy[Submission]:
         checkpoint_interval=st.none() | durations(),
         fresh_start=st.booleans(),
         retention=retentions(),
+        nodes=node_counts(),
+        launcher=st.sampled_from(Launcher),
     )
 
 
@@ -416,6 +425,7 @@ def leases() -> st.SearchStrategy[Lease]:
         exit_code=st.none() | st.integers(-64, 255),
         detail=words,
         provider_id=st.none() | words,
+        slots=node_counts(),
     )
 
 
@@ -489,6 +499,7 @@ ANY_VALUE: Final[Mapping[type, st.SearchStrategy[Any]]] = MappingProxyType(
         Heartbeat: heartbeats(),
         HourlyCommitment: hourly_commitments(),
         JobEvent: st.sampled_from(JobEvent),
+        Launcher: st.sampled_from(Launcher),
         Lease: leases(),
         LeaseState: st.sampled_from(LeaseState),
         Manifest: manifests(),
