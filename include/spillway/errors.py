@@ -15,8 +15,13 @@ SpillwayError
   TaskFailedError       the user's code failed
   CheckpointError
     StoreError          the store cannot be read or written: fix its folder, space or credentials
+      StoreAccessError      credentials are missing, wrong, or do not allow it
+      StoreMissingError     there is no such bucket or container
+      StoreUnavailableError the store could not be asked; the same call may succeed later
+      UnfencedStoreError    the store ignores create-only writes, which fencing rests on: use another
     IncompleteCheckpointError   a part is missing: use the checkpoint before
     CorruptCheckpointError      a part is not what was written: say so loudly, use the one before
+    ForeignCheckpointError      it is another workload's, or of another shape: start fresh, or undo the change
     FencedError         a newer lease owns the task: stop
   LedgerError
     PoolFullError       the pool's last slot went to somebody else; another offer, now
@@ -134,12 +139,32 @@ class StoreError(CheckpointError):
     """The checkpoint store itself cannot be read or written."""
 
 
+class StoreAccessError(StoreError):
+    """Credentials are missing, wrong, or do not allow what was asked."""
+
+
+class StoreMissingError(StoreError):
+    """The store's bucket or container does not exist."""
+
+
+class StoreUnavailableError(StoreError):
+    """The store could not be asked, which says nothing of what is in it; the same call may succeed later."""
+
+
+class UnfencedStoreError(StoreError):
+    """The store does not keep two writers from creating the same object."""
+
+
 class IncompleteCheckpointError(CheckpointError):
     """A part that the manifest names is missing."""
 
 
 class CorruptCheckpointError(CheckpointError):
     """A part is not what was written."""
+
+
+class ForeignCheckpointError(CheckpointError):
+    """A checkpoint is whole, and is not of the work that wants to go on from it."""
 
 
 class FencedError(CheckpointError):
