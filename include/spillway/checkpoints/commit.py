@@ -9,9 +9,8 @@ that look.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from spillway.checkpoints.find import Found, chain, latest
 from spillway.checkpoints.layout import (
@@ -21,6 +20,7 @@ from spillway.checkpoints.layout import (
     manifest_path,
     part_path,
 )
+from spillway.checkpoints.readers import beginning
 from spillway.checkpoints.verify import Claim, checksum, read_claim, read_manifest, read_part
 from spillway.errors import (
     CorruptCheckpointError,
@@ -32,13 +32,15 @@ from spillway.model import Manifest, Part
 from spillway.model.codec import encode_json
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
     from pydantic import JsonValue
 
-    from spillway.checkpoints.store import ObjectStore
+    from spillway.checkpoints.store import BytesLike, ObjectStore
 
-Parts = Mapping[str, bytes | memoryview]
+Parts: TypeAlias = "Mapping[str, BytesLike]"
+"""What a checkpoint is made of; each part is asked for once, when its turn to be written has come."""
 
 
 def claim(store: ObjectStore, prefix: str, token: int, *, fresh: bool = False) -> Found | None:
@@ -53,11 +55,12 @@ def claim(store: ObjectStore, prefix: str, token: int, *, fresh: bool = False) -
     """
     _check_fence(store, prefix, token)
     begun = _has_begun(store, prefix, token)
-    found = None if fresh and not begun else latest(store, prefix)
-    if not begun:
-        base = str(found.name) if found else None
-        store.create(claim_path(prefix, token), encode_json(Claim(token=token, base=base)))
-        _check_fence(store, prefix, token)
+    with beginning(store, prefix, token):
+        found = None if fresh and not begun else latest(store, prefix)
+        if not begun:
+            base = str(found.name) if found else None
+            store.create(claim_path(prefix, token), encode_json(Claim(token=token, base=base)))
+            _check_fence(store, prefix, token)
     return found
 
 
@@ -70,6 +73,7 @@ def commit(
     now: datetime,
     metadata: Mapping[str, JsonValue] | None = None,
     metrics: Mapping[str, float] | None = None,
+    entry_point: str = "",
 ) -> Manifest:
     """Save a checkpoint of a lease that has begun; it exists once this returns, and not in part before.
 
@@ -91,6 +95,7 @@ def commit(
             parts=tuple(_write_part(store, prefix, name, part, parts[part]) for part in parts),
             metadata=dict(metadata or {}),
             metrics=dict(metrics or {}),
+            entry_point=entry_point,
         )
         _check_fence(store, prefix, name.token)
         _create_manifest(store, manifest_path(prefix, name), encode_json(manifest))
@@ -128,7 +133,7 @@ def _saved_before(store: ObjectStore, prefix: str, name: CheckpointName) -> Mani
 
 
 def _write_part(
-    store: ObjectStore, prefix: str, name: CheckpointName, part: str, data: bytes | memoryview
+    store: ObjectStore, prefix: str, name: CheckpointName, part: str, data: BytesLike
 ) -> Part:
     path = part_path(name, part)
     store.put(f"{prefix}/{path}", data)

@@ -1,8 +1,8 @@
 """Objects as files of a folder: local disk, or a shared file system that honours `flock` and `link`.
 
-Every object is written to a file of its own below `.partial/`, flushed to the disk, and only then given its name, so its
-path has all of it or nothing. A writer holds a lock on its partial file while it lives; files that nobody holds were left
-by writers that died, and the next writer removes them, by which no clock has to be trusted.
+Every object is written to a file of its own below `.partial/`, large ones past the page cache, flushed to the disk, and only
+then given its name, so its path has all of it or nothing. A writer holds a lock on its partial file while it lives; files that
+nobody holds were left by writers that died, and the next writer removes them, by which no clock has to be trusted.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from spillway.checkpoints.direct_io import write_all
 from spillway.errors import StoreError
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ class FolderStore:
             self._swept = True
         partial, descriptor = _create_locked(folder)
         try:
-            _write_all(descriptor, data)
+            write_all(descriptor, data)
             os.fsync(descriptor)
             yield partial
         finally:
@@ -135,12 +136,6 @@ def _explained(action: str, target: Path) -> Iterator[None]:
 def _raise_unless_gone(error: OSError) -> None:
     if not isinstance(error, FileNotFoundError):
         raise error
-
-
-def _write_all(descriptor: int, data: BytesLike) -> None:
-    rest = memoryview(data).cast("B")
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]
 
 
 def _create_locked(folder: Path) -> tuple[Path, int]:

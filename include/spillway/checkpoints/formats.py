@@ -1,9 +1,10 @@
-"""A nested state as bytes and back, without pickle: reading one runs no code that is in it.
+"""A nested state as the parts of a checkpoint and back, without pickle: reading one runs no code that is in it.
 
-The structure is JSON, in the part `state.json`; arrays are in one safetensors part for each framework. What JSON cannot tell
-apart is tagged: `{"$tuple": [...]}`, `{"$dict": [[key, value], ...]}` for keys that are not plain text, `{"$bytes": base64}`,
-`{"$float": "nan"}`, and `{"$torch": name}`, `{"$numpy": name}` for arrays. Frameworks are imported only when the state has
-something of theirs.
+The structure is JSON, in the part `state.json`; arrays are in one safetensors part for each framework, and long bytes in one
+more. What JSON cannot tell apart is tagged: `{"$tuple": [...]}`, `{"$dict": [[key, value], ...]}` for keys that are not plain
+text, `{"$bytes": base64}`, `{"$float": "nan"}`, `{"$int": "0x..."}` beyond 64 bits, and `{"$torch": name}`,
+`{"$numpy": name}`, `{"$long": name}` for what is in the other parts. Frameworks are imported only when the state has something
+of theirs.
 """
 
 from __future__ import annotations
@@ -12,73 +13,215 @@ import base64
 import importlib
 import json
 import math
+import pickle
 import sys
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
+from spillway.checkpoints.framing import Entry, Frame, lay_out, parse
+from spillway.checkpoints.staging import aligned
 from spillway.errors import CorruptCheckpointError, SpecError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import numpy as np
-    import torch
+    from spillway.checkpoints.store import BytesLike
 
 STRUCTURE = "state.json"
 TORCH = "torch.safetensors"
 NUMPY = "numpy.safetensors"
+LONG = "bytes.safetensors"
 
 _FORMAT = "spillway-state/1"
+_LONG_BYTES = 1024
+"""Bytes objects longer than this are in a part of their own instead of the JSON."""
 
 
-def encode_state(state: object) -> dict[str, bytes]:
+@dataclass(frozen=True, slots=True)
+class Pickled:
+    """A pickle, which is saved and restored unread: `Pickled.of(value)` puts it into a state, and `load()` runs it.
+
+    For what has no other form. Whoever can write to the checkpoint store decides what `load` does.
+    """
+
+    data: bytes
+
+    @classmethod
+    def of(cls, value: object) -> Self:
+        """Pickle `value` as it is now."""
+        return cls(pickle.dumps(value))
+
+    def load(self) -> Any:
+        """Return the value, running whatever code the pickle names."""
+        return pickle.loads(self.data)  # noqa: S301  # asked for by name, on a value that is no secret about it
+
+
+def encode_state(state: object) -> dict[str, BytesLike]:
     """Return `state` as the parts of a checkpoint; `decode_state` returns an equal one, bit for bit.
 
-    Dicts, lists, tuples, text, bytes, numbers, booleans, None, NumPy arrays and scalars, and torch tensors, nested at will.
-    Tensors come back on the CPU and without gradients; subclasses of dict come back as dict.
+    Dicts, lists, tuples, text, bytes, numbers, booleans, None, NumPy arrays and scalars, torch tensors, and `Pickled`, nested
+    at will. Arrays that are the same memory are saved once, and are one array again. Tensors come back on the CPU and
+    without gradients, arrays in the byte order of the machine; subclasses of dict come back as dict.
+
+    Raises:
+        SpecError: Something in it cannot be saved; the message says where it is.
+    """
+    prepared = prepare(state)
+    return prepared.write(memoryview(bytearray(prepared.size)))
+
+
+def prepare(state: object) -> Prepared:
+    """Look at all of `state` and copy none of its arrays, which are to stay as they are until `write` has returned.
 
     Raises:
         SpecError: Something in it cannot be saved; the message says where it is.
     """
     encoder = _Encoder()
     structure = encoder.encode(state, "state")
-    parts = {STRUCTURE: json.dumps({"format": _FORMAT, "state": structure}).encode()}
-    if encoder.tensors:
-        from safetensors.torch import save
-
-        parts[TORCH] = save(encoder.tensors)
-    if encoder.arrays:
-        from safetensors.numpy import save as save_arrays
-
-        parts[NUMPY] = save_arrays(encoder.arrays)
-    return parts
+    document = json.dumps({"format": _FORMAT, "state": structure}).encode()
+    return Prepared(structure=document, arrays=[one for one in encoder.kinds if one.values])
 
 
-def decode_state(parts: Mapping[str, bytes]) -> Any:
+def decode_state(parts: Mapping[str, BytesLike]) -> Any:
     """Return the state that `parts`, made by `encode_state`, stand for.
 
     Raises:
         CorruptCheckpointError: They are not the parts of a state.
+        SpecError: They hold arrays of a framework that is not installed here.
     """
     try:
-        document = json.loads(parts[STRUCTURE])
+        document = json.loads(bytes(parts[STRUCTURE]))
         if document["format"] != _FORMAT:
             raise CorruptCheckpointError(
                 f"the checkpoint has format {document['format']!r} and this version reads {_FORMAT!r}"
             )
         return _Decoder(parts).decode(document["state"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise CorruptCheckpointError(f"the checkpoint holds no state: {error!r}") from error
+
+
+class _Arrays(Protocol):
+    """What a framework's module does for the arrays of that framework."""
+
+    def describe(self, value: Any, place: str, /) -> Entry: ...
+    def identity(self, value: Any, /) -> tuple[object, ...]: ...
+    def copy_into(self, value: Any, target: memoryview, /) -> None: ...
+    def build(self, entry: Entry, data: memoryview, /) -> Any: ...
+
+
+class _LongBytes:
+    """Bytes, as if they were the arrays of one more framework."""
+
+    def describe(self, value: bytes, _place: str) -> Entry:
+        return Entry(dtype="U8", shape=(len(value),))
+
+    def identity(self, value: bytes) -> tuple[object, ...]:
+        return (id(value),)
+
+    def copy_into(self, value: bytes, target: memoryview) -> None:
+        target[:] = value
+
+    def build(self, _entry: Entry, data: memoryview) -> bytes:
+        return bytes(data)
+
+
+@dataclass(slots=True)
+class _Kind:
+    """The arrays of one framework in one state.
+
+    Attributes:
+        tag: What stands for one of them in the structure.
+        part: The part they are in.
+        module: Where its functions are.
+        framework: What has to be installed.
+    """
+
+    tag: str
+    part: str
+    module: str
+    framework: str
+    values: dict[str, Any] = field(default_factory=dict[str, Any])
+    entries: dict[str, Entry] = field(default_factory=dict[str, Entry])
+    names: dict[tuple[object, ...], str] = field(default_factory=dict[tuple[object, ...], str])
+
+    @property
+    def arrays(self) -> _Arrays:
+        if not self.module:
+            return _LongBytes()
+        try:
+            module: Any = importlib.import_module(self.module)
+        except ImportError as error:
+            raise SpecError(
+                f"the checkpoint holds arrays of {self.framework}, which cannot be imported here ({error}): install it"
+            ) from error
+        return module
+
+    def add(self, value: Any, place: str) -> dict[str, Any]:
+        """Take `value` in, unless it is in already, and return what stands for it."""
+        arrays = self.arrays
+        entry = arrays.describe(value, place)
+        name = str(len(self.values))
+        if entry.size:
+            name = self.names.setdefault(arrays.identity(value), name)
+        if name not in self.values:
+            self.values[name], self.entries[name] = value, entry
+        return {self.tag: name}
+
+
+def _kinds() -> tuple[_Kind, _Kind, _Kind]:
+    return (
+        _Kind("$torch", TORCH, "spillway.checkpoints.torch_tensors", "torch"),
+        _Kind("$numpy", NUMPY, "spillway.checkpoints.numpy_arrays", "numpy"),
+        _Kind("$long", LONG, "", ""),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A state that can be saved, of which nothing has been copied yet.
+
+    Attributes:
+        structure: The part `state.json`.
+        arrays: What the other parts are made of.
+    """
+
+    structure: bytes
+    arrays: list[_Kind]
+
+    @property
+    def size(self) -> int:
+        """Bytes that `write` needs."""
+        return sum(aligned(self._frame(kind).size) for kind in self.arrays)
+
+    def write(self, room: memoryview) -> dict[str, BytesLike]:
+        """Copy every array into `room`, and return the parts, which are views of it that begin at multiples of `ALIGNMENT`."""
+        parts: dict[str, BytesLike] = {STRUCTURE: self.structure}
+        begin = 0
+        for kind in self.arrays:
+            frame = self._frame(kind)
+            part = room[begin : begin + frame.size]
+            part[: len(frame.header)] = frame.header
+            arrays = kind.arrays
+            for name, (first, last) in frame.places.items():
+                arrays.copy_into(kind.values[name], part[first:last])
+            parts[kind.part] = part
+            begin += aligned(frame.size)
+        return parts
+
+    def _frame(self, kind: _Kind) -> Frame:
+        return lay_out(kind.entries)
 
 
 class _Encoder:
     def __init__(self) -> None:
-        self.tensors: dict[str, torch.Tensor] = {}
-        self.arrays: dict[str, np.ndarray[Any, Any]] = {}
-        self._storages: set[int] = set()
+        self.kinds = _kinds()
+        self._torch, self._numpy, self._long = self.kinds
 
     def encode(self, value: object, place: str) -> Any:  # noqa: PLR0911  # one line for each kind reads best
-        if value is None or type(value) in (bool, int, str):
+        if value is None or type(value) in (bool, str):
             return value
+        if type(value) is int:
+            return value if -(1 << 63) <= value < 1 << 63 else {"$int": hex(value)}
         if type(value) is float:
             return value if math.isfinite(value) else {"$float": repr(value)}
         if isinstance(value, dict):
@@ -88,7 +231,9 @@ class _Encoder:
         if isinstance(value, tuple) and not hasattr(value, "_fields"):
             return {"$tuple": [self.encode(x, f"{place}[{i}]") for i, x in enumerate(value)]}
         if isinstance(value, bytes | bytearray):
-            return {"$bytes": base64.b64encode(value).decode()}
+            return self._encode_bytes(bytes(value), place)
+        if isinstance(value, Pickled):
+            return {"$pickle": self._encode_bytes(value.data, place)}
         return self._encode_array(value, place)
 
     def _encode_dict(self, value: dict[Any, Any], place: str) -> Any:
@@ -101,56 +246,30 @@ class _Encoder:
             ]
         }
 
+    def _encode_bytes(self, value: bytes, place: str) -> Any:
+        if len(value) > _LONG_BYTES:
+            return self._long.add(value, place)
+        return {"$bytes": base64.b64encode(value).decode()}
+
     def _encode_array(self, value: object, place: str) -> Any:
         torch, numpy = sys.modules.get("torch"), sys.modules.get("numpy")
         if torch is not None and isinstance(value, torch.Tensor):
-            name = str(len(self.tensors))
-            self.tensors[name] = self._own(value, place)
-            return {"$torch": name}
-        if numpy is not None and isinstance(value, numpy.ndarray | numpy.generic):
-            array = numpy.asarray(value)
-            if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
-                raise SpecError(
-                    f"{place} cannot be saved: its elements are {array.dtype}, not numbers"
-                )
-            name = str(len(self.arrays))
-            self.arrays[name] = numpy.ascontiguousarray(array).reshape(array.shape)
-            return {"$numpy": name, "scalar": True} if value is not array else {"$numpy": name}
+            return self._torch.add(value, place)
+        if numpy is not None and isinstance(value, numpy.ndarray):
+            return self._numpy.add(value, place)
+        if numpy is not None and isinstance(value, numpy.generic):
+            return {**self._numpy.add(numpy.asarray(value), place), "scalar": True}
         raise SpecError(
             f"{place} cannot be saved: it is a {type(value).__qualname__}; use dicts, lists, numbers, text, bytes,"
-            " arrays and tensors, such as state_dict() returns"
+            " arrays and tensors, such as state_dict() returns, or Pickled.of() it"
         )
-
-    def _own(self, tensor: torch.Tensor, place: str) -> torch.Tensor:
-        """Return the tensor as safetensors takes it: on the CPU, dense, and sharing no memory with another."""
-        if tensor.layout is not sys.modules["torch"].strided or tensor.is_quantized:
-            raise SpecError(
-                f"{place} cannot be saved: it is sparse or quantised; save it as dense tensors"
-            )
-        dense = tensor.detach().cpu().contiguous()
-        storage = dense.untyped_storage().data_ptr()
-        if storage in self._storages:
-            return dense.clone()
-        self._storages.add(storage)
-        return dense
-
-
-def _load(framework: str, data: bytes | None) -> Mapping[str, Any]:
-    if data is None:
-        return {}
-    from safetensors import SafetensorError
-
-    try:
-        loaded: Mapping[str, Any] = importlib.import_module(framework).load(data)
-    except SafetensorError as error:
-        raise CorruptCheckpointError(f"the checkpoint's arrays cannot be read: {error}") from error
-    return loaded
 
 
 class _Decoder:
-    def __init__(self, parts: Mapping[str, bytes]) -> None:
-        self._tensors = _load("safetensors.torch", parts.get(TORCH))
-        self._arrays = _load("safetensors.numpy", parts.get(NUMPY))
+    def __init__(self, parts: Mapping[str, BytesLike]) -> None:
+        self._parts = parts
+        self._kinds = {kind.tag: kind for kind in _kinds()}
+        self._found: dict[str, dict[str, tuple[Entry, memoryview]]] = {}
 
     def decode(self, node: Any) -> Any:
         if isinstance(node, list):
@@ -162,7 +281,7 @@ class _Decoder:
             return {key: self.decode(item) for key, item in node.items()}
         return self._decode_tagged(tag, node)
 
-    def _decode_tagged(self, tag: str, node: dict[str, Any]) -> Any:
+    def _decode_tagged(self, tag: str, node: dict[str, Any]) -> Any:  # noqa: PLR0911  # one line for each tag
         content = node[tag]
         match tag:
             case "$tuple":
@@ -171,12 +290,22 @@ class _Decoder:
                 return {self.decode(key): self.decode(item) for key, item in content}
             case "$bytes":
                 return base64.b64decode(content)
+            case "$int":
+                return int(content, 16)
             case "$float":
                 return float(content)
-            case "$torch":
-                return self._tensors[content]
-            case "$numpy":
-                array = self._arrays[content]
+            case "$pickle":
+                return Pickled(self.decode(content))
+            case "$torch" | "$numpy" | "$long":
+                array = self._array(self._kinds[tag], content)
                 return array[()] if node.get("scalar") else array
             case _:
                 raise CorruptCheckpointError(f"the checkpoint has the unknown tag {tag!r}")
+
+    def _array(self, kind: _Kind, name: str) -> Any:
+        """Return the array; one that was saved once is one array, however many places it is in."""
+        if name not in kind.values:
+            if kind.tag not in self._found:
+                self._found[kind.tag] = parse(self._parts[kind.part])
+            kind.values[name] = kind.arrays.build(*self._found[kind.tag][name])
+        return kind.values[name]

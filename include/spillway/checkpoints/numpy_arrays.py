@@ -1,0 +1,62 @@
+"""NumPy arrays as arrays of a checkpoint, and back; imported only where NumPy is in use."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from spillway.checkpoints.framing import Entry
+from spillway.errors import CorruptCheckpointError, SpecError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_DTYPES = MappingProxyType(
+    {
+        "BOOL": "bool", "U8": "uint8", "I8": "int8",
+        "U16": "uint16", "I16": "int16", "F16": "float16",
+        "U32": "uint32", "I32": "int32", "F32": "float32",
+        "U64": "uint64", "I64": "int64", "F64": "float64", "C64": "complex64",
+    }
+)  # fmt: skip
+_NAMES = MappingProxyType({dtype: name for name, dtype in _DTYPES.items()})
+
+
+def describe(array: NDArray[Any], place: str) -> Entry:
+    """Return what the array is.
+
+    Raises:
+        SpecError: It cannot be saved; the message says so of `place`.
+    """
+    if array.dtype.name not in _NAMES:
+        raise SpecError(
+            f"{place} cannot be saved: its elements are {array.dtype}, and not numbers of up to 64 bits"
+        )
+    return Entry(dtype=_NAMES[array.dtype.name], shape=array.shape)
+
+
+def identity(array: NDArray[Any]) -> tuple[object, ...]:
+    """Return what is equal for two arrays that are the same memory, seen in the same way."""
+    return array.ctypes.data, array.dtype.str, array.shape, array.strides
+
+
+def copy_into(array: NDArray[Any], target: memoryview) -> None:
+    """Copy the array's numbers, dense and in order, into `target`."""
+    if array.size:
+        np.frombuffer(target, dtype=array.dtype.name).reshape(array.shape)[...] = array
+
+
+def build(entry: Entry, data: memoryview) -> NDArray[Any]:
+    """Return an array of its own.
+
+    Raises:
+        CorruptCheckpointError: NumPy has no such items.
+    """
+    if entry.dtype not in _DTYPES:
+        raise CorruptCheckpointError(f"NumPy has no items of type {entry.dtype}")
+    array = np.empty(entry.shape, dtype=_DTYPES[entry.dtype])
+    if data:
+        array.reshape(-1).view(np.uint8)[...] = np.frombuffer(data, dtype=np.uint8)
+    return array

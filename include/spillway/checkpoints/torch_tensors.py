@@ -1,0 +1,58 @@
+"""Torch tensors as arrays of a checkpoint, and back; imported only where torch is in use."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+import torch
+
+from spillway.checkpoints.framing import Entry
+from spillway.errors import SpecError
+
+_DTYPES = MappingProxyType(
+    {
+        "BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8,
+        "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
+        "U16": torch.uint16, "I16": torch.int16, "F16": torch.float16, "BF16": torch.bfloat16,
+        "U32": torch.uint32, "I32": torch.int32, "F32": torch.float32,
+        "U64": torch.uint64, "I64": torch.int64, "F64": torch.float64, "C64": torch.complex64,
+    }
+)  # fmt: skip
+_NAMES = MappingProxyType({dtype: name for name, dtype in _DTYPES.items()})
+
+
+def describe(tensor: torch.Tensor, place: str) -> Entry:
+    """Return what the tensor is.
+
+    Raises:
+        SpecError: It cannot be saved; the message says so of `place`.
+    """
+    if tensor.layout is not torch.strided or tensor.is_quantized:
+        raise SpecError(
+            f"{place} cannot be saved: it is sparse or quantised; save it as dense tensors"
+        )
+    if tensor.is_meta:
+        raise SpecError(f"{place} cannot be saved: it is on the meta device and has no numbers")
+    if tensor.dtype not in _NAMES:
+        raise SpecError(f"{place} cannot be saved: its elements are {tensor.dtype}")
+    return Entry(dtype=_NAMES[tensor.dtype], shape=tuple(tensor.shape))
+
+
+def identity(tensor: torch.Tensor) -> tuple[object, ...]:
+    """Return what is equal for two tensors that are the same memory, seen in the same way."""
+    return tensor.device, tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride()
+
+
+def copy_into(tensor: torch.Tensor, target: memoryview) -> None:
+    """Copy the tensor's numbers, dense and in order, into `target`; they are there when this returns."""
+    if tensor.numel():  # torch makes no tensor of no bytes
+        into = torch.frombuffer(target, dtype=tensor.dtype).view(tensor.shape)
+        into.copy_(tensor.detach())
+
+
+def build(entry: Entry, data: memoryview) -> torch.Tensor:
+    """Return a tensor of its own, on the CPU."""
+    tensor = torch.empty(entry.shape, dtype=_DTYPES[entry.dtype])
+    if data:
+        memoryview(tensor.view(-1).view(torch.uint8).numpy())[:] = data
+    return tensor
