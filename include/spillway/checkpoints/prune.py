@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Final
 
 from spillway.checkpoints.find import chain
 from spillway.checkpoints.layout import (
@@ -12,62 +16,156 @@ from spillway.checkpoints.layout import (
     manifest_path,
     part_paths,
 )
+from spillway.checkpoints.readers import marks
+from spillway.checkpoints.retention import Verdict, judge, name_of
 from spillway.checkpoints.verify import read_manifest, read_part
-from spillway.errors import CorruptCheckpointError, IncompleteCheckpointError
+from spillway.errors import CorruptCheckpointError, IncompleteCheckpointError, SpecError
+from spillway.model import Manifest, Retention
+from spillway.model.codec import decode_json, encode_json
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from spillway.checkpoints.store import ObjectStore
+
+log = logging.getLogger(__name__)
+
+ORPHAN_AGE: Final = timedelta(days=1)
+"""How long parts without a manifest are left alone while the lease that wrote them may be at it still."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pruned:
+    """What a pruning did.
+
+    Attributes:
+        removed: Checkpoints that are no more, oldest first; those that did not count or were not whole included.
+        verdicts: What became of each whole one that counts, newest first.
+        stored_bytes: What the kept ones take in the store.
+    """
+
+    removed: tuple[CheckpointName, ...]
+    verdicts: tuple[Verdict, ...]
+    stored_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Orphans:
+    """Parts without a manifest of a lease that may be writing them: when each checkpoint's were first seen so."""
+
+    seen: Mapping[str, datetime] = field(default_factory=dict[str, datetime])
 
 
 def prune(
-    store: ObjectStore, prefix: str, *, keep: int, verified: CheckpointName | None = None
-) -> list[CheckpointName]:
-    """Keep the newest `keep` whole checkpoints, at least one; remove every other, and return which.
+    store: ObjectStore,
+    prefix: str,
+    *,
+    keep: Retention | int,
+    verified: CheckpointName | None = None,
+    now: datetime | None = None,
+) -> Pruned:
+    """Keep the checkpoints that `keep` asks for, a number being so many of the newest; remove every other.
 
-    Parts without a manifest are removed as well, except those of the newest lease, which may be writing them now.
-    `verified` is a checkpoint that the caller has just written or read whole, so that it need not be read again.
+    Never removed: the newest whole one, which is what the next lease builds on, and what a reader holds. Parts without a
+    manifest are removed at once where the lease that wrote them has been replaced, and else after `ORPHAN_AGE`. Safe to
+    repeat, and to do from several processes.
+
+    Args:
+        store: Where they are.
+        prefix: The task's.
+        keep: The rule.
+        verified: A checkpoint that the caller has just written or read whole, so that it need not be read again.
+        now: Without it no reader's mark is over by time, and no part without a manifest is old enough.
+
+    Raises:
+        StoreError: The store could not be read or written; nothing that is needed is gone.
+        SpecError: The rule would keep nothing.
     """
-    if keep < 1:
-        raise ValueError(f"cannot keep {keep} checkpoints: the newest whole one always stays")
-    # Parts are listed before manifests, so a checkpoint committed meanwhile is not taken for parts without a manifest.
+    rule = Retention(last=keep) if isinstance(keep, int) else keep
+    # In this order: parts before manifests, so that what is committed meanwhile is not taken for parts without a manifest;
+    # marks before what counts, for the reason that `readers` gives.
     parts = part_paths(store, prefix)
+    held_by = marks(store, prefix, now=now)
     newest_token = max(claimed_tokens(store, prefix), default=0)
-    manifests = set(manifest_names(store, prefix))
-    kept = _choose(store, prefix, keep, verified)
-    removed = sorted(name for name in manifests - kept if name.token <= newest_token)
+    names = set(manifest_names(store, prefix))
+    held = {name: f"held by {mark.by}" for name in names for mark in held_by if mark.holds(name)}
+    whole = _whole_ones(store, prefix, names, verified)
+    verdicts = judge(whole, rule, held=held)
+    kept = {verdict.name for verdict in verdicts if verdict.is_kept} | held.keys()
+    removed = sorted(name for name in names - kept if name.token <= newest_token)
     for name in removed:  # first, so that no manifest is ever left without its parts
         store.delete(manifest_path(prefix, name))
-    for name, paths in parts.items():
-        if name in removed or (name not in manifests and name.token < newest_token):
-            for path in paths:
-                store.delete(path)
-    return removed
+    held_by = marks(store, prefix, now=now)  # whoever reads what was just removed may finish
+    for name in (*removed, *_dead(store, prefix, parts.keys() - names, newest_token, now)):
+        if not any(mark.holds(name) for mark in held_by):
+            _delete(store, parts.get(name, ()))
+    return Pruned(
+        removed=tuple(removed),
+        verdicts=verdicts,
+        stored_bytes=sum(each.size for each in whole if name_of(each) in kept),
+    )
 
 
-def _choose(
-    store: ObjectStore, prefix: str, keep: int, verified: CheckpointName | None
-) -> set[CheckpointName]:
-    """Return what stays: the newest `keep` whole ones of the chain.
+def _whole_ones(
+    store: ObjectStore, prefix: str, names: set[CheckpointName], verified: CheckpointName | None
+) -> list[Manifest]:
+    """Return the manifests of the whole checkpoints that count, newest first.
 
     Only the first is read in full, for it is the one that must not be lost; those behind it count when their manifests do.
     """
-    kept: set[CheckpointName] = set()
-    whole = 0
+    whole: list[Manifest] = []
     for name in chain(store, prefix):
-        if _is_whole(store, prefix, name, read_parts=whole == 0 and name != verified):
-            kept.add(name)
-            whole += 1
-        if whole == keep:
-            break
-    return kept
-
-
-def _is_whole(store: ObjectStore, prefix: str, name: CheckpointName, *, read_parts: bool) -> bool:
-    try:
-        manifest = read_manifest(store, prefix, name)
-        if read_parts:
-            for part in manifest.parts:
+        if name not in names:
+            continue
+        try:
+            manifest = read_manifest(store, prefix, name)
+            for part in manifest.parts if not whole and name != verified else ():
                 read_part(store, prefix, part)
-    except (CorruptCheckpointError, IncompleteCheckpointError):
-        return False
-    return True
+        except (CorruptCheckpointError, IncompleteCheckpointError) as error:
+            log.warning("the checkpoint of step %d is not whole: %s", name.step, error)
+            continue
+        whole.append(manifest)
+    return whole
+
+
+def _dead(
+    store: ObjectStore,
+    prefix: str,
+    orphans: Iterable[CheckpointName],
+    newest_token: int,
+    now: datetime | None,
+) -> list[CheckpointName]:
+    """Return which of `orphans` nobody can be writing any more."""
+    replaced = [name for name in orphans if name.token < newest_token]
+    return replaced + _aged(store, prefix, [n for n in orphans if n.token >= newest_token], now)
+
+
+def _aged(
+    store: ObjectStore, prefix: str, orphans: list[CheckpointName], now: datetime | None
+) -> list[CheckpointName]:
+    """Return those that have been without a manifest for long, by notes kept beside them: a store's own times differ."""
+    path = f"{prefix}/orphans.json"
+    if now is None or not (orphans or store.get(path)):
+        return []
+    before = _read_notes(store, path)
+    seen = {str(name): before.get(str(name), now) for name in orphans}
+    aged = [name for name in orphans if now - seen[str(name)] >= ORPHAN_AGE]
+    left = {name: at for name, at in seen.items() if name not in map(str, aged)}
+    if left != before:
+        store.put(path, encode_json(Orphans(seen=left)))
+    return aged
+
+
+def _read_notes(store: ObjectStore, path: str) -> Mapping[str, datetime]:
+    data = store.get(path)
+    if data is None:
+        return {}
+    try:
+        return decode_json(data, Orphans).seen
+    except SpecError:  # they are noted anew
+        return {}
+
+
+def _delete(store: ObjectStore, paths: Iterable[str]) -> None:
+    for path in paths:
+        store.delete(path)

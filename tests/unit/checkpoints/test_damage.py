@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from spillway.checkpoints import CheckpointName, claim, commit, latest, prune
 from spillway.checkpoints.layout import manifest_names
+from spillway.errors import SpecError
 from spillway.testing.stores import MemoryStore
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -118,7 +119,7 @@ def test_pruning_never_removes_the_newest_whole_one() -> None:
 
 def test_pruning_keeps_as_many_as_it_is_told() -> None:
     store = saved(1, 2, 3, 4)
-    removed = prune(store, "task", keep=2, verified=CheckpointName(token=1, step=4))
+    removed = prune(store, "task", keep=2, verified=CheckpointName(token=1, step=4)).removed
     assert [name.step for name in removed] == [1, 2]
     assert [name.step for name in manifest_names(store, "task")] == [3, 4]
     assert not paths_of(store, 2)
@@ -132,7 +133,7 @@ def test_pruning_keeps_what_the_newest_lease_began_from_until_it_has_its_own() -
 
 
 def test_pruning_everything_is_refused() -> None:
-    with pytest.raises(ValueError, match="always stays"):
+    with pytest.raises(SpecError, match="always stays"):
         prune(saved(1), "task", keep=0)
 
 
