@@ -23,6 +23,7 @@ SpillwayError
     CorruptCheckpointError      a part is not what was written: say so loudly, use the one before
     ForeignCheckpointError      it is another workload's, or of another shape: start fresh, or undo the change
     FencedError         a newer lease owns the task: stop
+  NoticeSourceError     nobody could be asked whether the capacity will be taken back; it says nothing of that
   LedgerError
     PoolFullError       the pool's last slot went to somebody else; another offer, now
     LedgerUnavailableError      the ledger could not be asked; the same call may succeed later
@@ -181,6 +182,10 @@ class FencedError(CheckpointError):
         super().__init__(
             f"lease {token} was replaced by lease {newest}; nothing it writes counts any more"
         )
+
+
+class NoticeSourceError(SpillwayError):
+    """Where notices of preemption come from could not be asked, which says nothing of the capacity."""
 
 
 class LedgerError(SpillwayError):
