@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from spillway.workloads import randomness
+from spillway.runtime import randomness
 from spillway.workloads.batches import Windows
 from spillway.workloads.gpt import GPT, Shape
 
