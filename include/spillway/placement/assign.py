@@ -1,8 +1,8 @@
 """Which task gets which slot, when there are not enough of the best for all: a minimum-cost assignment.
 
 First as many tasks as possible are placed, then as little time as possible is lost past deadlines, then as little money as
-possible is spent. Each of these is a linear assignment, which scipy solves exactly; only where some lateness cannot be avoided
-is the last one a small integer program, solved by HiGHS.
+possible is spent. Each of these is a linear assignment, which scipy solves exactly. Where some lateness cannot be avoided the last one is a
+small integer program, solved by HiGHS; where gangs of different sizes share the slots, each of them is.
 
 Sources: Crouse, "On implementing 2D rectangular assignment algorithms", IEEE Transactions on Aerospace and Electronic Systems
 52 (4), 2016; Huangfu and Hall, "Parallelizing the dual revised simplex method", Mathematical Programming Computation 10, 2018.
@@ -24,22 +24,27 @@ _SLACK_SECONDS: Final = 1e-3
 _solvers: Any = scipy.optimize
 
 
-def assign(cost: Floats, late: Floats, room: Ints) -> list[int]:
+def assign(cost: Floats, late: Floats, room: Ints, nodes: Ints | None = None) -> list[int]:
     """Return for each task the column it is assigned to, or `NOBODY`.
 
     Args:
         cost: Dollars of each task (row) on each offer (column); infinite where it cannot go.
         late: Seconds past its deadline; 0 where it has none.
-        room: How many tasks fit on each offer.
+        room: How many slots each offer has.
+        nodes: How many slots of one offer each task takes; one each unless given.
     """
     tasks, offers = cost.shape
     if not tasks or not offers:
         return [NOBODY] * tasks
+    sizes = np.ones(tasks, dtype=np.int64) if nodes is None else nodes
     possible = np.isfinite(cost)
     cost, late = np.where(possible, cost, np.inf), np.where(possible, late, np.inf)
     alone = _each_alone(cost, late)
-    if _fits(alone, room):
+    if _fits(alone, room, sizes):
         return alone
+    if (sizes != sizes[0]).any():
+        return _packed(cost, late, room, sizes)
+    room = room // sizes[0]
     columns = _one_a_slot(room, most=tasks)
     cost, late = cost[:, columns], late[:, columns]
     if (late[np.isfinite(late)] > 0).any():
@@ -66,9 +71,59 @@ def _each_alone(cost: Floats, late: Floats) -> list[int]:
     return [int(column) for column in np.where(some, best, NOBODY)]
 
 
-def _fits(taken: list[int], room: Ints) -> bool:
-    used = np.bincount([column for column in taken if column != NOBODY], minlength=len(room))
-    return bool((used <= room).all())
+def _fits(taken: list[int], room: Ints, sizes: Ints) -> bool:
+    return bool((slots_used(taken, sizes, offers=len(room)) <= room).all())
+
+
+def slots_used(taken: list[int], sizes: Ints, *, offers: int) -> Ints:
+    """Return how many slots of each offer an assignment takes."""
+    used = np.zeros(offers, dtype=np.int64)
+    for column, size in zip(taken, sizes, strict=True):
+        if column != NOBODY:
+            used[column] += size
+    return used
+
+
+def _packed(cost: Floats, late: Floats, room: Ints, sizes: Ints) -> list[int]:
+    """Return the assignment of tasks of different sizes; each aim in turn is held while the next is reached for."""
+    task, offer = np.nonzero(np.isfinite(cost) & (sizes[:, None] <= room[None, :]))
+    edges = np.arange(len(task))
+    if not len(edges):
+        return [NOBODY] * len(sizes)
+    once, slots = np.zeros((len(sizes), len(edges))), np.zeros((len(room), len(edges)))
+    once[task, edges] = 1
+    slots[offer, edges] = sizes[task]
+    limits = [
+        _solvers.LinearConstraint(once, -np.inf, 1),
+        _solvers.LinearConstraint(slots, -np.inf, room),
+    ]
+    placed = -np.ones(len(edges))
+    chosen = _least(placed, limits)
+    limits.append(_solvers.LinearConstraint(placed[None, :], -np.inf, placed @ chosen + 0.5))
+    lateness = late[task, offer]
+    if lateness.any():
+        chosen = _least(lateness, limits)
+        most = lateness @ chosen + _SLACK_SECONDS
+        limits.append(_solvers.LinearConstraint(lateness[None, :], -np.inf, most))
+    chosen = _least(cost[task, offer], limits)
+    taken = [NOBODY] * len(sizes)
+    for edge in np.flatnonzero(chosen):
+        taken[int(task[edge])] = int(offer[edge])
+    return taken
+
+
+def _least(objective: Floats, limits: list[Any]) -> Floats:
+    """Return the choice of edges, each 0 or 1, that makes `objective` least within `limits`."""
+    solved = _solvers.milp(
+        objective,
+        integrality=np.ones(len(objective)),
+        bounds=_solvers.Bounds(0, 1),
+        constraints=limits,
+        options={"mip_rel_gap": 0},
+    )
+    assert solved.x is not None, solved.message  # what the limits were found with is one solution
+    chosen: Floats = np.round(solved.x)
+    return chosen
 
 
 def _cheapest(cost: Floats) -> Ints:
@@ -88,21 +143,17 @@ def _within(cost: Floats, late: Floats, placed: int, lost: float) -> Ints:
     per_task, per_slot = np.zeros((rows, len(edges))), np.zeros((columns, len(edges)))
     per_task[task, edges] = 1
     per_slot[slot, edges] = 1
-    solved = _solvers.milp(
+    solved = _least(
         cost[task, slot],
-        integrality=np.ones(len(edges)),
-        bounds=_solvers.Bounds(0, 1),
-        constraints=[
+        [
             _solvers.LinearConstraint(per_task, -np.inf, 1),
             _solvers.LinearConstraint(per_slot, -np.inf, 1),
             _solvers.LinearConstraint(np.ones((1, len(edges))), placed, placed),
             _solvers.LinearConstraint(late[task, slot][None, :], -np.inf, lost + _SLACK_SECONDS),
         ],
-        options={"mip_rel_gap": 0},
     )
-    assert solved.x is not None, solved.message  # what the lateness was found with is one solution
     taken = np.full(rows, columns, dtype=np.int64)
-    chosen: NDArray[np.bool_] = solved.x > 0.5
+    chosen: NDArray[np.bool_] = solved > 0.5
     taken[task[chosen]] = slot[chosen]
     return taken
 

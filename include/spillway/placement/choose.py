@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Candidate:
-    """An offer that can take the task, priced; `late` is how far past the deadline it is expected to end."""
+    """An offer that can take the task on its `nodes`, priced; `late` is how far past the deadline it is expected to end."""
 
     offer: Offer
     estimate: Estimate
     late: timedelta
+    nodes: int
 
 
 def choose(task: TaskSpec, offers: Iterable[Offer], now: datetime) -> Placement | Unplaced:
@@ -114,7 +115,7 @@ def _price(task: TaskSpec, offer: Offer, now: datetime) -> _Candidate:
     late = timedelta(0)
     if task.deadline is not None:
         late = max(priced.leased - (task.deadline - now), late)
-    return _Candidate(offer=offer, estimate=priced, late=late)
+    return _Candidate(offer=offer, estimate=priced, late=late, nodes=task.nodes)
 
 
 def _rank(candidates: Iterable[_Candidate]) -> list[_Candidate]:
@@ -136,6 +137,12 @@ def _why(best: _Candidate, others: Sequence[_Candidate]) -> str:
     return f"{what}: {total} ({best.offer.price_reason})"
 
 
+def _asked(candidate: _Candidate) -> str:
+    """Return what an hour costs, and for how many nodes where there are several."""
+    each = usd(candidate.offer.marginal_usd_per_hour)
+    return each if candidate.nodes == 1 else f"{candidate.nodes} nodes at {each}"
+
+
 def _passed_over(other: _Candidate, best: _Candidate) -> PassedOver:
     return PassedOver(offer=other.offer, reason=_why_not(other, best), estimate=other.estimate)
 
@@ -147,8 +154,7 @@ def _why_not(other: _Candidate, best: _Candidate) -> str:
         return f"expected {span(other.late)} past the deadline"
     dearer, longer = mine.cost_usd - taken.cost_usd, mine.leased - taken.leased
     if dearer > 0:
-        asked = usd(other.offer.marginal_usd_per_hour)
-        return f"costs {usd(dearer)} more: {asked}/h for {span(mine.leased)}"
+        return f"costs {usd(dearer)} more: {_asked(other)}/h for {span(mine.leased)}"
     if longer > timedelta(0):
         return f"costs the same and takes {span(longer)} longer"
     effective = other.offer.effective_usd_per_hour

@@ -58,7 +58,7 @@ class Columns:
         preemptions_per_hour: NaN where it is not known.
         restart_us: Microseconds from lease to first instruction.
         tariff: Rows of one number pay the same for what they move and keep.
-        room: How many leases fit now: slots, within the quota; none while it is cooling down.
+        room: How many slots can be leased now, within the quota; none while it is cooling down.
         doubted: Whether there are doubts about the price.
         priced_us, launched_us: Microseconds since 1970; the lowest number for never.
         names: Vocabularies of `accelerator`, `region`, `provider`, `architecture`, `jurisdiction`.
@@ -129,12 +129,12 @@ class OfferTable:
 
     @cached_property
     def least_room(self) -> int:
-        """How many leases fit at least into each row that has room; 1 where none has."""
+        """How many slots there are at least in each row that has room; 1 where none has."""
         room = self.columns.room[self.columns.room > 0]
         return int(room.min()) if len(room) else 1
 
     def room_at(self, rows: list[int]) -> NDArray[np.int64]:
-        """Return how many leases fit into each of some rows."""
+        """Return how many slots can be leased in each of some rows."""
         return np.asarray(self.columns.room[self._position[rows]])
 
     @property
@@ -177,11 +177,11 @@ class OfferTable:
             course = courses[manner]
             if course is None or course[1] > late_limit:
                 continue
-            leased, late, moved_usd = course
+            slot_hours, late, moved_usd = course
             most = min(cost_limit if late == late_limit else math.inf, budget) - moved_usd
-            if float(self._cheapest[number]) * leased > most + _tolerance(most):
+            if float(self._cheapest[number]) * slot_hours > most + _tolerance(most):
                 continue
-            rows = fits.cheapest(number, leased=leased, count=count, most_usd=most)
+            rows = fits.cheapest(number, slot_hours=slot_hours, count=count, most_usd=most)
             found += [Found(late_us=late, cost_usd=usd + moved_usd, row=row) for row, usd in rows]
             if len(found) >= count:
                 ranked = sorted((one.late_us, one.cost_usd) for one in found)
@@ -239,14 +239,15 @@ class OfferTable:
     def _promising(self, task: TaskSpec) -> Iterator[tuple[int, float]]:
         """Yield the classes that may do and what each costs at least, nothing going wrong; the lowest first."""
         chosen = np.flatnonzero(self._suitable(task))
-        floor = self._cheapest[chosen] * (task.work / timedelta(hours=1) / self._speed[chosen])
+        slot_hours = task.work / timedelta(hours=1) * task.nodes / self._speed[chosen]
+        floor = self._cheapest[chosen] * slot_hours
         for place in np.argsort(floor, kind="stable"):
             yield int(chosen[place]), float(floor[place]) * (1 - _RELATIVE) - _ABSOLUTE_USD
 
     def _course(
         self, number: int, task: TaskSpec, now: datetime
     ) -> tuple[float, int, float] | None:
-        """Return the leased hours, microseconds past the deadline and cost of transfers; None where the class cannot do."""
+        """Return the slot hours, microseconds past the deadline and cost of transfers; None where the class cannot do."""
         one = self._representative(number)
         if any(check(task, one, now) for check in OF_A_KIND):
             return None
@@ -256,7 +257,8 @@ class OfferTable:
         if task.deadline is not None:
             late = max(leased - (task.deadline - now), late)
         moved_usd = float(expected.transfer_usd)
-        return leased / timedelta(hours=1), late // timedelta(microseconds=1), moved_usd
+        slot_hours = leased / timedelta(hours=1) * task.nodes
+        return slot_hours, late // timedelta(microseconds=1), moved_usd
 
     def _representative(self, number: int) -> Offer:
         if number not in self._memo:
@@ -279,14 +281,16 @@ class Fits:
         self.table, self.columns, self.task = table, table.columns, task
         self.shapes = (task.resources, *task.alternatives)
         self.ready = table.hopeful if ignore_room else table.ready
+        if task.nodes > 1 and not ignore_room:
+            self.ready = self.ready & (self.columns.room >= task.nodes)
         self.tests = list(self._tests(now, without=without))
         self._known: dict[int, tuple[list[int], Iterator[int]]] = {}
 
     def cheapest(
-        self, number: int, *, leased: float, count: int, most_usd: float
+        self, number: int, *, slot_hours: float, count: int, most_usd: float
     ) -> list[tuple[int, float]]:
         """Return the `count` cheapest rows of a class that fit, and their ties, with their costs, none above `most_usd`."""
-        hours = max(leased, 1e-9)
+        hours = max(slot_hours, 1e-9)
         limit, taken = most_usd / hours, list[int]()
         for position in self._positions(number):
             hourly = float(self.columns.marginal[position])
@@ -297,7 +301,8 @@ class Fits:
                 limit = min(limit, hourly + _tolerance(hourly * hours) / hours)
         if count == 1:
             taken = self._first_by_name(taken)
-        return [(int(self.table.rows[p]), float(self.columns.marginal[p]) * leased) for p in taken]
+        each = self.columns.marginal
+        return [(int(self.table.rows[p]), float(each[p]) * slot_hours) for p in taken]
 
     def _first_by_name(self, ties: list[int]) -> list[int]:
         """Return of each price the row whose pool sorts first."""
@@ -407,6 +412,7 @@ def fits_alike(task: TaskSpec) -> object:
         task.providers,
         task.architectures,
         task.residency,
+        task.nodes,
     )
 
 

@@ -20,13 +20,14 @@ def estimate(task: TaskSpec, offer: Offer) -> Estimate:
     """Return what completing `task` on `offer` is expected to take."""
     course = expected_course(task, offer)
     moved = transfer_usd(task, offer, course)
-    return estimate_of(course, offer.marginal_usd_per_hour, transfer_usd=moved)
+    hourly = offer.marginal_usd_per_hour * task.nodes
+    return estimate_of(course, hourly, transfer_usd=moved)
 
 
 def estimate_of(
     course: Course, marginal_usd_per_hour: Decimal, *, transfer_usd: Decimal = _NOTHING
 ) -> Estimate:
-    """Return the estimate of a run that goes as `course` says, at a price, with what it moves and keeps."""
+    """Return the estimate of a run that goes as `course` says, at a price for all nodes, with what it moves and keeps."""
     rented = hours(course.leased) * marginal_usd_per_hour
     return Estimate(
         leased=course.leased,

@@ -166,7 +166,7 @@ def _deadline(task: TaskSpec, offer: Offer, now: datetime) -> str | None:
 
 def _unprotected(task: TaskSpec, offer: Offer, _now: datetime) -> str | None:
     """Refuse work that would most often be lost before it is done: longer than `1/h`, and never saved."""
-    rate, work = hazard(offer), undisturbed_work(task, offer)
+    rate, work = hazard(task, offer), undisturbed_work(task, offer)
     if task.checkpoints or work / timedelta(hours=1) * rate <= 1:
         return None
     return (
@@ -181,14 +181,28 @@ def _endless(task: TaskSpec, offer: Offer, _now: datetime) -> str | None:
     return f"is preempted so often that the task would take longer than {span(LONGEST_RUN)}"
 
 
-def _room(_task: TaskSpec, offer: Offer, _now: datetime) -> str | None:
-    return "has no free slot" if offer.free_slots <= 0 else None
-
-
-def _quota(_task: TaskSpec, offer: Offer, _now: datetime) -> str | None:
-    if offer.quota_slots is None or offer.quota_slots > 0:
+def _nodes(task: TaskSpec, offer: Offer, _now: datetime) -> str | None:
+    if task.nodes < 1:
+        return f"cannot run on {task.nodes} nodes; a task needs at least one"
+    if offer.slots is None or offer.slots >= task.nodes or task.nodes == 1:
         return None
-    return "is used up to the provider's quota; free some of it or ask for more"
+    return f"has {offer.slots} slots in all, of {task.nodes} needed at once"
+
+
+def _room(task: TaskSpec, offer: Offer, _now: datetime) -> str | None:
+    if offer.free_slots >= task.nodes:
+        return None
+    if offer.free_slots <= 0:
+        return "has no free slot"
+    return f"has {offer.free_slots} free slots of {task.nodes} needed at once"
+
+
+def _quota(task: TaskSpec, offer: Offer, _now: datetime) -> str | None:
+    if offer.quota_slots is None or offer.quota_slots >= task.nodes:
+        return None
+    if offer.quota_slots <= 0:
+        return "is used up to the provider's quota; free some of it or ask for more"
+    return f"has {offer.quota_slots} slots left of the provider's quota, of {task.nodes} needed at once"
 
 
 def _cooling_down(_task: TaskSpec, offer: Offer, _now: datetime) -> str | None:
@@ -206,6 +220,7 @@ OF_A_KIND: Final[tuple[Check, ...]] = (_market, _deadline, _unprotected, _endles
 _LASTING: Final[tuple[Check, ...]] = (
     _market,
     _shape,
+    _nodes,
     _provider,
     _region,
     _residency,

@@ -26,7 +26,7 @@ class PoolRoom:
     """A pool as the mix sees it.
 
     Attributes:
-        room: How many more jobs it can take now.
+        room: How many more slots it has now.
     """
 
     pool: Pool
@@ -54,6 +54,7 @@ def cheapest_mix(
     rooms: Sequence[PoolRoom],
     now: datetime,
     *,
+    nodes: Sequence[int] | None = None,
     effort: int = DEFAULT_EFFORT,
 ) -> Mix:
     """Return the mix that leaves the fewest jobs unplaced and, of those, adds least to the bill.
@@ -62,14 +63,16 @@ def cheapest_mix(
         jobs: For each job, the expected leased time on every pool that can take it, by name.
         rooms: The pools, with their use as it is before any of the jobs.
         now: When all of them start.
+        nodes: For each job, how many slots of its pool it takes; one each unless given.
         effort: How many partial mixes to look at before the best one so far is taken.
     """
-    search = _Search(jobs, sorted(rooms, key=lambda entry: entry.pool.name), now, effort)
+    sizes = [1] * len(jobs) if nodes is None else nodes
+    search = _Search(jobs, sizes, sorted(rooms, key=lambda entry: entry.pool.name), now, effort)
     return search.run()
 
 
 class _Search:
-    """Branch and bound, longest jobs first.
+    """Branch and bound, the jobs of the most slot hours first.
 
     The hours a pool has been given count as forecast use when the next job is priced, so prices only rise on the way
     down: what the jobs left would cost at the prices of now is a lower bound. The first leaf is the greedy mix.
@@ -80,16 +83,18 @@ class _Search:
     def __init__(
         self,
         jobs: Sequence[Mapping[str, timedelta]],
+        nodes: Sequence[int],
         rooms: Sequence[PoolRoom],
         now: datetime,
         effort: int,
     ) -> None:
         self._jobs, self._pools, self._now, self._effort = jobs, rooms, now, effort
-        self._order = sorted(range(len(jobs)), key=lambda job: -_longest(jobs[job]))
+        self._nodes = nodes
+        self._order = sorted(range(len(jobs)), key=lambda job: -_longest(jobs[job]) * nodes[job])
         self._taken = [Decimal(0)] * len(rooms)
         self._room = [entry.room for entry in rooms]
         self._chosen: list[int | None] = [None] * len(jobs)
-        self._prices: dict[tuple[int, Decimal, timedelta], Decimal] = {}
+        self._prices: dict[tuple[int, Decimal, timedelta, int], Decimal] = {}
         self._best: tuple[int, Decimal, tuple[int | None, ...]] | None = None
 
     def run(self) -> Mix:
@@ -122,45 +127,49 @@ class _Search:
             return True
         if self._effort <= 0:
             return False
-        self._taken[at] += hours(length)
+        taken = hours(length) * self._nodes[self._order[depth - 1]]
+        self._taken[at] += taken
         bound = cost + sum(
             (min((o[0] for o in self._prices_of(job)), default=Decimal(0)))
             for job in self._order[depth:]
         )
-        self._taken[at] -= hours(length)
+        self._taken[at] -= taken
         return (unplaced, bound) < self._best[:2]
 
     def _options(self, job: int) -> list[tuple[Decimal, int, timedelta]]:
-        return sorted(option for option in self._prices_of(job) if self._room[option[1]] > 0)
+        needed = self._nodes[job]
+        return sorted(option for option in self._prices_of(job) if self._room[option[1]] >= needed)
 
     def _prices_of(self, job: int) -> list[tuple[Decimal, int, timedelta]]:
         lengths = self._jobs[job]
         return [
-            (self._added(at, length), at, length)
+            (self._added(at, length, self._nodes[job]), at, length)
             for at, entry in enumerate(self._pools)
             if (length := lengths.get(entry.pool.name)) is not None
         ]
 
-    def _added(self, at: int, length: timedelta) -> Decimal:
+    def _added(self, at: int, length: timedelta, nodes: int) -> Decimal:
         """Return what a lease of `length` adds, the hours that earlier jobs took counted as forecast use."""
-        key = at, self._taken[at], length
+        key = at, self._taken[at], length, nodes
         if key not in self._prices:
             entry = self._pools[at]
             expected = entry.usage.forecast_slot_hours + self._taken[at]
             usage = replace(entry.usage, forecast_slot_hours=expected)
-            quoted = price(entry.pool, usage, leased=length, now=self._now)
-            self._prices[key] = quoted.marginal * hours(length)
+            quoted = price(entry.pool, usage, leased=length, now=self._now, slots=nodes)
+            self._prices[key] = quoted.marginal * hours(length) * nodes
         return self._prices[key]
 
     def _take(self, depth: int, at: int, length: timedelta) -> None:
-        self._chosen[self._order[depth]] = at
-        self._taken[at] += hours(length)
-        self._room[at] -= 1
+        job = self._order[depth]
+        self._chosen[job] = at
+        self._taken[at] += hours(length) * self._nodes[job]
+        self._room[at] -= self._nodes[job]
 
     def _give_back(self, depth: int, at: int, length: timedelta) -> None:
-        self._chosen[self._order[depth]] = None
-        self._taken[at] -= hours(length)
-        self._room[at] += 1
+        job = self._order[depth]
+        self._chosen[job] = None
+        self._taken[at] -= hours(length) * self._nodes[job]
+        self._room[at] += self._nodes[job]
 
 
 def _longest(lengths: Mapping[str, timedelta]) -> timedelta:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from spillway.model import Offer, Placement, TaskSpec, Unplaced
-from spillway.placement.assign import NOBODY, assign
+from spillway.placement.assign import NOBODY, assign, slots_used
 from spillway.placement.choose import choose
 from spillway.placement.columns import Fits, fits_alike
 from spillway.placement.estimate import estimate
@@ -23,6 +23,8 @@ from spillway.placement.table_choice import TableChoice, choose_from, room_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+
+    from numpy.typing import NDArray
 
     from spillway.placement.columns import OfferTable
 
@@ -69,7 +71,7 @@ def plan(tasks: Sequence[TaskSpec], offers: Iterable[Offer], now: datetime) -> P
                 cost[i, j] = float(expected.cost_usd)
                 late[i, j] = _seconds_late(task, expected.leased, now)
     room = [room_of(offer) for offer in listed]
-    taken = assign(cost, late, np.array(room, dtype=np.int64))
+    taken = assign(cost, late, np.array(room, dtype=np.int64), _sizes(tasks))
     return Plan(decisions=tuple(_explained(tasks, listed, taken, now)))
 
 
@@ -78,14 +80,14 @@ def plan_from(
 ) -> tuple[TableChoice, ...]:
     """Return where the tasks go together, of all the offers in a table; reasons are made when they are asked for.
 
-    Of `n` tasks, each needs to look at its `n` best slots only: the others cannot take more than `n - 1` of them.
+    Each task needs to look at few rows only: those that all others together could fill, and one more.
     """
     known: dict[object, Fits] = {}
 
     def fits_of(task: TaskSpec) -> Fits:
         return known.setdefault(fits_alike(task), Fits(table, task, now))
 
-    count = -(-len(tasks) // table.least_room)
+    count = _rows_enough(tasks, table.least_room)
     if count <= 1:
         alone = _each_alike(tasks, lambda task: choose_from(table, task, now, fits=fits_of(task)))
         return tuple(replace(one, task=task) for one, task in zip(alone, tasks, strict=True))
@@ -98,11 +100,26 @@ def plan_from(
         for one in each:
             cost[i, place[one.row]] = one.cost_usd
             late[i, place[one.row]] = one.late_us / 1e6
-    taken = assign(cost, late, table.room_at(rows))
+    taken = assign(cost, late, table.room_at(rows), _sizes(tasks))
     return tuple(
         _chosen(table, task, None if column == NOBODY else rows[column], now)
         for task, column in zip(tasks, taken, strict=True)
     )
+
+
+def _rows_enough(tasks: Sequence[TaskSpec], least_room: int) -> int:
+    """Return how many of its best rows are enough for each task to look at.
+
+    A row of `r` slots is closed to a gang of `n` once the others take `r - n + 1` of them.
+    """
+    total = sum(task.nodes for task in tasks)
+    return 1 + max(
+        ((total - task.nodes) // max(least_room - task.nodes + 1, 1) for task in tasks), default=-1
+    )
+
+
+def _sizes(tasks: Sequence[TaskSpec]) -> NDArray[np.int64]:
+    return np.array([task.nodes for task in tasks], dtype=np.int64)
 
 
 def _each_alike(tasks: Sequence[TaskSpec], ask: Callable[[TaskSpec], T]) -> list[T]:
@@ -129,15 +146,15 @@ def _explained(
 ) -> list[Placement | Unplaced]:
     """Return each decision as the choice of the room the others leave, which also settles what costs the same."""
     place = {offer.pool: column for column, offer in enumerate(offers)}
-    used = np.bincount([column for column in taken if column != NOBODY], minlength=len(offers))
+    used = slots_used(taken, _sizes(tasks), offers=len(offers))
     decisions: list[Placement | Unplaced] = []
     for task, column in zip(tasks, taken, strict=True):
         if column != NOBODY:
-            used[column] -= 1
+            used[column] -= task.nodes
         left = [_with_less_room(offer, int(n)) for offer, n in zip(offers, used, strict=True)]
         decision = choose(task, left, now)
         if isinstance(decision, Placement):
-            used[place[decision.offer.pool]] += 1
+            used[place[decision.offer.pool]] += task.nodes
         decisions.append(decision)
     return decisions
 

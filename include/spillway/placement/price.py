@@ -31,7 +31,7 @@ _NORMAL: Final = NormalDist()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Price:
-    """The price of one slot for one hour, in US dollars.
+    """The price of one slot for one hour, in US dollars; of a gang, the mean over its slots.
 
     Attributes:
         marginal: What the hour adds to the bill.
@@ -59,8 +59,14 @@ class Forecast:
 NOTHING_FORECAST: Final = Forecast()
 
 
-def price(pool: Pool, usage: PoolUsage, *, leased: timedelta, now: datetime) -> Price:
-    """Return the mean price per hour of a lease of `pool` that begins `now` and is expected to last `leased`."""
+def price(
+    pool: Pool, usage: PoolUsage, *, leased: timedelta, now: datetime, slots: int = 1
+) -> Price:
+    """Return the mean price per slot and hour of a lease of `pool` that begins `now` and is expected to last `leased`.
+
+    A lease of several `slots` uses up a commitment as many times as fast: some of its slot hours may be within it, and the
+    rest past it.
+    """
     commitment: Commitment | None = pool.commitment
     forecast = Forecast(slot_hours=usage.forecast_slot_hours, error=usage.forecast_error_slot_hours)
     match commitment:
@@ -70,10 +76,14 @@ def price(pool: Pool, usage: PoolUsage, *, leased: timedelta, now: datetime) -> 
             return hourly_price(commitment)
         case MonthlyMinimum():
             used = usage.month_slot_hours
-            return monthly_price(commitment, used=used, forecast=forecast, leased=leased, now=now)
+            return monthly_price(
+                commitment, used=used, forecast=forecast, leased=leased, now=now, slots=slots
+            )
         case PrepaidHours():
             used = usage.period_slot_hours
-            return prepaid_price(commitment, used=used, forecast=forecast, leased=leased, now=now)
+            return prepaid_price(
+                commitment, used=used, forecast=forecast, leased=leased, now=now, slots=slots
+            )
         case CapacityBlock():
             listed = pool.list_usd_per_hour
             return block_price(commitment, list_usd_per_hour=listed, leased=leased, now=now)
@@ -114,6 +124,7 @@ def monthly_price(
     leased: timedelta,
     now: datetime,
     forecast: Forecast = NOTHING_FORECAST,
+    slots: int = 1,
 ) -> Price:
     """Return the mean price over a lease some of whose hours may make the month's use go past its minimum.
 
@@ -126,10 +137,10 @@ def monthly_price(
     if leased <= _NO_TIME:
         past = past_share(_ZERO, left=left, forecast=forecast)
     else:
-        this_month, next_months = hours(here), hours(leased - here)
+        this_month, next_months = slots * hours(here), slots * hours(leased - here)
         beyond = this_month * past_share(this_month, left=left, forecast=forecast)
         beyond += max(next_months - commitment.slot_hours, _ZERO)
-        past = beyond / hours(leased)
+        past = beyond / (slots * hours(leased))
     variable, overage = commitment.variable_usd_per_slot_hour, commitment.overage_usd_per_slot_hour
     return Price(
         marginal=(variable + past * overage).quantize(MICRO_USD),
@@ -147,6 +158,7 @@ def prepaid_price(
     leased: timedelta,
     now: datetime,
     forecast: Forecast = NOTHING_FORECAST,
+    slots: int = 1,
 ) -> Price:
     """Return the mean price over a lease that burns hours paid for: the shadow price of what is left at the end.
 
@@ -155,7 +167,7 @@ def prepaid_price(
     """
     inside = _overlap(commitment.starts_at, commitment.ends_at, leased=leased, now=now)
     left = commitment.slot_hours - used
-    past = past_share(hours(inside), left=left, forecast=forecast)
+    past = past_share(slots * hours(inside), left=left, forecast=forecast)
     if leased > _NO_TIME:
         past = 1 - (1 - past) * hours(inside) / hours(leased)
     elif not commitment.starts_at <= now < commitment.ends_at:

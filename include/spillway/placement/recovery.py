@@ -1,4 +1,8 @@
-"""How long a run is leased in expectation, preemptions, lost work and restarts included."""
+"""How long a run is leased in expectation, preemptions, lost work and restarts included.
+
+A gang stops when any of its nodes is lost, so its hazard is that of a slot times its nodes. That holds for losses of single
+machines; where a provider takes a whole gang back at once it is too high, up to as many times as there are nodes.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +38,7 @@ class Capacity(Protocol):
 
     @property
     def preemptions_per_hour(self) -> float | None:
-        """Rate at which it is taken back; None when unknown."""
+        """Rate at which one slot of it is taken back; None when unknown."""
         ...
 
     @property
@@ -68,22 +72,23 @@ class Course:
 def expected_course(task: TaskSpec, capacity: Capacity) -> Course:
     """Return how `task` is expected to go on `capacity`, from its lease to its end."""
     work = undisturbed_work(task, capacity)
-    restart = restart_overhead(task, capacity)
+    restart, rate = restart_overhead(task, capacity), hazard(task, capacity)
     if task.checkpoints:
-        interval = checkpoint_interval(task.checkpoint_write, capacity.preemptions_per_hour)
+        known = capacity.preemptions_per_hour is not None
+        interval = checkpoint_interval(task.checkpoint_write, rate if known else None)
         segment, write = min(interval, work), task.checkpoint_write
     else:
         interval, segment, write = None, work, timedelta(0)
     hours = _hours(restart) + expected_hours(
         work=_hours(work),
-        hazard=hazard(capacity),
+        hazard=rate,
         restart=_hours(restart),
         write=_hours(write),
         interval=_hours(segment),
     )
     leased = LONGEST_RUN if hours >= _hours(LONGEST_RUN) else timedelta(hours=hours)
     preemptions = expected_preemptions(
-        work=_hours(work), hazard=hazard(capacity), write=_hours(write), interval=_hours(segment)
+        work=_hours(work), hazard=rate, write=_hours(write), interval=_hours(segment)
     )
     checkpoints = work / interval if interval else 0.0
     return Course(
@@ -135,10 +140,11 @@ def expected_preemptions(*, work: float, hazard: float, write: float, interval: 
         return math.inf
 
 
-def hazard(capacity: Capacity) -> float:
-    """Return the preemptions per hour to reckon with: the pool's own, or the prior of its market."""
+def hazard(task: TaskSpec, capacity: Capacity) -> float:
+    """Return the preemptions per hour to reckon with, on any of the task's nodes: by the pool's own rate, or its market's."""
     known = capacity.preemptions_per_hour
-    return PRIOR_PREEMPTIONS_PER_HOUR[capacity.market] if known is None else known
+    each = PRIOR_PREEMPTIONS_PER_HOUR[capacity.market] if known is None else known
+    return each * task.nodes
 
 
 def undisturbed_work(task: TaskSpec, capacity: Capacity) -> timedelta:

@@ -201,7 +201,7 @@ def _microseconds(offer: Offer) -> int:
 
 
 def room_of(offer: Offer) -> int:
-    """Return how many leases of an offer fit now."""
+    """Return how many slots of an offer can be leased now."""
     if offer.cooling_down:
         return 0
     slots = offer.free_slots

@@ -181,10 +181,10 @@ def price_zone(region: str) -> PriceZone | None:
 def transfer_usd(task: TaskSpec, offer: Offer, course: Course) -> Decimal:
     """Return what moving and keeping the state of `task` is expected to cost in a run on `offer`, in US dollars.
 
-    Each start, the first too, reads the inputs and one checkpoint. Each checkpoint is written whole: one that uploads
-    only what has changed costs less.
+    Each start, the first too, reads the inputs and one checkpoint, on every node. Each checkpoint is written whole, by one
+    of them: one that uploads only what has changed costs less.
     """
-    starts = 1 + course.preemptions
+    starts = (1 + course.preemptions) * task.nodes
     restored = starts * (task.input_gib + task.state_gib)
     saved = course.checkpoints * task.state_gib
     kept = CHECKPOINTS_KEPT * task.state_gib if task.checkpoints else 0.0

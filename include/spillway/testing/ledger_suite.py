@@ -173,10 +173,10 @@ class LedgerContract:
         gang = ledger.grant(sample_request(nodes=3), slots=4, now=NOON)
         pools = [sample_pool("spot")]
         used = ledger.usage(pools, now=NOON + 2 * HOUR, cool_down=HOUR)["spot"]
-        assert (used.leased_slots, used.month_slot_hours) == (3, 6)
+        assert (used.leased_slots, used.month_slot_hours) == (3, Decimal(6))
         run_through(ledger, gang, JobEvent.PREEMPTED, ended_at=NOON + 2 * HOUR)
         used = ledger.usage(pools, now=NOON + 4 * HOUR, cool_down=HOUR)["spot"]
-        assert (used.leased_slots, used.month_slot_hours) == (0, 6)
+        assert (used.leased_slots, used.month_slot_hours) == (0, Decimal(6))
         (day,) = ledger.pool_days(pools, since=NOON - HOUR, now=NOON + 4 * HOUR)["spot"]
         assert (round(day.slot_hours, 5), day.losses) == (6.0, 1)
 

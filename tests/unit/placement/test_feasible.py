@@ -139,6 +139,45 @@ def test_waiting_for_room_is_not_offered_where_something_else_is_wrong(
     assert "slot" not in no.reason
 
 
+def test_a_gang_needs_a_free_slot_for_each_of_its_nodes(
+    task: TaskSpec, offer: Offer, now: datetime
+) -> None:
+    gang = replace(task, nodes=3)
+    assert refusal(gang, replace(offer, free_slots=3, slots=3), now) is None
+    for short, said in (
+        ({"free_slots": 2}, "has 2 free slots of 3 needed at once"),
+        ({"free_slots": 0}, "has no free slot"),
+        ({"free_slots": 9, "quota_slots": 1}, "has 1 slots left of the provider's quota, of 3"),
+    ):
+        no = refusal(gang, replace(offer, **short), now)
+        assert no is not None
+        assert no.can_wait
+        assert said in no.reason
+
+
+def test_waiting_makes_no_pool_large_enough_for_a_gang(
+    task: TaskSpec, offer: Offer, now: datetime
+) -> None:
+    no = refusal(replace(task, nodes=3), replace(offer, free_slots=2, slots=2), now)
+    assert no is not None
+    assert not no.can_wait
+    assert no.reason == "has 2 slots in all, of 3 needed at once"
+    nobody = refusal(replace(task, nodes=0), offer, now)
+    assert nobody is not None
+    assert "at least one" in nobody.reason
+
+
+def test_a_gang_is_unprotected_as_many_times_as_soon(
+    task: TaskSpec, offer: Offer, now: datetime
+) -> None:
+    spot = replace(offer, market=Market.SPOT, preemptions_per_hour=0.25, free_slots=4)
+    work = replace(task, work=timedelta(hours=1.5), checkpoints=False)
+    assert refusal(replace(work, nodes=2), spot, now) is None
+    no = refusal(replace(work, nodes=4), spot, now)
+    assert no is not None
+    assert "about every 60 min" in no.reason
+
+
 def test_all_that_is_wrong_is_said_at_once(task: TaskSpec, offer: Offer, now: datetime) -> None:
     said = reason(replace(task, resources=Resources(cpus=4, memory_gib=99)), offer, now)
     assert said == "has 2 CPUs of 4 needed; has 8 GiB of memory of 99 needed"
@@ -149,5 +188,5 @@ def test_what_is_missing_is_room_exactly_when_room_would_do(
     task: TaskSpec, offer: Offer, now: datetime
 ) -> None:
     no = refusal(task, offer, now)
-    roomy = refusal(task, replace(offer, free_slots=1, cooling_down=False), now)
+    roomy = refusal(task, replace(offer, free_slots=task.nodes, cooling_down=False), now)
     assert (no is None or no.can_wait) == (roomy is None)

@@ -122,8 +122,22 @@ def _invoice(room: PoolRoom, hours: list[int]) -> Fraction:
             return listed * sum((Fraction(max(h - until_end, 0)) for h in hours), Fraction(0))
 
 
-def fits(rooms: Sequence[PoolRoom], names: Sequence[str | None]) -> bool:
-    return all(names.count(room.pool.name) <= room.room for room in rooms)
+def fits(
+    rooms: Sequence[PoolRoom], names: Sequence[str | None], nodes: Sequence[int] = (1, 1, 1, 1, 1)
+) -> bool:
+    taken = [name for name, count in zip(names, nodes, strict=False) for _ in range(count)]
+    return all(taken.count(room.pool.name) <= room.room for room in rooms)
+
+
+def slot_leases(
+    names: Sequence[str | None], lengths: Sequence[int], nodes: Sequence[int]
+) -> list[tuple[str | None, int]]:
+    """Return a lease for each slot of each job, which is what the invoices are for."""
+    return [
+        (name, length)
+        for name, length, count in zip(names, lengths, nodes, strict=True)
+        for _ in range(count)
+    ]
 
 
 @settings(max_examples=60)
@@ -146,6 +160,27 @@ def test_a_set_of_jobs_costs_what_the_best_of_all_mixes_costs(
     assert float(ours[1]) == pytest.approx(float(best[1]), abs=1e-3)
     before = oracle_bill(rooms, [])
     assert float(mix.added_usd) == pytest.approx(float(ours[1] - before), abs=1e-3)
+
+
+@settings(max_examples=60)
+@given(rooms(), st.lists(st.tuples(st.integers(1, 24), st.integers(1, 3)), min_size=1, max_size=4))
+def test_gangs_cost_what_the_best_of_all_mixes_costs(
+    rooms: list[PoolRoom], gangs: list[tuple[int, int]]
+) -> None:
+    lengths, nodes = zip(*gangs, strict=True)
+    jobs = [{room.pool.name: timedelta(hours=length) for room in rooms} for length in lengths]
+    mix = cheapest_mix(jobs, rooms, NOW, nodes=nodes)
+
+    def bill(names: Sequence[str | None]) -> tuple[int, Fraction]:
+        return names.count(None), oracle_bill(rooms, slot_leases(names, lengths, nodes))
+
+    every = itertools.product([None, *(room.pool.name for room in rooms)], repeat=len(jobs))
+    best = min(bill(names) for names in every if fits(rooms, names, nodes))
+    ours = bill(mix.pools)
+    assert mix.is_proven
+    assert fits(rooms, mix.pools, nodes)
+    assert ours[0] == best[0]
+    assert float(ours[1]) == pytest.approx(float(best[1]), abs=1e-3)
 
 
 def contract(slot_hours: int) -> PoolRoom:

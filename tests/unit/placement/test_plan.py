@@ -32,7 +32,7 @@ scarce_offers = st.builds(
     replace,
     offers(),
     shape=st.sampled_from([Resources(cpus=1), Resources(cpus=8)]),
-    free_slots=st.integers(0, 2),
+    free_slots=st.integers(0, 3),
     quota_slots=st.sampled_from([None, None, 1]),
     cooling_down=st.just(False),
     marginal_usd_per_hour=st.sampled_from([Decimal(n) for n in ("0", "0.5", "1", "2.25", "7")]),
@@ -53,6 +53,7 @@ some_tasks = st.builds(
     restart_overhead=st.just(timedelta(0)),
     deadline=st.sampled_from([None, None, NOW + 3 * HOUR]),
     max_cost_usd=st.sampled_from([None, None, Decimal(4)]),
+    nodes=st.sampled_from([1, 1, 1, 2]),
 )
 task_lists = st.lists(some_tasks, max_size=4)
 
@@ -64,13 +65,13 @@ def one_at_a_time(tasks: Sequence[TaskSpec], candidates: Sequence[Offer]) -> Pla
         decision = choose(task, left, NOW)
         decisions.append(decision)
         if isinstance(decision, Placement):
-            left = [_with_one_less(o) if o == decision.offer else o for o in left]
+            left = [_with_less(o, task.nodes) if o == decision.offer else o for o in left]
     return Plan(decisions=tuple(decisions))
 
 
-def _with_one_less(offer: Offer) -> Offer:
-    quota = None if offer.quota_slots is None else offer.quota_slots - 1
-    return replace(offer, free_slots=offer.free_slots - 1, quota_slots=quota)
+def _with_less(offer: Offer, slots: int) -> Offer:
+    quota = None if offer.quota_slots is None else offer.quota_slots - slots
+    return replace(offer, free_slots=offer.free_slots - slots, quota_slots=quota)
 
 
 def worth(one: Plan) -> tuple[int, timedelta, Decimal]:
@@ -92,8 +93,13 @@ def test_together_is_never_worse_than_one_at_a_time(
 def test_no_more_tasks_go_to_a_pool_than_it_has_room_for(
     tasks: list[TaskSpec], candidates: list[Offer]
 ) -> None:
-    taken = [d.offer.pool for d in plan(tasks, candidates, NOW).decisions
-             if isinstance(d, Placement)]  # fmt: skip
+    decisions = plan(tasks, candidates, NOW).decisions
+    taken = [
+        decision.offer.pool
+        for task, decision in zip(tasks, decisions, strict=True)
+        if isinstance(decision, Placement)
+        for _ in range(task.nodes)
+    ]
     for offer in candidates:
         room = min(offer.free_slots, math.inf if offer.quota_slots is None else offer.quota_slots)
         assert taken.count(offer.pool) <= room
@@ -136,26 +142,33 @@ numbers = st.integers(0, 6).map(float)
 
 
 @st.composite
-def problems(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def problems(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     tasks, columns = draw(st.integers(1, 4)), draw(st.integers(1, 4))
     cells = st.lists(numbers, min_size=tasks * columns, max_size=tasks * columns)
     cost = np.array(draw(cells)).reshape(tasks, columns)
     late = np.array(draw(st.just([0.0] * tasks * columns) | cells)).reshape(tasks, columns)
     gone = draw(st.lists(st.booleans(), min_size=cost.size, max_size=cost.size))
     cost[np.array(gone).reshape(cost.shape)] = np.inf
-    room = np.array(draw(st.lists(st.integers(0, 2), min_size=columns, max_size=columns)))
-    return cost, late, room
+    room = np.array(draw(st.lists(st.integers(0, 3), min_size=columns, max_size=columns)))
+    sizes = st.sampled_from([1, 1, 2, 3])
+    nodes = st.just([1] * tasks) | st.lists(sizes, min_size=tasks, max_size=tasks)
+    each = np.array(draw(nodes))
+    cost[each[:, None] > room[None, :]] = np.inf  # as the filter has it
+    return cost, late, room, each
 
 
 def by_brute_force(
-    cost: np.ndarray, late: np.ndarray, room: np.ndarray
+    cost: np.ndarray, late: np.ndarray, room: np.ndarray, nodes: np.ndarray
 ) -> tuple[int, float, float]:
     tasks, columns = cost.shape
     every = itertools.product(range(-1, columns), repeat=tasks)
-    return min(
-        value(taken, cost, late)
-        for taken in every
-        if all(taken.count(column) <= room[column] for column in range(columns))
+    return min(value(taken, cost, late) for taken in every if fits(taken, room, nodes))
+
+
+def fits(taken: Sequence[int], room: np.ndarray, nodes: np.ndarray) -> bool:
+    return all(
+        sum(n for at, n in zip(taken, nodes, strict=True) if at == column) <= room[column]
+        for column in range(len(room))
     )
 
 
@@ -173,12 +186,12 @@ def value(taken: Sequence[int], cost: np.ndarray, late: np.ndarray) -> tuple[int
 @settings(max_examples=300)
 @given(problems())
 def test_an_assignment_is_worth_what_brute_force_finds(
-    problem: tuple[np.ndarray, np.ndarray, np.ndarray],
+    problem: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
 ) -> None:
-    cost, late, room = problem
-    taken = assign(cost, late, room)
-    assert all(taken.count(column) <= room[column] for column in range(len(room)))
-    assert value(taken, cost, late) == pytest.approx(by_brute_force(cost, late, room))
+    cost, late, room, nodes = problem
+    taken = assign(cost, late, room, nodes)
+    assert fits(taken, room, nodes)
+    assert value(taken, cost, late) == pytest.approx(by_brute_force(cost, late, room, nodes))
 
 
 def test_a_scarce_slot_goes_to_the_task_that_would_pay_most_without_it(offer: Offer) -> None:

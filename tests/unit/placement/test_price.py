@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from spillway.model import (
@@ -136,6 +136,38 @@ def test_two_leases_cost_what_one_of_both_lengths_costs(
 
     apart = bill(used, first) + bill(used + first, second)
     assert apart == pytest.approx(bill(used, first + second), abs=2 * MICRO_USD * (first + second))
+
+
+@given(pools(), usages(), st.integers(1, 200), st.integers(1, 8), instants)
+def test_a_gang_costs_what_its_slots_cost_one_after_the_other(
+    pool: Pool, usage: PoolUsage, leased_hours: int, slots: int, now: datetime
+) -> None:
+    """Each slot is priced with those before it among what is forecast: they are used up at the same time."""
+    leased = timedelta(hours=leased_hours)
+    gang = price(pool, usage, leased=leased, now=now, slots=slots)
+    bill = Decimal(0)
+    for earlier in range(slots):
+        commitment = pool.commitment
+        inside = leased_hours
+        if isinstance(commitment, PrepaidHours):
+            within = min(commitment.ends_at, now + leased) - max(commitment.starts_at, now)
+            inside = max(Decimal(within / timedelta(hours=1)), Decimal(0))
+        if isinstance(commitment, MonthlyMinimum):
+            assume(now + leased <= next_month(now))
+        taken = replace(usage, forecast_slot_hours=usage.forecast_slot_hours + earlier * inside)
+        bill += price(pool, taken, leased=leased, now=now).marginal
+    assert float(gang.marginal * slots) == pytest.approx(float(bill), abs=1e-4)
+    assert price(pool, usage, leased=leased, now=now, slots=1) == price(
+        pool, usage, leased=leased, now=now
+    )
+
+
+def test_part_of_a_gang_s_hours_may_be_within_the_minimum() -> None:
+    """Of four slots for ten hours, twenty of the forty slot hours are left in the minimum."""
+    quoted = monthly_price(
+        PARTNER, used=Decimal(180), leased=timedelta(hours=10), now=EARLY, slots=4
+    )
+    assert quoted.marginal == Decimal("0.05")
 
 
 @given(pools(), usages(), durations(), instants)
