@@ -4,8 +4,9 @@ A task's attempts follow one another inside `Dispatcher.begin` and `Dispatcher.a
 process, at any time: whatever they start outside is named in the ledger before it is started, so the next call finds it.
 
     begin ──▶ adopt what an earlier call left, or launch
-    launch ─▶ offers ─▶ choose ─▶ grant ─▶ submit ─▶ Running
+    launch ─▶ offers ─▶ weigh or choose ─▶ grant ─▶ submit ─▶ Running
     advance ▶ observe ─▶ Running | settle ─▶ Finished, begin again after a preemption, or TaskFailedError
+    reconsider ▶ weigh ─▶ go on, or ask the job to save and stop, and so to be placed again
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from spillway.backends.protocol import (
     SupportsLogs,
 )
 from spillway.catalog.store_place import UNKNOWN_PLACE, StorePlace
+from spillway.catalog.value_tables import ValueTables
 from spillway.checkpoints.layout import claimed_tokens
 from spillway.checkpoints.open import open_store
 from spillway.errors import (
@@ -39,6 +41,7 @@ from spillway.errors import (
     TransientError,
 )
 from spillway.ledger import LeaseRequest
+from spillway.lookout import Lookout
 from spillway.model import (
     JobEvent,
     Lease,
@@ -51,9 +54,11 @@ from spillway.model import (
     TaskSpec,
     Unplaced,
 )
+from spillway.moves import Moves
 from spillway.placement.choose import choose
 from spillway.placement.explain import reasons_table
 from spillway.placement.lifecycle import is_final, move
+from spillway.placement.over_time import placed
 from spillway.placement.throughput import speed_sample
 from spillway.quotes import Quotes
 from spillway.runtime.exchange import Result, read_heartbeat, read_result
@@ -73,7 +78,9 @@ WAIT_FOR_ROOM = timedelta(seconds=15)
 """How long a task for which no pool has room waits before it asks again."""
 
 _LOST = frozenset({LeaseState.PREEMPTED, LeaseState.VANISHED})
-"""Ends that are the pool's doing: the task goes on elsewhere."""
+"""Ends that are the pool's doing; the task goes on elsewhere."""
+
+_GOES_ON = _LOST | {LeaseState.MOVED}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +137,7 @@ class Dispatcher:
         store_url: str,
         backend_of: Callable[[Pool], Backend],
         store_place: StorePlace = UNKNOWN_PLACE,
+        tables: ValueTables | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.pools = {pool.name: pool for pool in pools}
@@ -141,12 +149,23 @@ class Dispatcher:
         self._quotes = Quotes(
             pools=self.pools, ledger=ledger, backend=self.backend, store_place=store_place
         )
+        self._lookout = Lookout(ledger, tables or ValueTables())
+        self._moves = Moves(
+            ledger=ledger,
+            quotes=self._quotes,
+            lookout=self._lookout,
+            backend=self.backend,
+            heartbeat=self._heartbeat_if_any,
+        )
 
     # ---- placing ----------------------------------------------------------------------------------------------
 
     def place(self, spec: TaskSpec, refused: Collection[str] = ()) -> Placement | Unplaced:
         """Return where `spec` would go now, and why; the pools of `refused` have just shown that they have no room."""
-        return choose(spec, self.offers(spec, refused), self._clock())
+        now = self._clock()
+        offers = self.offers(spec, refused)
+        weighed = self._lookout.before_placing(spec, offers, now)
+        return choose(spec, offers, now) if weighed is None else placed(spec, offers, weighed, now)
 
     def offers(self, spec: TaskSpec, refused: Collection[str] = ()) -> tuple[Offer, ...]:
         """Return what each pool would rent to `spec` now."""
@@ -275,7 +294,7 @@ class Dispatcher:
                 can_wait=False,
             )
         log.info("no pool has room for %s now:\n%s", request.task, table)
-        return Waiting(unplaced=unplaced, until=now + WAIT_FOR_ROOM)
+        return Waiting(unplaced=unplaced, until=unplaced.until or now + WAIT_FOR_ROOM)
 
     # ---- watching ---------------------------------------------------------------------------------------------
 
@@ -292,6 +311,15 @@ class Dispatcher:
             if event is not None and move(lease.state, event) is not lease.state:
                 self._record(lease, observation)
         return observations
+
+    def reconsider(self, lease: Lease) -> None:
+        """Ask the policy over time whether the lease should go on, and move it if not; call it at every observation.
+
+        Raises:
+            BackendError: The provider did not do as asked. Call again.
+            StoreError: The job could not be asked through the store. Call again.
+        """
+        self._moves.look(lease, self._clock())
 
     def advance(self, request: TaskRequest, key: str) -> Step:
         """Look at the lease `key` once and do what follows: nothing, settle, or settle and begin again.
@@ -312,8 +340,8 @@ class Dispatcher:
         lease = self.settle(lease)
         if lease.state is LeaseState.SUCCEEDED:
             return self._finish(lease)
-        if lease.state in _LOST:
-            log.warning("lease lost: %s %s: %s; placing again", key, lease.state, lease.detail)
+        if lease.state in _GOES_ON:
+            log.warning("lease %s: %s: %s; placing again", lease.state, key, lease.detail)
             return self.begin(request)
         raise self._failure(lease)
 
@@ -337,6 +365,7 @@ class Dispatcher:
             return lease
         self.backend(lease.pool).release(_job(lease))
         settled = self.ledger.end(lease.key, now=self._clock())
+        self._moves.forget(lease.key)
         log.info("lease settled: %s %s", settled.key, settled.state)
         self._learn_speed(settled)
         return settled
@@ -432,7 +461,8 @@ class Dispatcher:
             observation.event,
             now=observation.seen_at,
             exit_code=observation.exit_code,
-            detail=observation.detail,
+            # Why it was to move says more than how it stopped.
+            detail=lease.detail if lease.state is LeaseState.MOVING else observation.detail,
         )
 
     def _result(self, lease: Lease) -> Result | None:

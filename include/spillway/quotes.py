@@ -45,14 +45,28 @@ class Quotes:
         self._ledger = ledger
         self._backend = backend
         self._store_place = store_place
+        self._room: tuple[datetime, Mapping[str, int | None], set[str]] | None = None
         self._days: tuple[datetime, Mapping[str, Sequence[PoolDay]]] | None = None
 
     def offers(
-        self, task: TaskSpec, now: datetime, refused: Collection[str] = ()
+        self,
+        task: TaskSpec,
+        now: datetime,
+        refused: Collection[str] = (),
+        *,
+        max_age: timedelta = timedelta(0),
     ) -> tuple[Offer, ...]:
-        """Return one offer a pool for `task`; the pools of `refused` have just shown that they have no room."""
+        """Return one offer a pool for `task`.
+
+        Args:
+            task: What the offers are for.
+            now: The moment of asking.
+            refused: Pools that have just shown that they have no room.
+            max_age: How old the providers' word about their room may be; with an age allowed, calls to them do not grow
+                with the number of tasks that are looked at.
+        """
         pools = self._pools.values()
-        free, silent = self._ask_for_room()
+        free, silent = self._room_at(now, max_age)
         usage = {
             # A provider that says how much room it has need not be guessed at.
             name: replace(used, cooling_down=used.cooling_down and free[name] is None)
@@ -84,6 +98,13 @@ class Quotes:
             days = self._ledger.pool_days(self._pools.values(), since=now - LOOK_BACK, now=now)
             self._days = (now, days)
         return self._days[1]
+
+    def _room_at(
+        self, now: datetime, max_age: timedelta
+    ) -> tuple[Mapping[str, int | None], set[str]]:
+        if self._room is None or now - self._room[0] >= max_age:
+            self._room = (now, *self._ask_for_room())
+        return self._room[1:]
 
     def _ask_for_room(self) -> tuple[dict[str, int | None], set[str]]:
         """Return what each provider says of its room, None for one that never says, and which did not answer."""

@@ -20,13 +20,17 @@ from sqlalchemy import (
 )
 
 from spillway.ledger import schema
+from spillway.ledger.database import lock
 from spillway.model import LeaseState, PoolDay, SpeedSample
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from pydantic import JsonValue
+
 _lease = schema.lease.c
 _speed = schema.speed_sample.c
+_belief = schema.pool_belief.c
 
 _LOST = (LeaseState.PREEMPTED.value, LeaseState.VANISHED.value)
 
@@ -67,9 +71,7 @@ def slot_hours(connection: Connection, pool: str, *, since: datetime, now: datet
     return float(total or 0)
 
 
-def held_slot_hours(
-    connection: Connection, first: datetime, last: datetime
-) -> ColumnElement[Any]:
+def held_slot_hours(connection: Connection, first: datetime, last: datetime) -> ColumnElement[Any]:
     """Return the hours for which all slots of a lease were held in `[first, last)`, added up."""
     return _held_hours(connection, first, last) * _lease.slots
 
@@ -130,3 +132,23 @@ def _day_of(connection: Connection, instant: ColumnElement[Any]) -> ColumnElemen
     if connection.dialect.name == "postgresql":
         return func.date(func.timezone("UTC", instant))
     return func.date(instant)
+
+
+def belief(connection: Connection, pools: str) -> JsonValue:
+    """Return what is believed of the set of pools called `pools`, or None."""
+    document: JsonValue = connection.execute(
+        select(_belief.document).where(_belief.pools == pools)
+    ).scalar()
+    return document
+
+
+def believe(connection: Connection, pools: str, document: JsonValue, *, now: datetime) -> None:
+    """Keep a belief, in place of an older one."""
+    lock(connection, "belief", pools)
+    seen_at = connection.execute(select(_belief.seen_at).where(_belief.pools == pools)).scalar()
+    if seen_at is not None and seen_at >= now:
+        return
+    connection.execute(delete(schema.pool_belief).where(_belief.pools == pools))
+    connection.execute(
+        insert(schema.pool_belief), {"pools": pools, "seen_at": now, "document": document}
+    )

@@ -171,3 +171,11 @@ speed_sample = Table(
     Column("measured_at", UtcDateTime, nullable=False),
 )
 Index("ix_speed_sample_workload", speed_sample.c.workload, speed_sample.c.measured_at)
+
+pool_belief = Table(
+    "pool_belief",
+    metadata,
+    Column("pools", String, primary_key=True),
+    Column("seen_at", UtcDateTime, nullable=False),
+    Column("document", JSON, nullable=False),
+)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime, timedelta
 
+    from pydantic import JsonValue
+
     from spillway.ledger.leases import LeaseRequest
     from spillway.ledger.reports import LeaseReport
     from spillway.model import (
@@ -225,6 +227,16 @@ class Ledger:
         """Return how fast leases of `workload` worked, the newest `limit`, the oldest first."""
         with self._database.read() as connection:
             return history.speeds(connection, workload, since=since, limit=limit)
+
+    def belief(self, pools: str) -> JsonValue:
+        """Return what `believe` kept last about the set of pools called `pools`, or None."""
+        with self._database.read() as connection:
+            return history.belief(connection, pools)
+
+    def believe(self, pools: str, document: JsonValue, *, now: datetime) -> None:
+        """Keep what is believed of a set of pools now, unless something newer is kept already."""
+        with self._database.write() as connection:
+            history.believe(connection, pools, document, now=now)
 
     def runs(
         self,

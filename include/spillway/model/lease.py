@@ -20,11 +20,15 @@ class LeaseState(StrEnum):
     GRANTED = "granted"
     STARTING = "starting"
     RUNNING = "running"
+    MOVING = "moving"
+    """Asked to save and stop, because another pool has become the better one."""
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     PREEMPTED = "preempted"
     VANISHED = "vanished"
     CANCELLED = "cancelled"
+    MOVED = "moved"
+    """Stopped as it was asked to; goes on elsewhere."""
 
 
 class JobEvent(StrEnum):
@@ -32,6 +36,7 @@ class JobEvent(StrEnum):
 
     SUBMITTED = "submitted"
     STARTED = "started"
+    ASKED_TO_MOVE = "asked_to_move"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     PREEMPTED = "preempted"
@@ -152,6 +157,10 @@ class Heartbeat:
         checkpoint_interval: Time between checkpoints, as the job goes by it now; None when it has not said.
         checkpoint_reason: Why it is that long, for people.
         expected_loss: Work that a preemption costs on average at that interval.
+        steps_per_second: How fast it works now, recent steps counting more; None before two reports.
+        alive_at: When it was written; `written_at` is when the task last had something to say.
+        notice: Who said that the capacity will be taken back, and in which words; empty without a notice.
+        log_tail: Last lines that the job printed.
     """
 
     # JSON has no NaN, and a loss that diverged must not make the heartbeat unreadable.
@@ -171,3 +180,7 @@ class Heartbeat:
     checkpoint_interval: timedelta | None = None
     checkpoint_reason: str = ""
     expected_loss: timedelta | None = None
+    steps_per_second: float | None = None
+    alive_at: datetime | None = None
+    notice: str = ""
+    log_tail: str = ""

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 
+from pydantic import JsonValue
+
 from spillway.model.offer import Offer
 from spillway.model.task import TaskSpec
 
@@ -65,6 +67,8 @@ class Placement:
     Attributes:
         task: What was placed, without its arguments; with `decided_at` and the offers, all that the decision was made of.
         residency: What shows that the task's residency is kept; None where it asked for none.
+        weighed: What the policy over time was given and answered, as `placement.over_time.Weighed` in JSON; None where the
+            expected cost alone decided.
     """
 
     offer: Offer
@@ -74,6 +78,7 @@ class Placement:
     task: TaskSpec | None = None
     decided_at: datetime | None = None
     residency: ResidencyEvidence | None = None
+    weighed: JsonValue = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,11 +87,15 @@ class Unplaced:
 
     Attributes:
         task: What was not placed, without its arguments.
+        weighed: What the policy over time was given and answered, where it chose to wait.
+        until: When to ask again; None for soon.
     """
 
     passed_over: tuple[PassedOver, ...]
     task: TaskSpec | None = None
     decided_at: datetime | None = None
+    weighed: JsonValue = None
+    until: datetime | None = None
 
     @property
     def can_wait(self) -> bool:

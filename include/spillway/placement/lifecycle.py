@@ -32,22 +32,33 @@ TRANSITIONS: Final[Mapping[LeaseState, Mapping[JobEvent, LeaseState]]] = Mapping
         LeaseState.GRANTED: {
             JobEvent.SUBMITTED: LeaseState.STARTING,
             JobEvent.STARTED: LeaseState.RUNNING,
+            JobEvent.ASKED_TO_MOVE: LeaseState.MOVING,
             **_ENDS,
         },
         LeaseState.STARTING: {
             JobEvent.SUBMITTED: LeaseState.STARTING,
             JobEvent.STARTED: LeaseState.RUNNING,
+            JobEvent.ASKED_TO_MOVE: LeaseState.MOVING,
             **_ENDS,
         },
         LeaseState.RUNNING: {
             JobEvent.SUBMITTED: LeaseState.RUNNING,
             JobEvent.STARTED: LeaseState.RUNNING,
+            JobEvent.ASKED_TO_MOVE: LeaseState.MOVING,
             **_ENDS,
+        },
+        # The job says that it stopped early in the same way whoever asked it to; here it was us.
+        LeaseState.MOVING: {
+            JobEvent.SUBMITTED: LeaseState.MOVING,
+            JobEvent.STARTED: LeaseState.MOVING,
+            JobEvent.ASKED_TO_MOVE: LeaseState.MOVING,
+            **_ENDS,
+            JobEvent.PREEMPTED: LeaseState.MOVED,
         },
     }
 )
 
-FINAL_STATES: Final = frozenset(_ENDS.values())
+FINAL_STATES: Final = frozenset({*_ENDS.values(), LeaseState.MOVED})
 
 
 def is_final(state: LeaseState) -> bool:
@@ -86,7 +97,7 @@ def diagram() -> str:
     lines += [
         f"    open --> {end}: {event}" for event, end in _ENDS.items() if (event, end) in shared
     ]
-    lines += [f"    {end} --> [*]" for end in _ENDS.values()]
+    lines += [f"    {end} --> [*]" for end in (*_ENDS.values(), LeaseState.MOVED)]
     return "\n".join(lines)
 
 

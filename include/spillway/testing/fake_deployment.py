@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from spillway.catalog.store_place import UNKNOWN_PLACE, StorePlace
+from spillway.catalog.value_tables import ValueTables
 from spillway.checkpoints import open_store
 from spillway.dispatch import Dispatcher, TaskRequest
 from spillway.ledger import Ledger
@@ -114,6 +115,10 @@ class FatefulProvider(FakeProvider):
             yield
 
 
+TABLES: Final = ValueTables()
+"""Of the policy over time; they take seconds to make, and do not depend on the deployment."""
+
+
 class FakeDeployment:
     """Pools on providers in memory, books in SQLite, a store in a folder, and the time as it is told.
 
@@ -150,6 +155,7 @@ class FakeDeployment:
             store_url=self.store_url,
             backend_of=self._backend_of,
             store_place=self.store_place,
+            tables=TABLES,
             clock=self.clock,
         )
 

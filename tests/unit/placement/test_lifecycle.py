@@ -15,7 +15,7 @@ from spillway.model import JobEvent, LeaseState
 from spillway.placement.lifecycle import FINAL_STATES, TRANSITIONS, diagram, is_final, move
 
 DOCS = Path(__file__).parents[3] / "docs"
-ORDER = [LeaseState.GRANTED, LeaseState.STARTING, LeaseState.RUNNING]
+ORDER = [LeaseState.GRANTED, LeaseState.STARTING, LeaseState.RUNNING, LeaseState.MOVING]
 
 events = st.lists(st.sampled_from(JobEvent), max_size=12)
 
@@ -67,6 +67,13 @@ def test_the_submitter_may_die_between_submitting_and_saying_so() -> None:
     assert move(LeaseState.GRANTED, JobEvent.STARTED) is LeaseState.RUNNING
     assert move(LeaseState.GRANTED, JobEvent.SUCCEEDED) is LeaseState.SUCCEEDED
     assert move(LeaseState.GRANTED, JobEvent.VANISHED) is LeaseState.VANISHED
+
+
+def test_a_job_that_stops_as_it_was_asked_to_has_moved() -> None:
+    asked = move(LeaseState.RUNNING, JobEvent.ASKED_TO_MOVE)
+    assert move(asked, JobEvent.STARTED) is asked
+    assert move(asked, JobEvent.PREEMPTED) is LeaseState.MOVED
+    assert move(asked, JobEvent.SUCCEEDED) is LeaseState.SUCCEEDED  # it was done before it heard
 
 
 def test_an_event_without_a_move_names_state_and_event() -> None:

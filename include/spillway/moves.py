@@ -1,0 +1,112 @@
+"""Moving a job that runs: asking the policy over time about it, and asking the job to save and stop."""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+from spillway.backends.protocol import Backend, Job
+from spillway.checkpoints.open import open_store
+from spillway.model import JobEvent, LeaseState
+from spillway.placement.over_time import LOOK, has_time, what_is_left
+from spillway.runtime.stop_request import StopRequest, ask_to_stop, read_stop_request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from spillway.ledger import Ledger
+    from spillway.lookout import Lookout
+    from spillway.model import Heartbeat, Lease
+    from spillway.placement.over_time import Weighed
+    from spillway.quotes import Quotes
+
+log = logging.getLogger(__name__)
+
+HEAR_WITHIN: Final = timedelta(minutes=1)
+"""How long a job may take to see that it is asked to stop."""
+
+
+WORTH_MOVING: Final = 0.25
+"""What moving now instead of at the next look has to save, as a part of what staying until then costs.
+
+Less is within the error of what is expected, and a job that hesitates between two pools would pay for restarts.
+"""
+
+
+class Moves:
+    """Looks at running leases, and moves those that should be elsewhere. A look at one lease is due once in `LOOK`."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        quotes: Quotes,
+        lookout: Lookout,
+        backend: Callable[[str], Backend],
+        heartbeat: Callable[[Lease], Heartbeat | None],
+    ) -> None:
+        self._ledger = ledger
+        self._quotes = quotes
+        self._lookout = lookout
+        self._backend = backend
+        self._heartbeat = heartbeat
+        self._looked_at: dict[str, datetime] = {}
+
+    def look(self, lease: Lease, now: datetime) -> None:
+        """Ask the job to save and stop if it should go on elsewhere, or wait; stop one that was asked and did not."""
+        if lease.state is LeaseState.MOVING:
+            self._stop_if_overdue(lease, now)
+        elif lease.state is LeaseState.RUNNING and self._is_due(lease.key, now):
+            self._weigh(lease, now)
+
+    def forget(self, key: str) -> None:
+        """Forget a lease that has ended."""
+        self._looked_at.pop(key, None)
+        self._lookout.forget(key)
+
+    def _is_due(self, key: str, now: datetime) -> bool:
+        last = self._looked_at.get(key)
+        if last is not None and now - last < LOOK:
+            return False
+        self._looked_at[key] = now
+        return True
+
+    def _weigh(self, lease: Lease, now: datetime) -> None:
+        task = self._ledger.placement(lease.key).task
+        if task is None or not has_time(task):
+            return
+        said = self._heartbeat(lease)
+        offers = self._quotes.offers(what_is_left(task, said), now, max_age=LOOK)
+        weighed = self._lookout.while_running(task, lease, said, offers, now)
+        if weighed is not None and is_worth_moving(weighed, lease.pool):
+            self._ask(lease, weighed.decision.reason, now)
+
+    def _ask(self, lease: Lease, reason: str, now: datetime) -> None:
+        stop_by = now + HEAR_WITHIN + lease.submission.grace_period
+        request = StopRequest(token=lease.token, reason=reason, asked_at=now, stop_by=stop_by)
+        ask_to_stop(open_store(lease.submission.store), lease.submission.prefix, request)
+        self._ledger.record(lease.key, JobEvent.ASKED_TO_MOVE, now=now, detail=reason)
+        log.info("lease asked to move: %s: %s", lease.key, reason)
+
+    def _stop_if_overdue(self, lease: Lease, now: datetime) -> None:
+        """Stop a job that was asked and did not: what it has not saved is done again."""
+        store = open_store(lease.submission.store)
+        asked = read_stop_request(store, lease.submission.prefix, lease.token)
+        if asked is None or now > asked.stop_by:
+            self._backend(lease.pool).release(Job(key=lease.key, provider_id=lease.provider_id))
+            self._ledger.record(lease.key, JobEvent.PREEMPTED, now=now, detail=lease.detail)
+
+
+def is_worth_moving(weighed: Weighed, held: str) -> bool:
+    """Whether a job should leave the pool it holds: staying is late, or staying for one look costs too much."""
+    decision, situation = weighed.decision, weighed.situation
+    if decision.pool == held:
+        return False
+    stay = next((option for option in decision.options if option.pool == held), None)
+    if stay is None or not stay.in_time:
+        return True
+    usd_per_hour = next(pool.usd_per_hour for pool in situation.pools if pool.name == held)
+    look_usd = usd_per_hour * (situation.job.next_look / timedelta(hours=1))
+    return stay.expected_usd - decision.options[0].expected_usd >= WORTH_MOVING * look_usd

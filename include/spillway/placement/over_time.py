@@ -1,0 +1,232 @@
+"""The policy over time in the words of placement: from tasks, offers and heartbeats to what it weighs, and back.
+
+It speaks for tasks that have a deadline and save checkpoints. Without a deadline there is nothing to wait for, and what
+cannot be saved cannot be moved: such tasks go where `choose` sends them, and stay.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+from spillway.model import Heartbeat, Lease, Offer, PassedOver, Placement, TaskSpec, Unplaced
+from spillway.model.codec import encode
+from spillway.placement.choose import choose, residency_evidence
+from spillway.placement.estimate import estimate
+from spillway.placement.feasible import refusal
+from spillway.placement.policy import decide
+from spillway.placement.policy_values import Decision, Held, JobProgress, PolicyState, PoolView
+from spillway.placement.value_table import TableSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from spillway.placement.availability import AvailabilityModel
+    from spillway.placement.value_table import ValueTable
+
+LOOK: Final = timedelta(minutes=1)
+"""Time between two decisions about one job."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation:
+    """One job and its pools at one moment, as the policy sees them: all that it is asked with.
+
+    Attributes:
+        state: What the policy remembered.
+        spec: The value table that it looked into.
+    """
+
+    job: JobProgress
+    pools: tuple[PoolView, ...]
+    now: datetime
+    state: PolicyState
+    spec: TableSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weighed:
+    """A situation, and what the policy answered and remembers."""
+
+    situation: Situation
+    decision: Decision
+    state: PolicyState
+
+
+def has_time(task: TaskSpec) -> bool:
+    """Whether the policy over time has anything to decide for `task`."""
+    return task.deadline is not None and task.checkpoints
+
+
+def weigh(situation: Situation, *, table: ValueTable, model: AvailabilityModel) -> Weighed:
+    """Return what the policy answers in `situation`; equal situations have equal answers."""
+    decision, state = decide(
+        situation.job,
+        situation.pools,
+        situation.now,
+        situation.state,
+        table=table,
+        model=model,
+    )
+    return Weighed(situation=situation, decision=decision, state=state)
+
+
+# ---- what it is asked with ------------------------------------------------------------------------------------
+
+
+def usable_offers(
+    task: TaskSpec, offers: Iterable[Offer], now: datetime, *, held: str | None = None
+) -> list[tuple[Offer, bool]]:
+    """Return the offers that `task` may take, now or once they have room, and whether they have it; by pool name.
+
+    Args:
+        task: The task.
+        offers: One of each pool.
+        now: When they were made.
+        held: The pool that the job runs on, which has room for it whatever its offer says.
+    """
+    found: list[tuple[Offer, bool]] = []
+    for offer in sorted(offers, key=lambda offer: offer.pool):
+        no = refusal(task, offer, now)
+        if no is None or no.can_wait or offer.pool == held:
+            found.append((offer, no is None or offer.pool == held))
+    return found
+
+
+def pool_views(usable: Sequence[tuple[Offer, bool]]) -> tuple[PoolView, ...]:
+    """Return how the policy sees usable offers; prices are for the work done in an hour at `reference_speed`."""
+    reference = reference_speed(usable)
+    return tuple(
+        PoolView(
+            name=offer.pool,
+            market=offer.market,
+            usd_per_hour=float(offer.marginal_usd_per_hour) * reference / offer.speed,
+            available=has_room,
+            extra_restart=offer.restart_overhead,
+        )
+        for offer, has_room in usable
+    )
+
+
+def reference_speed(usable: Sequence[tuple[Offer, bool]]) -> float:
+    """Return the speed at which work is counted: that of the slowest pool, so that time needed is never understated."""
+    return min((offer.speed for offer, _ in usable), default=1.0)
+
+
+def new_job(task: TaskSpec, speed: float) -> JobProgress:
+    """Return the progress of a job that holds nothing; `task.work` is what is left of it."""
+    return JobProgress(
+        work_left=task.work / speed,
+        deadline=task.deadline,
+        restart_overhead=task.restart_overhead,
+        next_look=LOOK,
+    )
+
+
+def what_is_left(task: TaskSpec, said: Heartbeat | None) -> TaskSpec:
+    """Return `task`, as it was placed, with the work that its lease has not done yet by its last heartbeat."""
+    return replace(task, work=task.work * (1 - _shares(said)[0]))
+
+
+def running_job(
+    task: TaskSpec, lease: Lease, said: Heartbeat | None, speed: float, now: datetime
+) -> JobProgress:
+    """Return the progress of the job on `lease`, by its last heartbeat.
+
+    Args:
+        task: As it was placed: its work is what was left then.
+        lease: Where it runs.
+        said: What it said last; None when it has said nothing.
+        speed: At which work is counted.
+        now: The moment of asking.
+    """
+    done, saved = _shares(said)
+    started = said is not None and said.first_progress_at is not None
+    restart_left = lease.granted_at + task.restart_overhead - now
+    interval = lease.submission.checkpoint_interval or timedelta(0)
+    return JobProgress(
+        work_left=task.work * (1 - done) / speed,
+        deadline=task.deadline,
+        restart_overhead=task.restart_overhead,
+        next_look=LOOK,
+        held=Held(
+            pool=lease.pool,
+            restart_left=timedelta(0) if started else max(restart_left, timedelta(0)),
+            uncommitted=task.work * max(done - saved, 0.0) / speed,
+        ),
+        checkpoints_every=min(interval, task.work),
+    )
+
+
+def _shares(said: Heartbeat | None) -> tuple[float, float]:
+    """Return which shares of the work that was left at its launch a lease has done, and saved."""
+    if said is None or said.step is None or said.first_step is None or not said.total_steps:
+        return 0.0, 0.0
+    before = said.first_step - 1
+    left = max(said.total_steps - before, 1)
+    saved = max((said.checkpoint_step or before) - before, 0)
+    return min(max(said.step - before, 0) / left, 1.0), min(saved / left, 1.0)
+
+
+# ---- what it answers ------------------------------------------------------------------------------------------
+
+
+def placed(
+    task: TaskSpec, offers: Sequence[Offer], weighed: Weighed, now: datetime
+) -> Placement | Unplaced:
+    """Return the policy's decision as a placement, with the reason for every offer passed over."""
+    decision = weighed.decision
+    by_price = choose(task, offers, now)
+    if isinstance(by_price, Unplaced):
+        return by_price
+    memo = encode(weighed)
+    taken = next((offer for offer in offers if offer.pool == decision.pool), None)
+    if taken is None or refusal(task, taken, now) is not None:
+        return Unplaced(
+            passed_over=_all_passed_over(by_price, weighed, None),
+            task=by_price.task,
+            decided_at=now,
+            weighed=memo,
+        )
+    return Placement(
+        offer=taken,
+        estimate=estimate(task, taken),
+        reason=decision.reason,
+        passed_over=_all_passed_over(by_price, weighed, taken.pool),
+        task=by_price.task,
+        decided_at=now,
+        residency=residency_evidence(task, taken),
+        weighed=memo,
+    )
+
+
+def _all_passed_over(
+    by_price: Placement, weighed: Weighed, taken: str | None
+) -> tuple[PassedOver, ...]:
+    """Return every offer but the one taken: those that could have been with what the policy expects of them."""
+    first = PassedOver(offer=by_price.offer, reason=by_price.reason, estimate=by_price.estimate)
+    found: list[PassedOver] = []
+    for passed in (first, *by_price.passed_over):
+        if passed.offer.pool == taken:
+            continue
+        expected = _expected(weighed.decision, passed.offer.pool)
+        found.append(
+            passed
+            if expected is None or passed.can_wait
+            else replace(passed, reason=expected, can_wait=taken is None)
+        )
+    return tuple(found)
+
+
+def _expected(decision: Decision, pool: str) -> str | None:
+    """Return what the policy expects of taking `pool`, in words; None where it was no option."""
+    for option in decision.options:
+        if option.pool == pool:
+            late = "" if option.in_time else ", and might be late"
+            best = decision.options[0]
+            return (
+                f"is expected to complete for {option.expected_usd:.2f} USD{late}; "
+                f"{best.pool or 'waiting'} for {best.expected_usd:.2f} USD"
+            )
+    return None

@@ -1,0 +1,225 @@
+"""The policy over time on the road: tasks with a deadline wait for spot, leave it, and come back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from spillway.checkpoints import open_store
+from spillway.dispatch import Finished, Running, Waiting
+from spillway.model import Lease, LeaseState, Placement, TaskSpec
+from spillway.model.codec import decode
+from spillway.moves import HEAR_WITHIN
+from spillway.placement.availability_prior import prior
+from spillway.placement.over_time import LOOK, Weighed, weigh
+from spillway.placement.value_table import build_table
+from spillway.runtime.stop_request import read_stop_request
+from spillway.testing.fake_deployment import ON_DEMAND, SPEC, SPOT, FakeDeployment
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from spillway.dispatch import Step, TaskRequest
+
+HOUR = timedelta(hours=1)
+POOLS = (
+    replace(SPOT, preemptions_per_hour=0.2, list_usd_per_hour=Decimal("0.30")),
+    ON_DEMAND,
+)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> FakeDeployment:
+    return FakeDeployment(tmp_path, pools=POOLS)
+
+
+def spec(world: FakeDeployment, **changes: Any) -> TaskSpec:
+    deadline = world.clock() + 16 * HOUR
+    return replace(SPEC, **{"work": 8 * HOUR, "deadline": deadline, **changes})
+
+
+def running(step: Step) -> Lease:
+    assert isinstance(step, Running)
+    return step.lease
+
+
+def observed(world: FakeDeployment, lease: Lease) -> Lease:
+    """Look at the lease as the trigger does."""
+    world.dispatcher.observe(lease.pool, [world.ledger.lease(lease.key)])
+    world.dispatcher.reconsider(world.ledger.lease(lease.key))
+    return world.ledger.lease(lease.key)
+
+
+def asked(world: FakeDeployment, lease: Lease) -> str | None:
+    store = open_store(world.store_url)
+    request = read_stop_request(store, lease.submission.prefix, lease.token)
+    return None if request is None else request.reason
+
+
+def begun_on_demand(world: FakeDeployment, request: TaskRequest) -> Lease:
+    """Place the task while spot has nothing and the deadline is too near to wait."""
+    world.providers["spot"].has_capacity = False
+    return running(world.dispatcher.begin(request))
+
+
+def test_a_task_with_time_waits_for_spot_capacity(world: FakeDeployment) -> None:
+    world.providers["spot"].has_capacity = False
+    request = world.request(spec=spec(world))
+    waiting = world.dispatcher.begin(request)
+    assert isinstance(waiting, Waiting)
+    assert waiting.until - world.clock() <= LOOK
+    (offer,) = [p for p in waiting.unplaced.passed_over if p.offer.pool == "on_demand"]
+    assert "waiting for" in offer.reason
+    world.providers["spot"].has_capacity = True
+    assert running(world.dispatcher.begin(request)).pool == "spot"
+
+
+def test_a_task_without_a_deadline_goes_where_it_can_go_now(world: FakeDeployment) -> None:
+    world.providers["spot"].has_capacity = False
+    request = world.request(spec=spec(world, deadline=None))
+    assert running(world.dispatcher.begin(request)).pool == "on_demand"
+
+
+def test_a_task_that_saves_nothing_is_not_made_to_wait(world: FakeDeployment) -> None:
+    world.providers["spot"].has_capacity = False
+    request = world.request(spec=spec(world, checkpoints=False))
+    assert running(world.dispatcher.begin(request)).pool == "on_demand"
+
+
+def test_a_task_that_has_no_time_left_is_not_made_to_wait(world: FakeDeployment) -> None:
+    task = spec(world, deadline=world.clock() + 8 * HOUR + timedelta(minutes=1))
+    lease = begun_on_demand(world, world.request(spec=task))
+    assert lease.pool == "on_demand"
+
+
+def test_the_decision_can_be_made_again_from_what_was_stored(world: FakeDeployment) -> None:
+    lease = running(world.dispatcher.begin(world.request(spec=spec(world))))
+    placement = world.ledger.placement(lease.key)
+    assert isinstance(placement, Placement)
+    weighed = decode(placement.weighed, Weighed)
+    model = prior(1)
+    again = weigh(weighed.situation, table=build_table(weighed.situation.spec, model), model=model)
+    assert again.decision.pool == weighed.decision.pool == lease.pool
+    assert again.decision.action == weighed.decision.action
+    assert [o.pool for o in again.decision.options] == [o.pool for o in weighed.decision.options]
+
+
+def test_what_is_believed_of_pools_is_shared_and_survives_the_process(
+    world: FakeDeployment,
+) -> None:
+    world.providers["spot"].has_capacity = False
+    first = world.dispatcher.begin(world.request("first", spec=spec(world)))
+    assert isinstance(first, Waiting)
+    world.clock.advance(600)
+    world.new_process()
+    second = world.dispatcher.begin(world.request("second", spec=spec(world)))
+    assert isinstance(second, Waiting)
+    before, after = (decode(step.unplaced.weighed, Weighed) for step in (first, second))
+    assert before.situation.state.seen_at is None
+    assert after.situation.state == before.state
+
+
+def started_late(world: FakeDeployment) -> tuple[TaskRequest, Lease]:
+    """Return a task that began on demand, and has since gained time: its work went faster than was thought."""
+    task = spec(world, deadline=world.clock() + 8 * HOUR + timedelta(minutes=2))
+    request = world.request(spec=task)
+    lease = begun_on_demand(world, request)
+    began = world.clock()
+    world.clock.advance(3600)
+    world.say(
+        lease,
+        step=50,
+        total_steps=100,
+        first_step=1,
+        checkpoint_step=50,
+        first_progress_at=began,
+    )
+    return request, lease
+
+
+def test_a_job_with_time_gained_leaves_for_spot_capacity(world: FakeDeployment) -> None:
+    request, lease = started_late(world)
+    assert observed(world, lease).state is LeaseState.RUNNING
+    assert asked(world, lease) is None  # spot has nothing
+    world.providers["spot"].has_capacity = True
+    world.clock.advance(LOOK.total_seconds())
+    lease = observed(world, lease)
+    assert lease.state is LeaseState.MOVING
+    assert asked(world, lease) == lease.detail
+    assert "spot is expected to complete for" in lease.detail
+    world.providers["on_demand"].preempt(
+        lease.key
+    )  # it saved and stopped, as it would at a preemption
+    moved = running(world.dispatcher.advance(request, lease.key))
+    assert (moved.pool, moved.number) == ("spot", 2)
+    first = world.ledger.lease(lease.key)
+    assert first.state is LeaseState.MOVED
+    assert "spot is expected" in first.detail
+    world.succeed(moved, 1)
+    assert isinstance(world.dispatcher.advance(request, moved.key), Finished)
+    world.check_books(request.task)
+
+
+def test_a_look_is_not_due_twice_within_a_minute(world: FakeDeployment) -> None:
+    _, lease = started_late(world)
+    observed(world, lease)
+    world.providers["spot"].has_capacity = True
+    world.clock.advance(LOOK.total_seconds() / 2)
+    assert observed(world, lease).state is LeaseState.RUNNING
+
+
+def test_a_job_that_does_not_hear_is_stopped_in_the_end(world: FakeDeployment) -> None:
+    request, lease = started_late(world)
+    world.providers["spot"].has_capacity = True
+    lease = observed(world, lease)
+    assert lease.state is LeaseState.MOVING
+    grace = lease.submission.grace_period
+    world.clock.advance((HEAR_WITHIN + grace).total_seconds())
+    assert observed(world, lease).state is LeaseState.MOVING
+    world.clock.advance(1)
+    assert observed(world, lease).state is LeaseState.MOVED
+    assert world.live == []
+    assert running(world.dispatcher.advance(request, lease.key)).pool == "spot"
+
+
+def test_a_job_that_is_done_before_it_hears_has_succeeded(world: FakeDeployment) -> None:
+    request, lease = started_late(world)
+    world.providers["spot"].has_capacity = True
+    observed(world, lease)
+    world.succeed(lease, "done")
+    done = world.dispatcher.advance(request, lease.key)
+    assert isinstance(done, Finished)
+    assert done.result == "done"
+
+
+def test_a_move_is_no_loss_of_the_pool(world: FakeDeployment) -> None:
+    request, lease = started_late(world)
+    world.providers["spot"].has_capacity = True
+    observed(world, lease)
+    world.providers["on_demand"].preempt(lease.key)
+    world.dispatcher.advance(request, lease.key)
+    since: datetime = world.clock() - 24 * HOUR
+    days = world.ledger.pool_days(POOLS, since=since, now=world.clock())
+    assert [day.losses for day in days["on_demand"]] == [0]
+    assert not world.ledger.usage(POOLS, now=world.clock(), cool_down=HOUR)[
+        "on_demand"
+    ].cooling_down
+
+
+def test_moves_use_up_no_attempts(world: FakeDeployment) -> None:
+    task = spec(world, deadline=world.clock() + 8 * HOUR + timedelta(minutes=2), max_attempts=1)
+    request = world.request(spec=task)
+    lease = begun_on_demand(world, request)
+    began = world.clock()
+    world.clock.advance(3600)
+    world.say(
+        lease, step=50, total_steps=100, first_step=1, checkpoint_step=50, first_progress_at=began
+    )
+    world.providers["spot"].has_capacity = True
+    observed(world, lease)
+    world.providers["on_demand"].preempt(lease.key)
+    assert running(world.dispatcher.advance(request, lease.key)).pool == "spot"
