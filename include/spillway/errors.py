@@ -13,6 +13,7 @@ SpillwayError
     AccessError         fix credentials, permissions or quota
     RejectedError       the provider refused the request for good
   TaskFailedError       the user's code failed
+  GangError             the nodes of a task did not find each other, or lost one: start all of them again
   CheckpointError
     StoreError          the store cannot be read or written: fix its folder, space or credentials
       StoreAccessError      credentials are missing, wrong, or do not allow it
@@ -130,6 +131,10 @@ class TaskFailedError(SpillwayError):
         self.key = key
         self.exit_code = exit_code
         super().__init__(message)
+
+
+class GangError(SpillwayError):
+    """The nodes of one task did not come together, or did not stay so."""
 
 
 class CheckpointError(SpillwayError):
