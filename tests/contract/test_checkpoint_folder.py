@@ -28,8 +28,8 @@ FolderStore(Path(sys.argv[1])).put("a/b", b"half of it")
 
 class TestFolderStore(StoreContract):
     @pytest.fixture
-    def store(self, tmp_path: Path) -> FolderStore:
-        return FolderStore(tmp_path / "store")
+    def store_url(self, tmp_path: Path) -> str:
+        return (tmp_path / "store").as_uri()
 
 
 @pytest.fixture

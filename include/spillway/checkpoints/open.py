@@ -7,6 +7,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from spillway.checkpoints.bucket import BucketStore
+from spillway.checkpoints.bucket_url import SCHEMES
 from spillway.checkpoints.folder import FolderStore
 from spillway.errors import StoreError
 
@@ -30,6 +32,10 @@ def open_store(url: str) -> ObjectStore:
     return opener(parts)
 
 
+def _open_bucket(parts: SplitResult) -> BucketStore:
+    return BucketStore(parts.geturl())
+
+
 def _open_folder(parts: SplitResult) -> FolderStore:
     path = Path(unquote(parts.path))
     if parts.netloc not in ("", "localhost") or not path.is_absolute():
@@ -41,5 +47,5 @@ def _open_folder(parts: SplitResult) -> FolderStore:
 
 
 _OPENERS: Mapping[str, Callable[[SplitResult], ObjectStore]] = MappingProxyType(
-    {"file": _open_folder}
+    {"file": _open_folder, **dict.fromkeys(SCHEMES, _open_bucket)}
 )

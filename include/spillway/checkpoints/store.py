@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
+
+from spillway.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 BytesLike: TypeAlias = bytes | bytearray | memoryview
 """What can be written: any contiguous buffer, whatever its items are."""
@@ -37,3 +39,24 @@ class ObjectStore(Protocol):
     def delete(self, path: str) -> None:
         """Remove the object; one that is not there is not an error."""
         ...
+
+
+@runtime_checkable
+class SupportsVersions(Protocol):
+    """A store whose listing tells which objects have changed."""
+
+    def versions(self, prefix: str) -> Mapping[str, str]:
+        """Return, for each object below the folder `prefix`, a text that another write changes; one listing."""
+        ...
+
+
+def check_path(path: str) -> str:
+    """Return `path` if it is the path of an object.
+
+    Raises:
+        StoreError: It is not.
+    """
+    # Azure takes a backslash for a slash.
+    if "\\" in path or any(component in ("", ".", "..") for component in path.split("/")):
+        raise StoreError(f"{path!r} is not the path of an object: write it as a/b/c")
+    return path

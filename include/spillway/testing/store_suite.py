@@ -1,7 +1,8 @@
-"""What every object store must do. Subclass `StoreContract` and give it a fixture `store` that is empty."""
+"""What every object store must do. Subclass `StoreContract` and give it a fixture `store_url` of an empty place."""
 
 from __future__ import annotations
 
+from array import array
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from threading import Barrier, Event
@@ -9,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from spillway.checkpoints import CheckpointName, claim, commit, latest, prune
+from spillway.checkpoints import CheckpointName, claim, commit, latest, open_store, prune
 from spillway.errors import FencedError, StoreError
+from spillway.testing.store_race import OBJECTS, PREFIX, race_in_processes
 
 if TYPE_CHECKING:
     from spillway.checkpoints.store import ObjectStore
@@ -18,14 +20,55 @@ if TYPE_CHECKING:
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
+ODD_NAMES = (
+    "with space",
+    "per%20cent",
+    "ümlaut 日本",
+    "#?&+=",
+    "*'();:@,[]~|<>\"^`{}",
+    "trailing. ",
+    ".hidden",
+    "x" * 200,
+)
+"""Names that a URL, an XML answer or a listing may get wrong."""
+
+MANY = 1050
+"""More objects than a listing of S3 or Google Cloud Storage has in one page."""
+
+
 class StoreContract:
     """Tests that every store passes."""
+
+    @pytest.fixture
+    def store(self, store_url: str) -> ObjectStore:
+        return open_store(store_url)
 
     def test_what_was_put_is_got(self, store: ObjectStore) -> None:
         store.put("a/b/c", b"one")
         store.put("a/b/c", b"two")
         store.put("a/empty", memoryview(b""))
         assert (store.get("a/b/c"), store.get("a/empty")) == (b"two", b"")
+
+    def test_large_objects_come_back_whole(self, store: ObjectStore) -> None:
+        data = bytes(range(251)) * (33 * 2**20 // 251) + b"end"
+        store.put("a/large", memoryview(data))  # in pieces, the last one short
+        assert store.get("a/large") == data
+
+    def test_any_buffer_is_written_as_bytes(self, store: ObjectStore) -> None:
+        numbers = array("i", range(1000))
+        store.put("a/put", memoryview(numbers))
+        store.create("a/created", bytearray(numbers.tobytes()))
+        assert store.get("a/put") == store.get("a/created") == numbers.tobytes()
+
+    @pytest.mark.parametrize("name", ODD_NAMES)
+    def test_odd_names_are_kept_as_they_are(self, store: ObjectStore, name: str) -> None:
+        path = f"a/{name}/{name}"
+        assert store.create(path, name.encode())
+        assert not store.create(path, b"again")
+        assert store.get(path) == name.encode()
+        assert list(store.list(f"a/{name}")) == [path]
+        store.delete(path)
+        assert store.get(path) is None
 
     def test_what_was_never_put_is_none(self, store: ObjectStore) -> None:
         store.put("a/b/c", b"one")
@@ -56,6 +99,12 @@ class StoreContract:
             store.put(path, b"")
         assert list(store.list("a")) == ["a/1/x", "a/10", "a/2"]
         assert list(store.list("nothing")) == []
+
+    def test_more_objects_than_one_page_are_all_listed(self, store: ObjectStore) -> None:
+        paths = [f"many/{number:05d}" for number in range(MANY)]
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda path: store.put(path, b""), paths))
+        assert list(store.list("many")) == paths
 
     def test_deleting_is_no_error_when_there_is_nothing(self, store: ObjectStore) -> None:
         store.put("a/b", b"")
@@ -110,3 +159,22 @@ class StoreContract:
         assert found is not None
         assert found.name == begun_from.name
         assert found.parts["state"] == str(found.manifest.step).encode()
+
+    def test_processes_that_race_leave_one_winner_and_fence_the_rest(
+        self, store: ObjectStore, store_url: str
+    ) -> None:
+        runs = race_in_processes(store_url, processes=3, threads=2)
+        created = [number for run in runs for number in run.created]
+        assert sorted(created) == list(range(OBJECTS))
+
+        deeds = [deed for run in runs for deed in run.deeds]
+        begun = {deed.token: deed.ended for deed in deeds if deed.step is None}
+        assert max(begun) == 6  # nobody fences the newest
+        for deed in deeds:
+            newer = [ended for token, ended in begun.items() if token > deed.token]
+            assert all(deed.began < ended for ended in newer), "committed after it was replaced"
+
+        found = latest(store, PREFIX)
+        assert found is not None
+        assert found.name == CheckpointName(token=6, step=4)
+        assert found.parts["state"] == str(found.name).encode()

@@ -1,0 +1,54 @@
+"""Servers with buckets, one of each kind for the session."""
+
+from __future__ import annotations
+
+import subprocess
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from conftest import require
+from spillway.testing.bucket_servers import azure_server, gcs_bucket, s3_server
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from spillway.testing.bucket_servers import BucketServer
+
+REPOSITORY = Path(__file__).parents[2]
+AZURITE = REPOSITORY / "build" / "azurite"
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[BucketServer]:
+    with s3_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def gcs() -> Iterator[BucketServer]:
+    with gcs_bucket() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BucketServer]:
+    setup = REPOSITORY / ".ci" / "azurite" / "setup"
+    done = subprocess.run([setup], capture_output=True, text=True, check=False)
+    require(done.returncode == 0, f"{setup} could not install azurite from npm: {done.stderr}")
+    with azure_server(AZURITE, tmp_path_factory.mktemp("azurite")) as server:
+        yield server
+
+
+@pytest.fixture
+def fresh_folder(monkeypatch: pytest.MonkeyPatch) -> Callable[[BucketServer], str]:
+    """Returns the URL of an empty folder of a server, whose credentials are in the environment then."""
+
+    def of(server: BucketServer) -> str:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        return server.url(uuid.uuid4().hex)
+
+    return of
