@@ -16,7 +16,7 @@ import math
 import pickle
 import sys
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
 from spillway.checkpoints.framing import Entry, Frame, lay_out, parse
 from spillway.checkpoints.staging import aligned
@@ -149,12 +149,11 @@ class _Kind:
         if not self.module:
             return _LongBytes()
         try:
-            module: Any = importlib.import_module(self.module)
+            return cast("_Arrays", importlib.import_module(self.module))
         except ImportError as error:
             raise SpecError(
                 f"the checkpoint holds arrays of {self.framework}, which cannot be imported here ({error}): install it"
             ) from error
-        return module
 
     def add(self, value: Any, place: str) -> dict[str, Any]:
         """Take `value` in, unless it is in already, and return what stands for it."""

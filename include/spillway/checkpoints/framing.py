@@ -13,9 +13,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from spillway.errors import CorruptCheckpointError
+
+if TYPE_CHECKING:
+    from spillway.checkpoints.store import BytesLike
 
 ITEM_SIZES: Final = MappingProxyType(
     {
@@ -65,25 +68,29 @@ class Frame:
 
 def lay_out(entries: Mapping[str, Entry]) -> Frame:
     """Return the file that holds `entries`: large items first, which leaves every array aligned to its items."""
-    header, begin = {}, 0
+    offsets, end = {}, 0
     for name in sorted(entries, key=lambda name: -ITEM_SIZES[entries[name].dtype]):
-        entry = entries[name]
-        offsets = [begin, begin + entry.size]
-        header[name] = {"dtype": entry.dtype, "shape": entry.shape, "data_offsets": offsets}
-        begin = offsets[1]
+        begin, end = end, end + entries[name].size
+        offsets[name] = begin, end
+    header = {
+        name: {
+            "dtype": entries[name].dtype,
+            "shape": entries[name].shape,
+            "data_offsets": offsets[name],
+        }
+        for name in offsets
+    }
     text = json.dumps(header).encode()
     text += b" " * (-(_LENGTH_BYTES + len(text)) % _DATA_ALIGNMENT)
     start = _LENGTH_BYTES + len(text)
-    places = {
-        name: (start + one["data_offsets"][0], start + one["data_offsets"][1])
-        for name, one in header.items()
-    }
     return Frame(
-        header=len(text).to_bytes(_LENGTH_BYTES, "little") + text, places=places, size=start + begin
+        header=len(text).to_bytes(_LENGTH_BYTES, "little") + text,
+        places={name: (start + begin, start + end) for name, (begin, end) in offsets.items()},
+        size=start + end,
     )
 
 
-def parse(data: bytes | memoryview) -> dict[str, tuple[Entry, memoryview]]:
+def parse(data: BytesLike) -> dict[str, tuple[Entry, memoryview]]:
     """Return the arrays of a file by their names, as views of `data`.
 
     Raises:

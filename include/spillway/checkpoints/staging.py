@@ -30,9 +30,11 @@ class Staging:
 
     def room(self, size: int) -> memoryview:
         """Return `size` bytes; what an earlier call returned must not be in use any more."""
+        if not size:
+            return memoryview(b"")
         if self._memory is None or len(self._memory) < size:
             self._memory = None  # before the larger one is there, so that both never are
-            self._memory = _allocate(max(size, 1))
+            self._memory = _allocate(size)
         return memoryview(self._memory)[:size]
 
 

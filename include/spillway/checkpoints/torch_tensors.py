@@ -54,5 +54,5 @@ def build(entry: Entry, data: memoryview) -> torch.Tensor:
     """Return a tensor of its own, on the CPU."""
     tensor = torch.empty(entry.shape, dtype=_DTYPES[entry.dtype])
     if data:
-        memoryview(tensor.view(-1).view(torch.uint8).numpy())[:] = data
+        tensor.view(-1).view(torch.uint8).numpy().data[:] = data
     return tensor

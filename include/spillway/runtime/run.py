@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 import logging
 import traceback
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
+from spillway.checkpoints.store import ObjectStore
 from spillway.errors import SpecError, StoreError
+from spillway.model import Submission
 from spillway.runtime import entry_point, exit_codes
 from spillway.runtime.clock import Clock, SystemClock
 from spillway.runtime.exchange import ErrorRecord, Outcome, Result, write_result
+from spillway.runtime.last_words import LastWords
+from spillway.runtime.log_tail import LogTail
+from spillway.runtime.pulse import LOG_TAIL_BYTES, BackgroundPulse, Tempo
 from spillway.runtime.session import Preempted, Session
 
 if TYPE_CHECKING:
@@ -18,9 +24,7 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    from spillway.checkpoints.store import ObjectStore
-    from spillway.model import Submission
-    from spillway.runtime.signals import Notice
+    from spillway.runtime.notice import Notice
 
 log = logging.getLogger(__name__)
 
@@ -28,12 +32,37 @@ MAX_RESULT_BYTES = 256 * 1024
 """Results pass through the store into Airflow's XCom; larger ones belong in a file of their own."""
 
 TRACEBACK_LINES = 40
+MAX_MESSAGE_CHARACTERS = 4000
 
 _EXIT_CODES = {
     Outcome.SUCCEEDED: exit_codes.SUCCEEDED,
     Outcome.FAILED: exit_codes.FAILED,
     Outcome.PREEMPTED: exit_codes.PREEMPTED,
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Report:
+    """Writes how the attempt ended."""
+
+    submission: Submission
+    store: ObjectStore
+    clock: Clock
+    log_tail: LogTail
+
+    def write(self, outcome: Outcome, **facts: Any) -> None:
+        result = Result(
+            token=self.submission.token,
+            outcome=outcome,
+            written_at=self.clock.now(),
+            log_tail=self.log_tail.read(),
+            **facts,
+        )
+        try:
+            write_result(self.store, self.submission.prefix, result)
+        except StoreError:
+            log.exception("the result could not be written")
+            raise
 
 
 def run(
@@ -43,23 +72,50 @@ def run(
     scratch: Path,
     notice: Notice,
     clock: Clock | None = None,
+    log_tail: LogTail | None = None,
 ) -> int:
     """Run the submission's entry point to its end and return the exit code, having written its result to the store.
+
+    After a notice whose deadline the entry point lets pass, this does not return: the process exits as preempted.
 
     Raises:
         StoreError: The result could not be written.
     """
-    clock = clock or SystemClock()
+    clock, log_tail = clock or SystemClock(), log_tail or LogTail()
+    report = _Report(submission=submission, store=store, clock=clock, log_tail=log_tail)
     try:
         function = entry_point.load(submission.entry_point, submission.arguments)
     except SpecError as error:
         log.error("%s", error)  # noqa: TRY400  # the message has the place and the remedy; our own frames do not help
-        _write(store, submission, clock, Outcome.FAILED, error=_record(error))
+        report.write(Outcome.FAILED, error=_record(error))
         return exit_codes.BAD_ENTRY_POINT
-    session = Session(submission, store, scratch=scratch, clock=clock, notice=notice)
-    outcome, value, problem = _call(function, session, submission)
+    pulse = BackgroundPulse(
+        store,
+        submission.prefix,
+        clock=clock,
+        notice=notice,
+        tempo=Tempo.of(submission.store),
+        read_log=lambda: log_tail.read(max_bytes=LOG_TAIL_BYTES),
+    )
+    session = Session(submission, store, scratch=scratch, clock=clock, notice=notice, pulse=pulse)
+
+    def say_last_words() -> None:
+        saved = session.heartbeat.checkpoint_step
+        stands = "there is no checkpoint" if saved is None else f"that of step {saved} stands"
+        reason = f"{notice.reason}; it did not come to its next checkpoint in time: {stands}"
+        report.write(Outcome.PREEMPTED, reason=reason, checkpoint_step=saved)
+        pulse.end(session.heartbeat)
+
+    with pulse, LastWords(notice, say_last_words, clock=clock):
+        outcome, value, problem = _call(function, session, submission)
     session.end(succeeded=outcome is Outcome.SUCCEEDED)
-    _write(store, submission, clock, outcome, value=value, error=problem)
+    report.write(
+        outcome,
+        value=value,
+        error=problem,
+        reason=_reason(outcome, problem, notice),
+        checkpoint_step=session.heartbeat.checkpoint_step,
+    )
     return _EXIT_CODES[outcome]
 
 
@@ -67,8 +123,9 @@ def _call(
     function: entry_point.Function, session: Session, submission: Submission
 ) -> tuple[Outcome, JsonValue, ErrorRecord | None]:
     try:
-        returned = entry_point.call(function, session, submission.arguments)
-        return Outcome.SUCCEEDED, check_result(returned), None
+        value = check_result(entry_point.call(function, session, submission.arguments))
+        session.flush()
+        return Outcome.SUCCEEDED, value, None
     except Preempted as preempted:
         log.info("%s", preempted)
         return Outcome.PREEMPTED, None, None
@@ -77,6 +134,12 @@ def _call(
         # The notice goes to every process of the job; what breaks after it most likely breaks because others obeyed it.
         outcome = Outcome.PREEMPTED if session.preempted else Outcome.FAILED
         return outcome, None, _record(error)
+
+
+def _reason(outcome: Outcome, problem: ErrorRecord | None, notice: Notice) -> str:
+    if outcome is Outcome.PREEMPTED:
+        return notice.reason
+    return "" if problem is None else f"{problem.type}: {problem.message}"
 
 
 def check_result(value: object) -> JsonValue:
@@ -104,25 +167,6 @@ def _record(error: BaseException) -> ErrorRecord:
     lines = "".join(traceback.format_exception(error)).splitlines()
     return ErrorRecord(
         type=type(error).__qualname__,
-        message=str(error),
+        message=str(error)[:MAX_MESSAGE_CHARACTERS],
         traceback="\n".join(lines[-TRACEBACK_LINES:]),
     )
-
-
-def _write(
-    store: ObjectStore,
-    submission: Submission,
-    clock: Clock,
-    outcome: Outcome,
-    *,
-    value: JsonValue = None,
-    error: ErrorRecord | None = None,
-) -> None:
-    result = Result(
-        token=submission.token, outcome=outcome, written_at=clock.now(), value=value, error=error
-    )
-    try:
-        write_result(store, submission.prefix, result)
-    except StoreError:
-        log.exception("the result could not be written")
-        raise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -11,35 +10,40 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import JsonValue
 
-from spillway.checkpoints import CheckpointName, FolderStore, Found, claim, commit, latest, prune
-from spillway.checkpoints.formats import decode_state, encode_state
+from spillway.checkpoints import FolderStore, Found, claim, latest
+from spillway.checkpoints.formats import Prepared, decode_state, prepare
 from spillway.checkpoints.layout import claimed_tokens
-from spillway.errors import StoreError
+from spillway.errors import CheckpointError, StoreError
 from spillway.model import Heartbeat, Resources, Submission
+from spillway.placement.cadence import UNKNOWN_HAZARD_INTERVAL, Cadence, cadence
 from spillway.runtime.clock import Clock, SystemClock
-from spillway.runtime.exchange import write_heartbeat
-from spillway.runtime.signals import Notice
+from spillway.runtime.notice import Notice
+from spillway.runtime.pulse import DirectPulse, Pulse
+from spillway.runtime.rate import Rate
+from spillway.runtime.saving import Saved, Saver
 
 if TYPE_CHECKING:
     from spillway.checkpoints.store import ObjectStore
 
 log = logging.getLogger(__name__)
 
-DEFAULT_CHECKPOINT_INTERVAL = timedelta(minutes=10)
+DEFAULT_CHECKPOINT_INTERVAL = UNKNOWN_HAZARD_INTERVAL
 """Used when nobody knows how often the capacity is taken back."""
-
-HEARTBEAT_PERIOD = timedelta(seconds=1)
 
 
 class Preempted(BaseException):
-    """The state is saved and the capacity will be taken back: leave the loop.
+    """The capacity will be taken back, and what could be saved is: leave the loop.
 
     Like `KeyboardInterrupt` it is no `Exception`, so that code which catches those does not go on working.
+
+    Attributes:
+        step: Step of the last checkpoint; None when there is none.
     """
 
-    def __init__(self, step: int) -> None:
+    def __init__(self, step: int | None) -> None:
         self.step = step
-        super().__init__(f"preempted after the checkpoint of step {step}")
+        saved = "before the first checkpoint" if step is None else f"with step {step} saved"
+        super().__init__(f"preempted {saved}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +70,6 @@ class Session:
         key: Name of the attempt.
         token: Fencing token of its lease.
         scratch: A folder for this attempt alone; it is gone when the attempt ends.
-        checkpoint_interval: Time between checkpoints.
     """
 
     def __init__(
@@ -77,25 +80,26 @@ class Session:
         scratch: Path,
         clock: Clock | None = None,
         notice: Notice | None = None,
-        keep: int = 2,
+        pulse: Pulse | None = None,
     ) -> None:
         self.key = submission.key
         self.token = submission.token
         self.scratch = scratch
-        interval = submission.checkpoint_interval
-        self.checkpoint_interval = DEFAULT_CHECKPOINT_INTERVAL if interval is None else interval
+        self._submission = submission
         self._prefix = submission.prefix
         self._fresh_start = submission.fresh_start
         self._store = store
         self._clock = clock or SystemClock()
-        self._notice = notice or Notice()
-        self._keep = keep
+        self._notice = notice or Notice(grace_period=submission.grace_period, clock=self._clock)
+        self._saver = Saver(store, submission, clock=self._clock, tell=self._note_saved)
         self._has_claimed = False
-        self._began = self._saved = self._clock.monotonic()
+        self._began = self._opened = self._clock.monotonic()
         self._has_progressed = False
         self._restored_step: int | None = None
         self._heartbeat = Heartbeat(token=self.token, written_at=self._clock.now())
-        self._next_heartbeat = -math.inf
+        self._pulse = pulse or DirectPulse(store, submission.prefix, clock=self._clock)
+        self._rate = Rate()
+        self._cadence = self._choose_cadence()
 
     @classmethod
     def local(
@@ -136,6 +140,11 @@ class Session:
         return self._notice.received
 
     @property
+    def checkpoint_interval(self) -> timedelta:
+        """Time between checkpoints: what was asked for at first, and from then on what saving is seen to cost."""
+        return self._cadence.interval
+
+    @property
     def heartbeat(self) -> Heartbeat:
         """What the session has to say of itself now."""
         return self._heartbeat
@@ -147,6 +156,7 @@ class Session:
             FencedError: A newer lease owns the task.
             StoreError: The store could not be read or written.
         """
+        self._saver.wait()
         found = latest(self._store, self._prefix) if self._has_claimed else self._claim()
         if found is None:
             log.info("starting from the beginning")
@@ -162,67 +172,164 @@ class Session:
         )
 
     def progress(self, step: int, total: int | None = None, **metrics: float) -> None:
-        """Report that `step` steps are done, of `total`; cheap enough for every step."""
+        """Report that `step` steps are done, of `total`; cheap enough for every step.
+
+        Raises:
+            FencedError: A newer lease owns the task: stop.
+            StoreError: The last checkpoint could not be written; the one before still counts.
+        """
         self._note_progress(step)
         numbers = {name: float(value) for name, value in metrics.items()}
         self._tell(
             step=step,
             total_steps=self._heartbeat.total_steps if total is None else total,
             metrics={**self._heartbeat.metrics, **numbers},
+            steps_per_second=self._rate.note(step, self._clock.monotonic()),
         )
+        self._saver.collect()
 
     def should_checkpoint(self, step: int | None = None) -> bool:
-        """Return whether it is time to save: the interval is over, or the capacity will be taken back."""
+        """Return whether it is time to save: the interval is over, or the capacity will or may be taken back.
+
+        Raises what `progress` does.
+        """
+        self._saver.collect()
         if self.preempted:
             return True
-        if step is not None and step == self._heartbeat.checkpoint_step:
+        if step is not None and self._is_saved(step):
             return False
-        return self._clock.monotonic() - self._saved >= self.checkpoint_interval.total_seconds()
+        taken_at = self._saver.taken_at
+        last = self._opened if taken_at is None else taken_at
+        advised_at = self._notice.advised_at
+        if advised_at is not None and advised_at > last:
+            return True
+        return self._clock.monotonic() - last >= self.checkpoint_interval.total_seconds()
 
     def checkpoint(self, step: int, state: object, **metadata: JsonValue) -> None:
-        """Save `state` as it is after `step` steps; durable when this returns. A step that is saved is not saved again.
+        """Save `state` as it is after `step` steps; a step that is saved is not saved again.
+
+        The state is copied when this returns, and the work may go on and change it. It is written beside the work; the next
+        call here waits for that, and if it fails, the next call of `progress`, `should_checkpoint` or `checkpoint` says so.
+        What is small, the last of all steps, and what is saved after a notice is durable when this returns. After a notice
+        nothing is begun that could not be finished in time; then the last checkpoint stands.
 
         A state is nested dicts, lists and tuples of numbers, text, bytes, arrays and tensors; `metadata` is JSON to
         remember with it.
 
         Raises:
-            Preempted: It is saved, and the capacity will be taken back.
+            Preempted: What could be saved is, and the capacity will be taken back.
             FencedError: A newer lease owns the task: stop.
             SpecError: The state has something in it that cannot be saved.
             StoreError: The store could not be written; the checkpoint before still counts.
         """
         if not self._has_claimed:
             self._claim()
-        if step != self._heartbeat.checkpoint_step:
-            self._commit(step, state, metadata)
         if self.preempted:
-            raise Preempted(step)
+            self._save_last(step, state, metadata)
+            raise Preempted(self._heartbeat.checkpoint_step)
+        self._saver.collect()
+        if not self._is_saved(step):
+            self._save(step, prepare(state), metadata)
+        if step == self._heartbeat.total_steps:
+            self._saver.wait()
+
+    def flush(self) -> None:
+        """Wait until every checkpoint is durable.
+
+        Raises what `progress` does.
+        """
+        self._saver.wait()
 
     def end(self, *, succeeded: bool) -> None:
-        """Say how it ended in a last heartbeat; for whatever runs the entry point, not for the entry point."""
+        """Say how it ended in a last heartbeat; for whatever runs the entry point, not for the entry point.
+
+        Waits for the checkpoint that is being written. Where that fails, and the work has not, it raises what `progress`
+        does.
+        """
+        try:
+            self._saver.wait()
+        except CheckpointError as error:
+            if succeeded:
+                raise
+            log.warning("the last checkpoint was not saved: %s", error)
         useful = self._since_began() if succeeded else self._heartbeat.useful
-        self._tell(useful=useful, at_once=True)
+        self._heartbeat = replace(self._heartbeat, written_at=self._clock.now(), useful=useful)
+        self._pulse.end(self._heartbeat)
 
     def _claim(self) -> Found | None:
         found = claim(self._store, self._prefix, self.token, fresh=self._fresh_start)
         self._has_claimed = True
         return found
 
-    def _commit(self, step: int, state: object, metadata: dict[str, JsonValue]) -> None:
+    def _is_saved(self, step: int) -> bool:
+        return step in (self._heartbeat.checkpoint_step, self._saver.in_flight)
+
+    def _save(self, step: int, state: Prepared, metadata: dict[str, JsonValue]) -> None:
         self._note_progress(step)
-        name = CheckpointName(token=self.token, step=step)
-        manifest = commit(
-            self._store,
-            self._prefix,
-            name,
-            encode_state(state),
-            now=self._clock.now(),
-            metadata=metadata,
+        self._saver.save(step, state, metadata=metadata, metrics=self._heartbeat.metrics)
+
+    def _save_last(self, step: int, state: object, metadata: dict[str, JsonValue]) -> None:
+        """Save within the grace period what can be, and wait until it is durable."""
+        try:
+            self._saver.wait()
+        except StoreError as error:  # the save that follows stands in for it
+            log.warning("trying again after the notice: %s", error)
+        if self._is_saved(step):
+            return
+        prepared = prepare(state)
+        if self._fits(prepared.size):
+            self._save(step, prepared, metadata)
+            self._saver.wait()
+
+    def _fits(self, size: int) -> bool:
+        """Return whether a save that is begun now is likely to be done before the capacity is gone."""
+        needed, left = self._saver.expected_write(size), self._notice.seconds_left
+        if needed is None or left is None or needed.total_seconds() <= left:
+            return True
+        log.warning(
+            "no checkpoint after the notice: it would take %.3g s and %.3g s are left; that of step %s stands",
+            needed.total_seconds(),
+            left,
+            self._heartbeat.checkpoint_step,
         )
-        self._saved = self._clock.monotonic()
-        log.info("saved the checkpoint of step %d, %d bytes", step, manifest.size)
-        prune(self._store, self._prefix, keep=self._keep, verified=name)
-        self._tell(step=step, checkpoint_step=step, useful=self._since_began(), at_once=True)
+        return False
+
+    def _note_saved(self, saved: Saved) -> None:
+        """Tell of a checkpoint that counts, and choose by what it cost when the next one is due."""
+        self._cadence = self._choose_cadence()
+        stored = (
+            {}
+            if saved.stored_bytes is None
+            else {"stored_gib": saved.stored_bytes / 2**30, "stored_since": self._clock.now()}
+        )
+        self._tell(
+            checkpoint_step=saved.step,
+            useful=timedelta(seconds=saved.taken_at - self._began),
+            at_once=True,
+            **stored,
+        )
+
+    def _choose_cadence(self) -> Cadence:
+        chosen = cadence(
+            self._submission.preemptions_per_hour,
+            given=self._submission.checkpoint_interval,
+            measured=self._saver.cost,
+        )
+        before = self._heartbeat.checkpoint_interval
+        if before is None or abs(chosen.interval - before) > before / 10:
+            log.info(
+                "a checkpoint every %.3g s: %s; a preemption costs %.3g s of work on average",
+                chosen.interval.total_seconds(),
+                chosen.reason,
+                chosen.expected_loss.total_seconds(),
+            )
+        self._heartbeat = replace(
+            self._heartbeat,
+            checkpoint_interval=chosen.interval,
+            checkpoint_reason=chosen.reason,
+            expected_loss=chosen.expected_loss,
+        )
+        return chosen
 
     def _note_progress(self, step: int) -> None:
         is_new = self._restored_step is None or step > self._restored_step
@@ -238,14 +345,6 @@ class Session:
         return timedelta(seconds=self._clock.monotonic() - self._began)
 
     def _tell(self, *, at_once: bool = False, **facts: Any) -> None:
-        """Take `facts` into the heartbeat, and write it unless the last one was written a moment ago."""
+        """Take `facts` into the heartbeat; `at_once` when they should not wait."""
         self._heartbeat = replace(self._heartbeat, written_at=self._clock.now(), **facts)
-        if not at_once and self._clock.monotonic() < self._next_heartbeat:
-            return
-        self._next_heartbeat = self._clock.monotonic() + HEARTBEAT_PERIOD.total_seconds()
-        try:
-            write_heartbeat(self._store, self._prefix, self._heartbeat)
-        except (
-            StoreError
-        ) as error:  # the work matters more than the report of it; the next one may get through
-            log.warning("the heartbeat was not written: %s", error)
+        self._pulse.tell(self._heartbeat, at_once=at_once)

@@ -1,0 +1,255 @@
+"""Saving beside the work: a state is copied at once and written by a thread, one checkpoint at a time."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
+from dataclasses import dataclass
+from datetime import timedelta
+from statistics import median_low
+from typing import TYPE_CHECKING
+
+from pydantic import JsonValue
+
+from spillway.checkpoints import CheckpointName, commit, prune
+from spillway.checkpoints.commit import Parts
+from spillway.checkpoints.staging import Staging
+from spillway.errors import FencedError, SpillwayError, StoreError
+from spillway.placement.cadence import SaveCost
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from spillway.checkpoints.formats import Prepared
+    from spillway.checkpoints.store import ObjectStore
+    from spillway.model import Submission
+    from spillway.runtime.clock import Clock
+
+log = logging.getLogger(__name__)
+
+SMALL_BYTES = 1 << 20
+"""A state with no more than this in arrays is waited for: it is written before a thread would have paid off."""
+
+PATIENCE = timedelta(seconds=2)
+"""How long a small state is waited for; a store that is slower does not hold up the work any longer."""
+
+_REMEMBERED = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """A state as it was at one step, about to be written.
+
+    Attributes:
+        size: Bytes of its arrays.
+        parts: What it is made of; views of the staging memory.
+        taken_at: When the work went on, on the monotonic clock.
+        copying: How long it did not.
+    """
+
+    step: int
+    size: int
+    parts: Parts
+    taken_at: float
+    copying: timedelta
+    metadata: Mapping[str, JsonValue]
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saved:
+    """A checkpoint that counts.
+
+    Attributes:
+        size: Bytes of its parts.
+        taken_at: When the work it holds was done, on the monotonic clock.
+        cost: What it cost.
+        stored_bytes: What all kept checkpoints take in the store; None when that could not be found out.
+    """
+
+    step: int
+    size: int
+    taken_at: float
+    cost: SaveCost
+    stored_bytes: int | None
+
+
+class Saver:
+    """Commits the checkpoints of one lease, one after the other, and says of each when it counts.
+
+    `tell` is called with each, always by a thread that calls a method here; which is where a save that failed is reported
+    too, once, except that a lease that was replaced is told so each time.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        submission: Submission,
+        *,
+        clock: Clock,
+        tell: Callable[[Saved], None],
+    ) -> None:
+        self._store = store
+        self._submission = submission
+        self._clock = clock
+        self._tell = tell
+        self._staging = Staging()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="spillway-checkpoint")
+        self._future: Future[Saved] | None = None
+        self._doing: tuple[int, float] | None = None
+        self._fenced: FencedError | None = None
+        self._written: deque[Saved] = deque(maxlen=_REMEMBERED)
+
+    @property
+    def cost(self) -> SaveCost | None:
+        """What a save costs, the median of the last few; None before the first."""
+        if not self._written:
+            return None
+        costs = [saved.cost for saved in self._written]
+        return SaveCost(
+            stall=median_low(cost.stall for cost in costs),
+            write=median_low(cost.write for cost in costs),
+        )
+
+    @property
+    def in_flight(self) -> int | None:
+        """Step of the checkpoint that is being written; None when there is none."""
+        return None if self._doing is None else self._doing[0]
+
+    @property
+    def taken_at(self) -> float | None:
+        """When the state was copied that is being written or else the last that counts, on the monotonic clock."""
+        if self._doing is not None:
+            return self._doing[1]
+        return self._written[-1].taken_at if self._written else None
+
+    def expected_write(self, size: int) -> timedelta | None:
+        """Return how long it takes until a state of `size` bytes counts, by the slowest of the last few; None when unknown."""
+        if not self._written:
+            return None
+        return max(
+            saved.cost.write * max(1.0, size / max(saved.size, 1)) for saved in self._written
+        )
+
+    def save(
+        self,
+        step: int,
+        state: Prepared,
+        *,
+        metadata: Mapping[str, JsonValue],
+        metrics: Mapping[str, float],
+    ) -> None:
+        """Copy the state and begin to write it; first wait until the one before counts.
+
+        Raises:
+            FencedError: A newer lease owns the task.
+            StoreError: The one before, or this one if it is small, could not be written.
+        """
+        self.wait()
+        room = self._staging.room(state.size)  # may take long, and only once, so it is not counted
+        began = self._clock.monotonic()
+        parts = state.write(room)
+        now = self._clock.monotonic()
+        snapshot = Snapshot(
+            step=step,
+            size=state.size,
+            parts=parts,
+            taken_at=now,
+            copying=timedelta(seconds=now - began),
+            metadata=metadata,
+            metrics=metrics,
+        )
+        self._doing = step, now
+        self._future = self._thread.submit(self._commit, snapshot)
+        if state.size <= SMALL_BYTES:
+            self._wait(PATIENCE)
+
+    def collect(self) -> None:
+        """Tell of a checkpoint that counts by now; never waits.
+
+        Raises:
+            FencedError: A newer lease owns the task.
+            StoreError: It could not be written.
+        """
+        self._wait(timedelta(0))
+
+    def wait(self) -> None:
+        """Wait until nothing is being written.
+
+        Raises:
+            FencedError: A newer lease owns the task.
+            StoreError: What was being written could not be.
+        """
+        self._wait(None)
+
+    def _wait(self, patience: timedelta | None) -> None:
+        if self._fenced is not None:
+            raise FencedError(token=self._fenced.token, newest=self._fenced.newest)
+        future = self._future
+        if future is None:
+            return
+        if not future.done():
+            wait_for([future], None if patience is None else patience.total_seconds())
+        if future.done():
+            self._future = self._doing = None
+            self._note(future)
+
+    def _note(self, future: Future[Saved]) -> None:
+        try:
+            saved = future.result()
+        except FencedError as fenced:
+            self._fenced = fenced
+            raise
+        self._written.append(saved)
+        self._tell(saved)
+
+    def _commit(self, snapshot: Snapshot) -> Saved:
+        """Write the snapshot and remove what is not needed any more; on the thread of the saver."""
+        name = CheckpointName(token=self._submission.token, step=snapshot.step)
+        try:
+            manifest = commit(
+                self._store,
+                self._submission.prefix,
+                name,
+                snapshot.parts,
+                now=self._clock.now(),
+                metadata=snapshot.metadata,
+                metrics=snapshot.metrics,
+                entry_point=self._submission.entry_point,
+            )
+        except SpillwayError as error:
+            log.error("the checkpoint of step %d was not saved: %s", snapshot.step, error)  # noqa: TRY400  # it is raised where the work is
+            raise
+        write = timedelta(seconds=self._clock.monotonic() - snapshot.taken_at)
+        log.info(
+            "saved the checkpoint of step %d, %d bytes in %.3g s",
+            snapshot.step,
+            manifest.size,
+            write.total_seconds(),
+        )
+        return Saved(
+            step=snapshot.step,
+            size=snapshot.size,
+            taken_at=snapshot.taken_at,
+            cost=SaveCost(
+                stall=snapshot.copying + (write if snapshot.size <= SMALL_BYTES else timedelta(0)),
+                write=write,
+            ),
+            stored_bytes=self._prune(name),
+        )
+
+    def _prune(self, name: CheckpointName) -> int | None:
+        try:
+            return prune(
+                self._store,
+                self._submission.prefix,
+                keep=self._submission.retention,
+                verified=name,
+                now=self._clock.now(),
+            ).stored_bytes
+        except StoreError as error:  # nothing is lost by it, and the next save tries again
+            log.warning("old checkpoints were not removed: %s", error)
+            return None
