@@ -1,0 +1,47 @@
+"""Two data-parallel processes that are stopped and started again do what two that were not stopped do."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPT = Path(__file__).with_name("data_parallel_loop.py")
+RANKS = range(2)
+STEPS = 10
+SEED = 5  # it stops within an accumulation and within an epoch
+
+
+def run_ranks(folder: Path, stop: int) -> None:
+    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", SCRIPT, str(folder), str(rank), str(stop)],
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in RANKS
+    ]
+    try:
+        for process in processes:
+            _, said = process.communicate(timeout=120)
+            assert process.returncode == 0, said
+    finally:
+        for process in processes:
+            process.kill()
+
+
+def test_two_ranks_stopped_anywhere_end_bit_for_bit_like_two_that_were_not(tmp_path: Path) -> None:
+    stop = random.Random(SEED).randrange(1, STEPS)
+    run_ranks(tmp_path, stop)
+    for rank in RANKS:
+        done = json.loads((tmp_path / f"{rank}.json").read_text())
+        whole, resumed = done["whole"], done["resumed"]
+        after = {step: loss for step, loss in whole["losses"].items() if int(step) > stop}
+        assert resumed["losses"] == after
+        assert len(after) == STEPS - stop
+        assert resumed["weights"] == whole["weights"]
