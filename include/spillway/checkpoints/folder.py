@@ -86,6 +86,15 @@ class FolderStore:
             ]
         return sorted(path for path in found if not path.startswith(f"{_PARTIAL}/"))
 
+    def versions(self, prefix: str) -> dict[str, str]:
+        """Return, for each object below the folder `prefix`, a text that another write changes."""
+        found = {}
+        for path in self.list(prefix):
+            with _explained("list", self.root / path), suppress(FileNotFoundError):
+                status = (self.root / path).stat()
+                found[path] = f"{status.st_ino}-{status.st_mtime_ns}-{status.st_size}"
+        return found
+
     def delete(self, path: str) -> None:
         """Remove the object; one that is not there is not an error."""
         target = self._locate(path)

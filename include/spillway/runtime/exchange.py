@@ -8,18 +8,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
 from spillway.errors import SpecError, StoreError
-from spillway.model import Heartbeat
 from spillway.model.codec import decode_json, encode_json
+from spillway.runtime.heartbeats import read_heartbeat, write_heartbeat
 
 if TYPE_CHECKING:
     from spillway.checkpoints.store import ObjectStore
 
-T = TypeVar("T")
+__all__ = [
+    "ErrorRecord",
+    "Outcome",
+    "Result",
+    "read_heartbeat",
+    "read_result",
+    "write_heartbeat",
+    "write_result",
+]
 
 
 class Outcome(StrEnum):
@@ -52,6 +60,9 @@ class Result:
         token: Lease that wrote it.
         value: What the entry point returned; None unless it succeeded.
         error: Why it failed; None when it did not.
+        reason: Why it ended, for people; empty when it succeeded.
+        checkpoint_step: Step of its last checkpoint.
+        log_tail: Last lines that it printed.
     """
 
     token: int
@@ -59,20 +70,9 @@ class Result:
     written_at: datetime
     value: JsonValue = None
     error: ErrorRecord | None = None
-
-
-def write_heartbeat(store: ObjectStore, prefix: str, heartbeat: Heartbeat) -> None:
-    """Write the heartbeat in place of the lease's last one."""
-    store.put(_heartbeat_path(prefix, heartbeat.token), encode_json(heartbeat))
-
-
-def read_heartbeat(store: ObjectStore, prefix: str, token: int) -> Heartbeat | None:
-    """Return the last heartbeat of lease `token`, or None when there is none yet.
-
-    Raises:
-        StoreError: The store could not be read, or holds something else there.
-    """
-    return _read(store, _heartbeat_path(prefix, token), Heartbeat)
+    reason: str = ""
+    checkpoint_step: int | None = None
+    log_tail: str = ""
 
 
 def write_result(store: ObjectStore, prefix: str, result: Result) -> None:
@@ -86,22 +86,15 @@ def read_result(store: ObjectStore, prefix: str, token: int) -> Result | None:
     Raises:
         StoreError: The store could not be read, or holds something else there.
     """
-    return _read(store, _result_path(prefix, token), Result)
-
-
-def _heartbeat_path(prefix: str, token: int) -> str:
-    return f"{prefix}/heartbeats/{token:012d}.json"
-
-
-def _result_path(prefix: str, token: int) -> str:
-    return f"{prefix}/results/{token:012d}.json"
-
-
-def _read(store: ObjectStore, path: str, kind: type[T]) -> T | None:
+    path = _result_path(prefix, token)
     data = store.get(path)
     if data is None:
         return None
     try:
-        return decode_json(data, kind)
+        return decode_json(data, Result)
     except SpecError as error:
         raise StoreError(f"{path} is not what a job wrote: {error}") from error
+
+
+def _result_path(prefix: str, token: int) -> str:
+    return f"{prefix}/results/{token:012d}.json"

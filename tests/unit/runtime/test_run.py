@@ -18,12 +18,13 @@ from spillway.runtime import exit_codes
 from spillway.runtime.entry_point import load
 from spillway.runtime.exchange import Outcome, Result, read_heartbeat, read_result
 from spillway.runtime.run import MAX_RESULT_BYTES, check_result, run
-from spillway.testing.stores import InterruptedStore
+from spillway.testing.stores import MemoryStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from conftest import Lab
+    from spillway.checkpoints.store import BytesLike
     from spillway.model import Submission
 
 ENTRY_POINTS = Path(__file__).parents[2] / "entry_points"
@@ -124,14 +125,18 @@ def test_a_result_is_what_json_makes_of_it() -> None:
     assert check_result({1: (2, 3)}) == {"1": [2, 3]}
 
 
-def test_a_result_that_cannot_be_written_is_no_success(lab: Lab) -> None:
-    def fail() -> None:
-        raise StoreError("full")
+class FullStore(MemoryStore):
+    """Takes everything but results."""
 
-    submission = lab.submission()
-    failing = InterruptedStore(lab.store, fail, at=1)
-    with pytest.raises(StoreError):
-        run(submission, failing, scratch=lab.folder, notice=lab.notice, clock=lab.clock)
+    def put(self, path: str, data: BytesLike) -> None:
+        if "/results/" in path:
+            raise StoreError("full")
+        super().put(path, data)
+
+
+def test_a_result_that_cannot_be_written_is_no_success(lab: Lab) -> None:
+    with pytest.raises(StoreError, match="full"):
+        run(lab.submission(), FullStore(), scratch=lab.folder, notice=lab.notice, clock=lab.clock)
 
 
 class Wrappers:

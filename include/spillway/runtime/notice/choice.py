@@ -6,6 +6,7 @@ would cost every job seconds.
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from spillway.runtime.notice.watcher import Watcher
 
 VARIABLE: Final = "SPILLWAY_NOTICE"
+GRACE_VARIABLE: Final = "SPILLWAY_GRACE_SECONDS"
+LEAD_VARIABLE: Final = "SPILLWAY_NOTICE_LEAD_SECONDS"
+LEAD: Final = timedelta(minutes=2)
 DMI: Final = Path("/sys/class/dmi/id")
 
 # Source: Azure's own agents and cloud-init know its machines by this tag (azure.microsoft.com, cloud-init DataSourceAzure).
@@ -78,3 +82,31 @@ def _read(dmi: Path, name: str) -> str:
         return (dmi / name).read_text(encoding="utf-8", errors="replace").strip()
     except OSError:  # no firmware tables, or not for us
         return ""
+
+
+def grace_period(environment: Mapping[str, str], promised: timedelta) -> timedelta:
+    """Return the time between a signal and the end: what the pool promised, unless the machine's own setting is given.
+
+    Raises:
+        SpecError: The variable is no number.
+    """
+    return _seconds(environment, GRACE_VARIABLE) or promised
+
+
+def lead(environment: Mapping[str, str], grace: timedelta) -> timedelta:
+    """Return how long before the end a notice given early takes effect: two minutes, the grace period if that is longer.
+
+    Raises:
+        SpecError: The variable is no number.
+    """
+    return _seconds(environment, LEAD_VARIABLE) or max(LEAD, grace)
+
+
+def _seconds(environment: Mapping[str, str], name: str) -> timedelta | None:
+    text = environment.get(name)
+    if text is None:
+        return None
+    try:
+        return timedelta(seconds=max(float(text), 0.0))
+    except (ValueError, OverflowError) as error:
+        raise SpecError(f"{name} is {text!r}; write a number of seconds") from error
