@@ -36,6 +36,7 @@ class Row:
 TABLE: Mapping[str, Row] = MappingProxyType(
     {
         "local": Row(target="spillway.backends.local.backend:LocalBackend"),
+        "slurm": Row(target="spillway.backends.slurm.backend:SlurmBackend", extra="slurm"),
     }
 )
 
