@@ -47,7 +47,6 @@ from spillway.model import (
     Lease,
     LeaseState,
     Observation,
-    Offer,
     Placement,
     Pool,
     TaskKey,
@@ -55,11 +54,10 @@ from spillway.model import (
     Unplaced,
 )
 from spillway.moves import Moves
-from spillway.placement.choose import choose
 from spillway.placement.explain import reasons_table
 from spillway.placement.lifecycle import is_final, move
-from spillway.placement.over_time import placed
 from spillway.placement.throughput import speed_sample
+from spillway.placing import Placing
 from spillway.quotes import Quotes
 from spillway.runtime.exchange import Result, read_heartbeat, read_result
 
@@ -146,14 +144,15 @@ class Dispatcher:
         self._backend_of = backend_of
         self._backends: dict[str, Backend] = {}
         self._clock = clock
-        self._quotes = Quotes(
+        self.quotes = Quotes(
             pools=self.pools, ledger=ledger, backend=self.backend, store_place=store_place
         )
-        self._lookout = Lookout(ledger, tables or ValueTables())
+        lookout = Lookout(ledger, tables or ValueTables())
+        self._placing = Placing(self.quotes, lookout)
         self._moves = Moves(
             ledger=ledger,
-            quotes=self._quotes,
-            lookout=self._lookout,
+            quotes=self.quotes,
+            lookout=lookout,
             backend=self.backend,
             heartbeat=self._heartbeat_if_any,
         )
@@ -162,14 +161,7 @@ class Dispatcher:
 
     def place(self, spec: TaskSpec, refused: Collection[str] = ()) -> Placement | Unplaced:
         """Return where `spec` would go now, and why; the pools of `refused` have just shown that they have no room."""
-        now = self._clock()
-        offers = self.offers(spec, refused)
-        weighed = self._lookout.before_placing(spec, offers, now)
-        return choose(spec, offers, now) if weighed is None else placed(spec, offers, weighed, now)
-
-    def offers(self, spec: TaskSpec, refused: Collection[str] = ()) -> tuple[Offer, ...]:
-        """Return what each pool would rent to `spec` now."""
-        return self._quotes.offers(spec, self._clock(), refused)
+        return self._placing.place(spec, self._clock(), refused)
 
     def begin(self, request: TaskRequest) -> Step:
         """Start the task, or go on with what an earlier call began.
@@ -293,7 +285,7 @@ class Dispatcher:
                 reasons={passed.offer.pool: passed.reason for passed in unplaced.passed_over},
                 can_wait=False,
             )
-        log.info("no pool has room for %s now:\n%s", request.task, table)
+        log.info("%s: %s:\n%s", request.task, unplaced.reason or "no pool has room now", table)
         return Waiting(unplaced=unplaced, until=unplaced.until or now + WAIT_FOR_ROOM)
 
     # ---- watching ---------------------------------------------------------------------------------------------

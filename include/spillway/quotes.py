@@ -11,6 +11,7 @@ from spillway.backends.protocol import Backend, SupportsCapacity
 from spillway.catalog.offers import make_offers
 from spillway.errors import BackendError
 from spillway.placement.experience import LOOK_BACK, Experience, outlook
+from spillway.placement.shifting import WEEKS_BACK, RoomAhead, room_ahead
 from spillway.placement.transfer import with_transfer_prices
 
 if TYPE_CHECKING:
@@ -87,6 +88,15 @@ class Quotes:
             replace(offer, cooling_down=True) if offer.pool in {*refused, *silent} else offer
             for offer in offers
         )
+
+    def room_ahead(self, now: datetime, until: datetime) -> list[RoomAhead]:
+        """Return when each committed pool is expected to have room."""
+        since = now - WEEKS_BACK * timedelta(weeks=1)
+        return [
+            room_ahead(pool, self._ledger.slot_intervals(name, since=since, now=now), now, until)
+            for name, pool in self._pools.items()
+            if pool.commitment is not None
+        ]
 
     def _experience(self, task: TaskSpec, now: datetime) -> Experience:
         since = now - LOOK_BACK

@@ -49,7 +49,11 @@ def test_a_pool_that_keeps_taking_capacity_back_is_expected_to_go_on(tmp_path: P
         lose(world, request, running(world.dispatcher.begin(request)))
         world.clock.advance(120)  # cools down
     world.clock.advance(600)  # what was asked a moment ago is not asked again
-    after = next(offer for offer in world.dispatcher.offers(SPEC) if offer.pool == "spot")
+    after = next(
+        offer
+        for offer in world.dispatcher.quotes.offers(SPEC, world.clock())
+        if offer.pool == "spot"
+    )
     assert before.preemptions_per_hour is not None
     assert after.preemptions_per_hour is not None
     assert after.preemptions_per_hour > 10 * before.preemptions_per_hour

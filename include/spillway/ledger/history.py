@@ -21,7 +21,8 @@ from sqlalchemy import (
 
 from spillway.ledger import schema
 from spillway.ledger.database import lock
-from spillway.model import LeaseState, PoolDay, SpeedSample
+from spillway.model import LeaseState, Placement, PoolDay, SlotInterval, SpeedSample
+from spillway.model.codec import decode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -86,6 +87,32 @@ def _held_hours(connection: Connection, first: datetime, last: datetime) -> Colu
     if connection.dialect.name == "postgresql":
         return extract("epoch", stop - start) / 3600
     return (func.julianday(stop) - func.julianday(start)) * 24
+
+
+def slot_intervals(
+    connection: Connection, pool: str, *, since: datetime, now: datetime
+) -> Sequence[SlotInterval]:
+    """Return when slots of `pool` were held from `since` on, and until when those held now are expected to be."""
+    rows = connection.execute(
+        select(_lease.granted_at, _lease.ended_at, _lease.slots, schema.placement.c.document)
+        .join(schema.placement)
+        .where(_lease.pool == pool, or_(schema.is_open, _lease.ended_at > since))
+        .order_by(_lease.token)
+    )
+    return [
+        SlotInterval(
+            start=row.granted_at,
+            end=row.ended_at or _expected_end(row.granted_at, decode(row.document, Placement), now),
+            slots=row.slots,
+            is_open=row.ended_at is None,
+        )
+        for row in rows
+    ]
+
+
+def _expected_end(granted_at: datetime, placed: Placement, now: datetime) -> datetime:
+    """Return when an open lease is expected to end; one that is overdue takes a tenth more of what it has taken."""
+    return max(granted_at + placed.estimate.leased, now + (now - granted_at) / 10)
 
 
 def note_speed(connection: Connection, token: int, sample: SpeedSample) -> None:

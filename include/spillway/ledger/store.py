@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         Pool,
         PoolDay,
         PoolUsage,
+        SlotInterval,
         SpeedSample,
         TaskKey,
     )
@@ -227,6 +228,13 @@ class Ledger:
         """Return how fast leases of `workload` worked, the newest `limit`, the oldest first."""
         with self._database.read() as connection:
             return history.speeds(connection, workload, since=since, limit=limit)
+
+    def slot_intervals(
+        self, pool: str, *, since: datetime, now: datetime
+    ) -> Sequence[SlotInterval]:
+        """Return when slots of `pool` were held from `since` on, and until when those held now are expected to be."""
+        with self._database.read() as connection:
+            return history.slot_intervals(connection, pool, since=since, now=now)
 
     def belief(self, pools: str) -> JsonValue:
         """Return what `believe` kept last about the set of pools called `pools`, or None."""

@@ -2,7 +2,7 @@
 
 from spillway.model.checkpoint import Manifest, Part
 from spillway.model.cost import CostRecord, PricingCategory
-from spillway.model.history import PoolDay, SpeedSample
+from spillway.model.history import PoolDay, SlotInterval, SpeedSample
 from spillway.model.lease import (
     Heartbeat,
     JobEvent,
@@ -51,6 +51,7 @@ __all__ = [
     "PricingCategory",
     "Resources",
     "Retention",
+    "SlotInterval",
     "SpeedSample",
     "Submission",
     "TaskKey",

@@ -39,3 +39,18 @@ class SpeedSample:
     speed: float
     hours: float
     measured_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotInterval:
+    """Slots of a pool held over `[start, end)` by one lease.
+
+    Attributes:
+        end: When they were given back; of an open lease, when that is expected.
+        is_open: Whether they are held now.
+    """
+
+    start: datetime
+    end: datetime
+    slots: int = 1
+    is_open: bool = False

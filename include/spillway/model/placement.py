@@ -89,6 +89,7 @@ class Unplaced:
         task: What was not placed, without its arguments.
         weighed: What the policy over time was given and answered, where it chose to wait.
         until: When to ask again; None for soon.
+        reason: Why the task waits, where it need not; empty where no pool has room.
     """
 
     passed_over: tuple[PassedOver, ...]
@@ -96,6 +97,7 @@ class Unplaced:
     decided_at: datetime | None = None
     weighed: JsonValue = None
     until: datetime | None = None
+    reason: str = ""
 
     @property
     def can_wait(self) -> bool:

@@ -188,6 +188,8 @@ def placed(
             task=by_price.task,
             decided_at=now,
             weighed=memo,
+            until=now + LOOK,
+            reason=decision.reason,
         )
     return Placement(
         offer=taken,

@@ -1,0 +1,185 @@
+"""Shifting work in time: whether a task with slack should wait for committed capacity that will be free.
+
+What is owed anyway costs nothing more while it is free. Tonight's free hours are foreseen from two things: when the
+leases that are open now are expected to end, and how many slots were taken at the same hour of earlier weeks. It fails
+where the week is no pattern, and where several tasks wait for one slot: all but one then go on as if they had not waited,
+which their slack allows for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING, Final
+
+from spillway.model import PassedOver, Placement, Pool, SlotInterval, TaskSpec, Unplaced
+from spillway.placement.explain import usd
+from spillway.placement.price import slots_owed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+LOOK_AHEAD: Final = timedelta(days=7)
+"""How far free hours are looked for; a task whose deadline is further away is asked about again."""
+
+WEEKS_BACK: Final = 4
+"""How many weeks the pattern is taken from."""
+
+ASK_AGAIN: Final = timedelta(minutes=10)
+"""How often a plan to wait is made again."""
+
+LEAST_SAVING_USD: Final = Decimal("0.01")
+LEAST_SAVING: Final = Decimal("0.02")
+"""What waiting has to save, in dollars and as a part of the cost now; nobody waits a night for a cent."""
+
+_HOUR: Final = timedelta(hours=1)
+_WEEK: Final = timedelta(days=7)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoomAhead:
+    """How many slots of a committed pool are expected to be free, hour by hour.
+
+    Attributes:
+        since: Start of the first hour.
+        free: Slots free throughout each hour, from `since` on.
+    """
+
+    pool: str
+    since: datetime
+    free: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaterStart:
+    """A plan to wait: where to start, when, and what that saves."""
+
+    pool: str
+    start_at: datetime
+    saves_usd: Decimal
+
+    @property
+    def reason(self) -> str:
+        """The plan in words: `start 02:00 UTC on reserved, saves $31.00`."""
+        return f"start {self.start_at:%a %H:%M} UTC on {self.pool}, saves {usd(self.saves_usd)}"
+
+
+def room_ahead(
+    pool: Pool, taken: Sequence[SlotInterval], now: datetime, until: datetime
+) -> RoomAhead:
+    """Return when `pool` is expected to have room.
+
+    Args:
+        pool: A pool with a commitment.
+        taken: Its leases of the last `WEEKS_BACK` weeks, and those that are open with their expected ends.
+        now: The moment of asking.
+        until: How far to look.
+    """
+    since = _hour_of(now)
+    hours = max(math.ceil((min(until, now + LOOK_AHEAD) - since) / _HOUR), 0)
+    pattern = _pattern(taken, now)
+    free: list[int] = []
+    for number in range(hours):
+        start = since + number * _HOUR
+        open_then = sum(one.slots for one in taken if one.is_open and one.end > max(start, now))
+        usual = math.ceil(pattern.get(_hour_of_week(start), 0.0) - 1e-9)
+        owed = min(slots_owed(pool, start), slots_owed(pool, start + _HOUR - _INSTANT))
+        free.append(max(owed - max(open_then, usual), 0))
+    return RoomAhead(pool=pool.name, since=since, free=tuple(free))
+
+
+def later_start(
+    task: TaskSpec, decision: Placement, ahead: Iterable[RoomAhead], now: datetime
+) -> LaterStart | None:
+    """Return the start on committed capacity that saves most against `decision`, or None when none saves enough.
+
+    No start is proposed after which `decision`, begun then instead, could not make the deadline any more. Ties go to the
+    earlier start, then to the pool whose name sorts first.
+    """
+    if task.deadline is None:
+        return None
+    cost_now, last_start = decision.estimate.cost_usd, task.deadline - decision.estimate.leased
+    least = max(LEAST_SAVING_USD, LEAST_SAVING * cost_now)
+    estimates = {p.offer.pool: p.estimate for p in decision.passed_over if p.can_wait}
+    found: list[LaterStart] = []
+    for room in ahead:
+        there = estimates.get(room.pool)
+        if there is None or cost_now - there.cost_usd < least:
+            continue
+        latest = min(last_start, task.deadline - there.leased)
+        start = _first_room(room, task.nodes, there.leased, now, latest)
+        if start is not None:
+            saves = cost_now - there.cost_usd
+            found.append(LaterStart(pool=room.pool, start_at=start, saves_usd=saves))
+    return min(found, key=lambda one: (-one.saves_usd, one.start_at, one.pool), default=None)
+
+
+def waiting(decision: Placement, plan: LaterStart, now: datetime) -> Unplaced:
+    """Return the decision to wait as `plan` says; it is made again every `ASK_AGAIN`, since room may come sooner."""
+    instead = PassedOver(
+        offer=decision.offer,
+        reason=f"{plan.reason}, against {usd(decision.estimate.cost_usd)} here now",
+        can_wait=True,
+        estimate=decision.estimate,
+    )
+    return Unplaced(
+        passed_over=(instead, *decision.passed_over),
+        task=decision.task,
+        decided_at=now,
+        weighed=decision.weighed,
+        until=min(plan.start_at, now + ASK_AGAIN),
+        reason=plan.reason,
+    )
+
+
+def _first_room(
+    room: RoomAhead, slots: int, leased: timedelta, now: datetime, latest: datetime
+) -> datetime | None:
+    """Return the first hour from which `slots` are free for as long as `leased`, if it starts by `latest`."""
+    for number in range(len(room.free)):
+        start = max(room.since + number * _HOUR, now)
+        if start > latest:
+            return None
+        last = math.ceil((start + leased - room.since) / _HOUR)
+        if last <= len(room.free) and min(room.free[number:last], default=0) >= slots:
+            return start
+    return None
+
+
+def _pattern(taken: Iterable[SlotInterval], now: datetime) -> Mapping[int, float]:
+    """Return how many slots are usually taken in each hour of the week: the mean of the weeks, and one deviation."""
+    weeks: dict[tuple[int, int], float] = defaultdict(float)
+    first = now - WEEKS_BACK * _WEEK
+    for one in taken:
+        start, end = max(one.start, first), min(one.end, now)
+        hour = _hour_of(start)
+        while hour < end:
+            part = (min(end, hour + _HOUR) - max(start, hour)) / _HOUR
+            week = int((now - hour) / _WEEK)
+            weeks[_hour_of_week(hour), week] += part * one.slots
+            hour += _HOUR
+    by_hour: dict[int, list[float]] = defaultdict(lambda: [0.0] * WEEKS_BACK)
+    for (hour_of_week, week), slots in weeks.items():
+        if week < WEEKS_BACK:
+            by_hour[hour_of_week][week] = slots
+    return {hour: _careful_mean(seen) for hour, seen in by_hour.items()}
+
+
+def _careful_mean(seen: Sequence[float]) -> float:
+    mean = sum(seen) / len(seen)
+    deviation = math.sqrt(sum((one - mean) ** 2 for one in seen) / len(seen))
+    return min(mean + deviation, max(seen))
+
+
+def _hour_of(moment: datetime) -> datetime:
+    return moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+
+
+def _hour_of_week(moment: datetime) -> int:
+    return moment.astimezone(UTC).weekday() * 24 + moment.astimezone(UTC).hour
+
+
+_INSTANT: Final = timedelta(microseconds=1)

@@ -1,0 +1,57 @@
+"""Tasks with slack and committed capacity, on the road: they wait for tonight, and run then for nothing more."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from spillway.dispatch import Running, Waiting
+from spillway.testing.fake_deployment import ON_DEMAND, RESERVED, SPEC, FakeDeployment
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from spillway.dispatch import Step
+    from spillway.model import Lease
+
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> FakeDeployment:
+    return FakeDeployment(tmp_path, pools=(RESERVED, ON_DEMAND))
+
+
+def running(step: Step) -> Lease:
+    assert isinstance(step, Running)
+    return step.lease
+
+
+def test_a_task_with_slack_waits_until_the_reserved_slot_is_free(world: FakeDeployment) -> None:
+    first = world.request("first", spec=replace(SPEC, work=3 * HOUR))
+    holder = running(world.dispatcher.begin(first))
+    assert holder.pool == "reserved"
+    patient = world.request("patient", spec=replace(SPEC, deadline=world.clock() + 12 * HOUR))
+    step = world.dispatcher.begin(patient)
+    assert isinstance(step, Waiting)
+    assert "on reserved, saves $1.0" in step.unplaced.reason
+    assert step.until - world.clock() <= timedelta(minutes=10)
+    world.succeed(holder)
+    world.dispatcher.advance(first, holder.key)
+    lease = running(world.dispatcher.begin(patient))
+    assert (lease.pool, lease.marginal_usd_per_hour) == ("reserved", 0)
+
+
+def test_a_task_in_a_hurry_does_not_wait(world: FakeDeployment) -> None:
+    running(world.dispatcher.begin(world.request("first", spec=replace(SPEC, work=3 * HOUR))))
+    hurried = world.request("hurried", spec=replace(SPEC, deadline=world.clock() + 2 * HOUR))
+    assert running(world.dispatcher.begin(hurried)).pool == "on_demand"
+
+
+def test_a_slot_that_is_always_taken_is_not_waited_for(world: FakeDeployment) -> None:
+    running(world.dispatcher.begin(world.request("first", spec=replace(SPEC, work=48 * HOUR))))
+    other = world.request("other", spec=replace(SPEC, deadline=world.clock() + 12 * HOUR))
+    assert running(world.dispatcher.begin(other)).pool == "on_demand"
