@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,11 +75,17 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """Predicts the next token at every position."""
+    """Predicts the next token at every position.
+
+    Attributes:
+        recompute: Whether training keeps of each block its input alone and computes the rest again when gradients need it:
+            less memory for more time, and the same bits.
+    """
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.shape = shape
+        self.recompute = False
         self.tokens = nn.Embedding(shape.vocabulary, shape.width)
         self.positions = nn.Embedding(shape.context, shape.width)
         self.blocks = nn.Sequential(*(Block(shape) for _ in range(shape.layers)))
@@ -88,13 +95,21 @@ class GPT(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Return logits, (batch, time, vocabulary), for `tokens`, (batch, time)."""
         position = torch.arange(tokens.shape[1])
-        x = self.norm(self.blocks(self.tokens(tokens) + self.positions(position)))
-        return functional.linear(x, self.tokens.weight)
+        x = self._through_blocks(self.tokens(tokens) + self.positions(position))
+        return functional.linear(self.norm(x), self.tokens.weight)
 
     def loss(self, tokens: Tensor) -> Tensor:
         """Return the mean loss in nats a token over `tokens`, (batch, time + 1): each but the first is predicted."""
         logits = self(tokens[:, :-1])
         return functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+
+    def _through_blocks(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            if self.recompute and self.training:
+                x = checkpoint(block, x, use_reentrant=False)
+            else:
+                x = block(x)
+        return x
 
     def _start(self, module: nn.Module) -> None:
         """Draw first weights. Source: Radford et al., Language Models are Unsupervised Multitask Learners, 2019."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from spillway.errors import SpecError
 from spillway.model import codec
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _LEAST = {
     "steps": 1,
     "batch": 1,
+    "accumulation": 1,
     "width": 1,
     "layers": 1,
     "heads": 1,
@@ -36,6 +37,8 @@ class Recipe:
         context: Tokens of a sequence that are predicted.
         width: Size of the vector that stands for one token; a multiple of `heads`.
         dropout: Share of each block's output set to zero while training.
+        accumulation: Parts a batch is computed in, one after the other; memory is needed for one of them.
+        precision: Of matrix products; weights and sums of them stay float32.
     """
 
     steps: int
@@ -48,12 +51,18 @@ class Recipe:
     heads: int = 4
     context: int = 64
     dropout: float = 0.0
+    accumulation: int = 1
+    precision: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
         """Refuse numbers that no training can have."""
         for name, least in _LEAST.items():
             if getattr(self, name) < least:
                 raise SpecError(f"{name} is {getattr(self, name)}: give {least} or more")
+        if self.batch % self.accumulation:
+            raise SpecError(
+                f"batch is {self.batch} and accumulation {self.accumulation}: give a batch that it divides"
+            )
         if not 0 < self.learning_rate < math.inf:
             raise SpecError(f"learning_rate is {self.learning_rate}: give a number above 0")
         if not 0 <= self.dropout < 1:

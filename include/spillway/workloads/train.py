@@ -6,31 +6,40 @@ so the result says what each part ran on.
 
 from __future__ import annotations
 
-import platform
+import logging
 import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from spillway.errors import SpecError
+from spillway.runtime.machine import describe
 from spillway.workloads import dataset as datasets
 from spillway.workloads.recipe import make_recipe
 from spillway.workloads.trainer import Trainer, be_repeatable
+from spillway.workloads.utilisation import CHECKPOINTS, DATA, UsageMeter, advise
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from pydantic import JsonValue
 
     from spillway.runtime import Checkpoint, Session
     from spillway.workloads.dataset import DatasetManifest
 
+log = logging.getLogger(__name__)
+
 _REPORTS_A_TRIAL = 10
 
 
 def train(
-    session: Session, *, dataset: str, threads: int = 1, eval_every: int = 50, **recipe: Any
+    session: Session,
+    *,
+    dataset: str,
+    threads: int = 1,
+    eval_every: int = 50,
+    prefetch: int = 0,
+    gradient_checkpointing: bool = False,
+    **recipe: Any,
 ) -> dict[str, JsonValue]:
     """Train on the dataset in that folder and return losses, speed and a checksum of the weights.
 
@@ -42,6 +51,8 @@ def train(
         dataset: Folder of the dataset.
         threads: Of torch.
         eval_every: Steps between evaluations; there is one after the last step in any case.
+        prefetch: Batches that are read ahead while a step is at work.
+        gradient_checkpointing: Whether to keep less in memory and compute it again; the same bits in more time.
         recipe: Numbers of `recipe.Recipe`; `steps` has to be there.
 
     Raises:
@@ -53,18 +64,26 @@ def train(
             raise SpecError(f"{name} is {number}: give 1 or more")
     be_repeatable(threads)
     data = datasets.load(dataset)
-    trainer = Trainer(data, make_recipe(recipe))
+    trainer = Trainer(
+        data, make_recipe(recipe), prefetch=prefetch, recompute=gradient_checkpointing
+    )
     history, machines = _resume(trainer, session.restore(), data.manifest)
-    machine = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}, {threads} threads"
+    machine = describe()
+    _say_what_is_promised(machine, machines)
     machines = [*machines, machine] if machine not in machines else machines
 
     def save() -> None:
         state = {"trainer": trainer.state(), "history": history, "machines": machines}
-        session.checkpoint(trainer.steps_done, state, **_identity(trainer, data.manifest))
+        with meter.held_up_by(CHECKPOINTS):
+            session.checkpoint(trainer.steps_done, state, **_identity(trainer, data.manifest))
 
+    meter = UsageMeter(threads=threads)
     first, began = trainer.steps_done, time.perf_counter()
     while not trainer.is_done:
-        metrics = {"loss": trainer.step()}
+        with meter.held_up_by(DATA):
+            batch = trainer.next_batch()
+        metrics = {"loss": trainer.learn(batch)}
+        meter.sample()
         if trainer.is_done or trainer.steps_done % eval_every == 0:
             metrics["validation_loss"] = trainer.validation_loss()
             history.append({"step": trainer.steps_done, **metrics})
@@ -72,6 +91,9 @@ def train(
         if not trainer.is_done and session.should_checkpoint(trainer.steps_done):
             save()
     seconds = time.perf_counter() - began
+    usage = meter.usage()
+    for line in advise(usage) if trainer.steps_done > first else ():
+        log.warning("%s", line)
     save()
     tokens = (trainer.steps_done - first) * trainer.recipe.batch * trainer.recipe.context
     return {
@@ -81,6 +103,7 @@ def train(
         "steps": trainer.steps_done,
         "parameters": sum(each.numel() for each in trainer.model.parameters()),
         "tokens_per_second": round(tokens / seconds, 1) if tokens else None,
+        "utilisation": usage.as_json(),
         "weights_checksum": trainer.weights_checksum(),
         "history": [dict(entry) for entry in history],
         "machines": list(machines),
@@ -113,7 +136,7 @@ def _resume(
     if checkpoint is None:
         return [], []
     for name, now in _identity(trainer, manifest).items():
-        then = checkpoint.metadata.get(name)
+        then = _with_usual_numbers(name, checkpoint.metadata.get(name))
         if then != now:
             raise SpecError(
                 f"the checkpoint of step {checkpoint.step} has {name} {then} and this run {now}: "
@@ -121,6 +144,23 @@ def _resume(
             )
     trainer.load(checkpoint.state["trainer"])
     return list(checkpoint.state["history"]), list(checkpoint.state["machines"])
+
+
+def _with_usual_numbers(name: str, then: JsonValue) -> JsonValue:
+    """Return what a checkpoint says of itself, with the usual number where it was saved before a number was there to give."""
+    return asdict(make_recipe(then)) if name == "recipe" and isinstance(then, dict) else then
+
+
+def _say_what_is_promised(machine: str, before: Sequence[str]) -> None:
+    if before and set(before) != {machine}:
+        log.warning(
+            "goes on with the same data order and random numbers on %s, after %s: the last bits may differ from a run on one"
+            " of them",
+            machine,
+            ", ".join(before),
+        )
+    elif before:
+        log.info("goes on bit for bit as if it had not stopped")
 
 
 def _identity(trainer: Trainer, manifest: DatasetManifest) -> dict[str, JsonValue]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from spillway.runtime import randomness
 from spillway.workloads.batches import Windows
 from spillway.workloads.gpt import GPT, Shape
+from spillway.workloads.prefetch import Prefetch
 
 if TYPE_CHECKING:
     from spillway.workloads.dataset import Dataset
@@ -38,10 +39,14 @@ class Trainer:
         steps_done: Optimizer steps so far.
     """
 
-    def __init__(self, data: Dataset, recipe: Recipe) -> None:
+    def __init__(
+        self, data: Dataset, recipe: Recipe, *, prefetch: int = 0, recompute: bool = False
+    ) -> None:
+        """Begin a training; `prefetch` batches are read ahead, and `recompute` is as in `GPT`: neither changes a bit."""
         self.recipe = recipe
         self.steps_done = 0
         self._train = Windows(data.train, recipe.context + 1)
+        self._batches = Prefetch(self._draw, ahead=prefetch, stop=recipe.steps)
         validation = Windows(data.validation, recipe.context + 1).spread(_VALIDATION_WINDOWS)
         self._validation = torch.split(torch.from_numpy(validation), _EVALUATION_BATCH)
         randomness.seed_all(recipe.seed)
@@ -55,6 +60,7 @@ class Trainer:
                 dropout=recipe.dropout,
             )
         )
+        self.model.recompute = recompute
         self.optimizer = torch.optim.AdamW(
             _parameter_groups(self.model), lr=recipe.learning_rate, betas=(0.9, 0.95)
         )
@@ -66,24 +72,46 @@ class Trainer:
 
     def step(self) -> float:
         """Do one optimizer step and return its loss, in nats a token."""
-        recipe = self.recipe
-        batch = self._train.draw(seed=recipe.seed, step=self.steps_done, size=recipe.batch)
+        return self.learn(self.next_batch())
+
+    def next_batch(self) -> Tensor:
+        """Return the tokens of the next step, (batch, context + 1), waiting for them where they are not there yet."""
+        return self._batches.take(self.steps_done)
+
+    def learn(self, batch: Tensor) -> float:
+        """Do one optimizer step on `batch` and return its loss, in nats a token."""
         for group in self.optimizer.param_groups:
-            group["lr"] = recipe.learning_rate_at(self.steps_done)
+            group["lr"] = self.recipe.learning_rate_at(self.steps_done)
         self.model.train()
         self.optimizer.zero_grad()
-        loss = self.model.loss(torch.from_numpy(batch))
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
+        loss = sum(self._add_gradients(part) for part in batch.chunk(self.recipe.accumulation))
         nn.utils.clip_grad_norm_(self.model.parameters(), _LARGEST_GRADIENT)
         self.optimizer.step()
         self.steps_done += 1
+        return loss
+
+    def _add_gradients(self, part: Tensor) -> float:
+        """Add the gradients of one part of a batch, and return what it adds to the batch's loss."""
+        with self._precision():
+            loss = self.model.loss(part) / self.recipe.accumulation
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
         return loss.item()
+
+    def _precision(self) -> torch.autocast:
+        is_reduced = self.recipe.precision == "bfloat16"
+        return torch.autocast("cpu", dtype=torch.bfloat16, enabled=is_reduced)
+
+    def _draw(self, step: int) -> Tensor:
+        recipe = self.recipe
+        batch = self._train.draw(seed=recipe.seed, step=step, size=recipe.batch)
+        return torch.from_numpy(batch)
 
     @torch.no_grad()
     def validation_loss(self) -> float:
         """Return the mean loss, in nats a token, over the same validation windows each time."""
         self.model.eval()
-        total = sum(float(self.model.loss(batch)) * len(batch) for batch in self._validation)
+        with self._precision():
+            total = sum(float(self.model.loss(batch)) * len(batch) for batch in self._validation)
         return total / sum(map(len, self._validation))
 
     def state(self) -> dict[str, Any]:

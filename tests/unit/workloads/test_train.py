@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import subprocess
 import sys
 import tempfile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -49,7 +50,7 @@ class InterruptedSession(Session):
 
 
 def run(
-    folder: Path | str, dataset: str, interruptions: Collection[int]
+    folder: Path | str, dataset: str, interruptions: Collection[int], **options: object
 ) -> tuple[dict[str, object], dict[int, float]]:
     """Train to the end, in one attempt more than there are interruptions; return the result and the loss of each step."""
     losses: dict[int, float] = {}
@@ -57,10 +58,16 @@ def run(
         session = InterruptedSession.local(folder, notice=Notice())
         session.stop_after, session.losses = stop_after, losses
         try:
-            result = train(session, dataset=dataset, steps=STEPS, eval_every=3, seed=5, **TINY)
+            how = {**TINY, **options}
+            result = train(session, dataset=dataset, steps=STEPS, eval_every=3, seed=5, **how)
         except Preempted as preempted:
             assert preempted.step == stop_after  # noqa: PT017
     return result, losses
+
+
+def timeless(result: dict[str, object]) -> dict[str, object]:
+    """Return what does not depend on how fast the machine was."""
+    return {**result, "tokens_per_second": None, "utilisation": None}
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +77,7 @@ def uninterrupted(
     return run(tmp_path_factory.mktemp("uninterrupted"), tiny_dataset, [])
 
 
-@settings(max_examples=8)
+@settings(max_examples=6)
 @given(st.sets(st.integers(1, STEPS - 1), min_size=1, max_size=3))
 def test_a_run_interrupted_anywhere_ends_bit_for_bit_like_one_that_was_not(
     tiny_dataset: str,
@@ -81,7 +88,67 @@ def test_a_run_interrupted_anywhere_ends_bit_for_bit_like_one_that_was_not(
         result, losses = run(folder, tiny_dataset, interruptions)
     expected, expected_losses = uninterrupted
     assert losses == expected_losses
-    assert {**result, "tokens_per_second": None} == {**expected, "tokens_per_second": None}
+    assert timeless(result) == timeless(expected)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"gradient_checkpointing": True}, {"prefetch": 3}],
+    ids=["gradient checkpointing", "prefetch"],
+)
+def test_what_saves_memory_or_time_changes_no_bit(
+    tiny_dataset: str,
+    uninterrupted: tuple[dict[str, object], dict[int, float]],
+    tmp_path: Path,
+    options: dict[str, object],
+) -> None:
+    result, losses = run(tmp_path, tiny_dataset, [4], **options)
+    assert losses == uninterrupted[1]
+    assert timeless(result) == timeless(uninterrupted[0])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"precision": "bfloat16"}, {"accumulation": 2}],
+    ids=["bfloat16", "accumulation"],
+)
+def test_what_changes_bits_is_resumed_bit_for_bit_as_well(
+    tiny_dataset: str,
+    uninterrupted: tuple[dict[str, object], dict[int, float]],
+    tmp_path: Path,
+    options: dict[str, object],
+) -> None:
+    whole, losses = run(tmp_path / "whole", tiny_dataset, [], **options)
+    stopped, losses_of_parts = run(tmp_path / "parts", tiny_dataset, [3, 7], **options)
+    assert losses == losses_of_parts
+    assert timeless(stopped) == timeless(whole)
+    assert losses != uninterrupted[1]
+    assert losses[STEPS] == pytest.approx(uninterrupted[1][STEPS], rel=0.02)
+
+
+def test_a_checkpoint_from_before_an_option_was_there_still_counts(
+    tiny_dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = Session.checkpoint
+
+    def older(session: Session, step: int, state: object, **metadata: Any) -> None:
+        del metadata["recipe"]["accumulation"], metadata["recipe"]["precision"]
+        checkpoint(session, step, state, **metadata)
+
+    monkeypatch.setattr(Session, "checkpoint", older)
+    train(Session.local(tmp_path), dataset=tiny_dataset, steps=2, **TINY)
+    assert train(Session.local(tmp_path), dataset=tiny_dataset, steps=2, **TINY)["steps"] == 2
+
+
+def test_another_machine_is_told_what_it_may_expect(
+    tiny_dataset: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        train(Session.local(tmp_path), dataset=tiny_dataset, steps=2, **TINY)
+        assert "last bits" not in caplog.text
+        again = train(Session.local(tmp_path), dataset=tiny_dataset, steps=2, threads=2, **TINY)
+    assert "the last bits may differ" in caplog.text
+    assert len(again["machines"]) == 2
 
 
 def test_another_seed_ends_elsewhere(
@@ -94,7 +161,7 @@ def test_another_seed_ends_elsewhere(
 def test_a_finished_run_gives_its_result_again(tiny_dataset: str, tmp_path: Path) -> None:
     first = train(Session.local(tmp_path), dataset=tiny_dataset, steps=3, **TINY)
     again = train(Session.local(tmp_path), dataset=tiny_dataset, steps=3, **TINY)
-    assert {**again, "tokens_per_second": first["tokens_per_second"]} == first
+    assert timeless(again) == timeless(first)
 
 
 def test_training_beats_guessing(tiny_dataset: str, session: Session) -> None:
@@ -122,6 +189,10 @@ def test_training_beats_guessing(tiny_dataset: str, session: Session) -> None:
         ({"dropout": 1.0}, "less than 1"),
         ({"depth": 3}, "depth is unknown: give some of steps, learning_rate"),
         ({"threads": 0}, "threads is 0"),
+        ({"prefetch": -1}, "prefetch is -1: give 0 or more"),
+        ({"accumulation": 0}, "accumulation is 0"),
+        ({"batch": 6, "accumulation": 4}, "give a batch that it divides"),
+        ({"precision": "float8"}, "precision"),
         ({"context": 10_000_000}, "give a context under"),
         ({"dataset": "/nowhere"}, "run the preprocessing first"),
     ],
