@@ -57,11 +57,14 @@ ERRORS: Final[Mapping[str, tuple[type[StoreError], str]]] = MappingProxyType(
 
 # Source: the vendors' lists of error codes for S3, Cloud Storage (XML) and Blob Storage.
 _NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "bucket does not exist")
-_NO_CREDENTIALS = re.compile(
+_ROLE = re.compile(
     r"169\.254\.169\.254|metadata\.google\.internal|/api/token|computeMetadata|metadata/identity|"
     r"Account must be specified|OAuth|credential",
     re.IGNORECASE,
 )
+_DENIED = re.compile(
+    r"status code: 40[13]\b"
+)  # of a listing obstore tells no more than that it failed
 _REGION = "incorrectly configured region"
 
 
@@ -85,7 +88,9 @@ def explain(error: Exception, *, action: str, scheme: str) -> StoreError:
     text = str(error)
     if is_bucket_missing(error):
         kind, remedy = StoreMissingError, _BUCKET
-    elif kind is StoreUnavailableError and _NO_CREDENTIALS.search(text):
+    elif kind is StoreUnavailableError and _DENIED.search(text) and not _ROLE.search(text):
+        kind, remedy = StoreAccessError, _PERMISSIONS
+    elif kind is StoreUnavailableError and _ROLE.search(text):
         kind, remedy = StoreAccessError, f"no credentials were found: {CREDENTIALS[scheme]}"
     elif _REGION in text:
         kind, remedy = StoreError, "name the bucket's region: add ?region=... to the URL"

@@ -130,7 +130,7 @@ def connect(url: BucketUrl, *, patience: timedelta) -> Client:
             url.bucket,
             prefix=url.folder or None,
             config=dict(url.settings),
-            client_options=_client_options(url),
+            client_options=_client_options(url, patience),
             retry_config=_retries(patience),
         )
     except (BaseError, ValueError) as error:
@@ -143,8 +143,11 @@ def connect(url: BucketUrl, *, patience: timedelta) -> Client:
     return client
 
 
-def _client_options(url: BucketUrl) -> ClientConfig:
-    options: ClientConfig = {"timeout": _REQUEST_TIMEOUT, "read_timeout": _STALL_TIMEOUT}
+def _client_options(url: BucketUrl, patience: timedelta) -> ClientConfig:
+    options: ClientConfig = {
+        "timeout": _REQUEST_TIMEOUT,
+        "read_timeout": min(_STALL_TIMEOUT, patience),
+    }
     in_environment = next(
         (os.environ[name] for name in _ENDPOINTS[url.scheme] if name in os.environ), ""
     )

@@ -11,12 +11,13 @@ from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
-from threading import Lock, Thread
-from typing import TYPE_CHECKING, Any, Final
+from threading import Lock
+from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
+
+from spillway.testing.http_server import QuietHandler, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -171,32 +172,12 @@ def gcs_server(fake: FakeGcs) -> Iterator[str]:
     class Handler(_Handler):
         gcs = fake
 
-    server = _Server(("127.0.0.1", 0), Handler)
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with serving(Handler) as url:
+        yield url
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True  # a client that keeps its connection does not keep us
-    request_queue_size = 64
-
-    def handle_error(self, *_: Any) -> None:
-        """Say nothing of clients that go away before they have read the answer."""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
+class _Handler(QuietHandler):
     gcs: FakeGcs
-
-    def log_message(self, *_: Any) -> None:
-        """Say nothing; the client reports what goes wrong."""
 
     def _serve(self) -> None:
         parts = urlsplit(self.path)
@@ -210,7 +191,7 @@ class _Handler(BaseHTTPRequestHandler):
                 for name, values in parse_qs(parts.query, keep_blank_values=True).items()
             },
             headers={name.lower(): value for name, value in self.headers.items()},
-            body=self.rfile.read(int(self.headers.get("Content-Length", 0))),
+            body=self.body(),
         )
         answer = self.gcs.answer(request)
         self.send_response(answer.status)

@@ -1,0 +1,47 @@
+"""A small HTTP server on a free port of this machine, for fakes that speak over the wire."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class QuietHandler(BaseHTTPRequestHandler):
+    """Keeps connections, answers at once, and says nothing; the client reports what goes wrong."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+    def body(self) -> bytes:
+        """Return what came with the request."""
+        return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True  # a client that keeps its connection does not keep us
+    request_queue_size = 64
+
+    def handle_error(self, *_: Any) -> None:
+        """Say nothing of clients that go away before they have read the answer."""
+
+
+@contextmanager
+def serving(handler: type[QuietHandler]) -> Iterator[str]:
+    """Answer requests by `handler` until the block ends; yield the server's URL."""
+    server = _Server(("127.0.0.1", 0), handler)
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
