@@ -2,7 +2,15 @@
 
 from airflow.sdk import DAG, Param
 
-from spillway.airflow.pipeline import DEFAULT_ARGS, MACROS, dataset_param, size_params, train_task
+from spillway.airflow.pipeline import (
+    DEFAULT_ARGS,
+    MACROS,
+    TRAINING_ARGUMENTS,
+    dataset_param,
+    size_params,
+    train_task,
+    training_params,
+)
 from spillway.airflow.run_options import placement_params
 
 with DAG(
@@ -26,6 +34,7 @@ with DAG(
             description="Width of the model.",
             section="Workload",
         ),
+        **training_params(),
         **size_params(),
         **placement_params(deadline_minutes=120),
     },
@@ -41,7 +50,4 @@ the cheapest, with the same data order, the same random numbers and the same los
 unigram and bigram entropies of the data.
 """,
 ) as dag:
-    train_task(
-        "{{ params.dataset }}",
-        {"learning_rate": "{{ params.learning_rate }}", "width": "{{ params.width }}"},
-    )
+    train_task("{{ params.dataset }}", TRAINING_ARGUMENTS)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
+import inspect
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,6 +12,8 @@ from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk.exceptions import ParamValidationError
 
 from spillway.airflow.operators import SpillwayOperator
+from spillway.workloads.recipe import Recipe
+from spillway.workloads.train import train
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,6 +74,29 @@ def test_training_and_sweep_keep_checkpoints(bag: DagBag) -> None:
         task = bag.dags["nightly"].get_task(task_id)
         assert isinstance(task, SpillwayOperator)
         assert task.checkpoints
+
+
+def test_every_param_of_training_is_one_that_training_takes(bag: DagBag) -> None:
+    """What a person chooses arrives: each name is a number of the recipe or an option of the workload."""
+    handed_over = bag.dags["train"].get_task("train").arguments["best"]
+    options = inspect.signature(train).parameters
+    numbers = {field.name for field in dataclasses.fields(Recipe)}
+    for name, template in handed_over.items():
+        assert template == f"{{{{ params.{name} }}}}"
+        assert name in bag.dags["train"].params
+        assert name in numbers or name in options
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("accumulation", 3), ("precision", "float8"), ("prefetch", -1), ("width", 33)],
+)
+def test_a_training_that_cannot_be_is_refused_by_the_form(
+    bag: DagBag, name: str, value: object
+) -> None:
+    param = bag.dags["train"].params.get_param(name)
+    with pytest.raises(ParamValidationError):
+        param.resolve(value)
 
 
 def test_dag_files_only_declare(project: Path) -> None:

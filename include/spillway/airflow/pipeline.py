@@ -50,6 +50,50 @@ def size_params() -> dict[str, Param]:
     }
 
 
+def training_params() -> dict[str, Param]:
+    """Return the params of the trigger form that say what a training trades; see `docs/training.md` for what each is worth."""
+    return {
+        "gradient_checkpointing": Param(
+            default=False,
+            type="boolean",
+            title="Gradient checkpointing",
+            description="Keep less in memory and compute it again: the same bits in about a third more time.",
+            section="Workload",
+        ),
+        "accumulation": Param(
+            1,
+            type="integer",
+            enum=[1, 2, 4, 8, 16],
+            title="Gradient accumulation",
+            description="Parts that a batch is computed in, one after the other, where memory is short.",
+            section="Workload",
+        ),
+        "precision": Param(
+            "float32",
+            type="string",
+            enum=["float32", "bfloat16"],
+            title="Precision",
+            description="Of matrix products. bfloat16 is faster where the hardware has it, and slower where it has not.",
+            section="Workload",
+        ),
+        "prefetch": Param(
+            0,
+            type="integer",
+            minimum=0,
+            maximum=64,
+            title="Prefetch",
+            description="Batches read ahead while a step is at work. Helps where the result says it waited for data.",
+            section="Workload",
+        ),
+    }
+
+
+TRAINING_ARGUMENTS: Final = {
+    name: f"{{{{ params.{name} }}}}" for name in ("learning_rate", "width", *training_params())
+}
+"""What the `train` DAG hands over of its params."""
+
+
 def dataset_param() -> dict[str, Param]:
     """Return the param of the trigger form that says which dataset to work on."""
     return {
