@@ -13,7 +13,6 @@ from spillway.checkpoints.bucket import PIECE_BYTES, BucketStore
 from spillway.errors import (
     CheckpointError,
     StoreAccessError,
-    StoreError,
     StoreUnavailableError,
     UnfencedStoreError,
 )
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from spillway.testing.bucket_servers import BucketServer
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-PATIENCE = timedelta(seconds=0.5)
+HASTE = timedelta(seconds=0.5)
 SERVERS = ("s3", "gcs", "azure")
 
 
@@ -47,7 +46,15 @@ def wired(server: BucketServer, direct: BucketStore) -> Iterator[tuple[BucketSto
     """The same store over a wire."""
     folder = direct.place.rpartition("/")[2]
     with wire_to(server.endpoint) as (endpoint, wire):
-        yield BucketStore(server.url(folder, endpoint=endpoint), patience=PATIENCE), wire
+        yield BucketStore(server.url(folder, endpoint=endpoint)), wire
+
+
+@pytest.fixture
+def hasty(server: BucketServer, direct: BucketStore) -> Iterator[tuple[BucketStore, Wire]]:
+    """The same, by a client that soon gives up."""
+    folder = direct.place.rpartition("/")[2]
+    with wire_to(server.endpoint) as (endpoint, wire):
+        yield BucketStore(server.url(folder, endpoint=endpoint), patience=HASTE), wire
 
 
 def save(store: BucketStore, step: int) -> None:
@@ -114,9 +121,9 @@ def test_what_we_created_ourselves_is_known_as_ours(
 
 @pytest.mark.parametrize("server", SERVERS, indirect=True)
 def test_a_store_that_does_not_answer_is_given_up_after_a_while(
-    wired: tuple[BucketStore, Wire],
+    hasty: tuple[BucketStore, Wire],
 ) -> None:
-    store, wire = wired
+    store, wire = hasty
     store.create("a/first", b"")
     wire.break_once(Fault.HANG, "PUT", "second")
     with pytest.raises(StoreUnavailableError, match="try again"):
@@ -124,7 +131,7 @@ def test_a_store_that_does_not_answer_is_given_up_after_a_while(
     assert store.create("a/second", b"ours")
 
 
-@pytest.mark.parametrize("fault", [Fault.LOSE_ANSWER, Fault.LOSE_REQUEST, Fault.BUSY, Fault.HANG])
+@pytest.mark.parametrize("fault", [Fault.LOSE_ANSWER, Fault.LOSE_REQUEST, Fault.BUSY])
 @pytest.mark.parametrize("path", ["claims", "parts", "manifests"])
 def test_a_commit_over_a_wire_that_breaks_once_is_whole(
     wired: tuple[BucketStore, Wire], direct: BucketStore, fault: Fault, path: str
@@ -133,19 +140,15 @@ def test_a_commit_over_a_wire_that_breaks_once_is_whole(
     claim(store, "task", 1)
     save(store, 1)
     wire.break_once(fault, "GET" if path == "claims" else "PUT", path)
-    try:
-        save(store, 2)
-    except StoreError:
-        assert found_step(direct) in (1, 2)
-        save(store, 2)
+    save(store, 2)
     assert found_step(direct) == 2
 
 
 @pytest.mark.parametrize("server", SERVERS, indirect=True)
 def test_an_answer_that_is_cut_short_is_never_taken_for_the_object(
-    wired: tuple[BucketStore, Wire], direct: BucketStore
+    hasty: tuple[BucketStore, Wire], direct: BucketStore
 ) -> None:
-    store, wire = wired
+    store, wire = hasty
     direct.put("a", bytes(1000))
     wire.fault = lambda _method, _path: Fault.CUT_ANSWER
     with pytest.raises(StoreUnavailableError, match=r"cannot (read|list)"):
@@ -170,9 +173,9 @@ def test_a_bit_that_is_flipped_on_the_way_sends_us_to_the_checkpoint_before(
 
 
 def test_a_store_that_cannot_be_asked_is_never_one_without_checkpoints(
-    wired: tuple[BucketStore, Wire], direct: BucketStore
+    hasty: tuple[BucketStore, Wire], direct: BucketStore
 ) -> None:
-    store, wire = wired
+    store, wire = hasty
     claim(direct, "task", 1)
     save(direct, 5)
     for fault, error in (
@@ -187,9 +190,9 @@ def test_a_store_that_cannot_be_asked_is_never_one_without_checkpoints(
 
 
 def test_a_store_that_goes_away_in_the_middle_of_a_commit_keeps_the_checkpoint_before(
-    wired: tuple[BucketStore, Wire], direct: BucketStore
+    hasty: tuple[BucketStore, Wire], direct: BucketStore
 ) -> None:
-    store, wire = wired
+    store, wire = hasty
     claim(store, "task", 1)
     save(store, 1)
     first = len(wire.requests)
