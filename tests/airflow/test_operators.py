@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,6 +14,7 @@ from airflow.sdk.exceptions import TaskDeferralTimeout, TaskDeferred
 
 from spillway.airflow.operators import ReconcileOperator, SpillwayOperator
 from spillway.airflow.retry import RETRY_POLICY
+from spillway.airflow.run_options import RunOptions
 from spillway.airflow.triggers import LeaseTrigger
 from spillway.errors import (
     AccessError,
@@ -24,7 +26,7 @@ from spillway.errors import (
     TaskFailedError,
     TransientError,
 )
-from spillway.model import Lease, LeaseState
+from spillway.model import Launcher, Lease, LeaseState, Resources, Retention
 
 if TYPE_CHECKING:
     from spillway.testing.fake_deployment import FakeDeployment
@@ -193,6 +195,36 @@ def test_an_unknown_key_of_the_runs_conf_is_refused(world: FakeDeployment) -> No
     with pytest.raises(SpecError, match="did you mean 'markets'"):
         operator().execute(context(dag_run=run, params={"markets": None}))
     assert world.live == []
+
+
+def test_what_a_task_needs_reaches_placement(world: FakeDeployment) -> None:
+    shape = Resources(cpus=1, memory_gib=2)
+    task = operator(
+        alternatives=[shape],
+        nodes=2,
+        launcher="torchrun",
+        state_gib=3.0,
+        input_gib=4.0,
+        retention=Retention(last=5),
+        regions=["loc*"],
+        residency=["EU"],
+        providers=["fake"],
+        architectures=["amd64"],
+        max_cost_usd=12.5,
+    )
+    with pytest.raises(NoOfferError, match="must stay in EU"):
+        task.execute(context())
+    spec = task._spec(RunOptions(max_cost_usd=Decimal(20)), started_at=None)
+    assert (spec.alternatives, spec.nodes, spec.launcher) == ((shape,), 2, Launcher.TORCHRUN)
+    assert (spec.state_gib, spec.input_gib, spec.retention.last) == (3.0, 4.0, 5)
+    assert spec.max_cost_usd == Decimal("12.5")  # the lower of the task's and the run's
+    assert (spec.regions, spec.residency) == ({"loc*"}, {"EU"})
+    assert (spec.providers, spec.architectures) == ({"fake"}, {"amd64"})
+
+
+def test_a_launcher_that_is_none_is_refused_when_the_dag_is_read() -> None:
+    with pytest.raises(SpecError, match="known are plain, torchrun, ray"):
+        operator(launcher="mpi")
 
 
 def test_an_entry_point_that_is_none_is_refused_when_the_dag_is_read() -> None:

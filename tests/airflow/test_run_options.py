@@ -21,6 +21,7 @@ def test_a_form_is_read_by_name() -> None:
         "markets": ["spot", "reserved"],
         "deadline_minutes": 90,
         "max_usd_per_hour": 1.25,
+        "max_cost_usd": 40,
         "fresh_start": True,
         "size": "small",
     }
@@ -28,6 +29,7 @@ def test_a_form_is_read_by_name() -> None:
         markets=frozenset({Market.SPOT, Market.RESERVED}),
         deadline=timedelta(minutes=90),
         max_usd_per_hour=Decimal("1.25"),
+        max_cost_usd=Decimal(40),
         fresh_start=True,
     )
 
@@ -59,6 +61,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one() -> None:
         ("deadline_minutes", 0),
         ("deadline_minutes", "soon"),
         ("max_usd_per_hour", 0),
+        ("max_cost_usd", -1),
         ("fresh_start", "perhaps"),
     ],
 )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from airflow.providers.standard.triggers.temporal import DateTimeTrigger
@@ -21,7 +22,7 @@ from spillway.airflow.run_options import RunOptions, read_run_options
 from spillway.airflow.triggers import LeaseTrigger
 from spillway.dispatch import Finished, Running, TaskRequest, Waiting
 from spillway.errors import BackendError, LedgerUnavailableError, SpecError, TransientError
-from spillway.model import Resources, TaskSpec
+from spillway.model import Launcher, Resources, Retention, TaskSpec
 from spillway.model.task import ENTRY_POINT
 from spillway.placement.lifecycle import is_final
 from spillway.reconcile import reconcile
@@ -65,8 +66,25 @@ class SpillwayOperator(BaseOperator):
         output_folder: Where its outputs go, relative to the deployment's data folder; arrives as the argument `output`. Templated.
         work: Time it would take, undisturbed, at speed 1; as a number or text, in seconds. Templated.
         workload: Name under which its speed is learned; by default the entry point.
+        cpus: Of each machine.
+        memory_gib: Host memory of each machine, in GiB.
+        accelerator: Model of the accelerators it needs, such as `H100`.
+        accelerator_count: How many of them on each machine.
+        accelerator_memory_gib: Memory that each must have, in GiB.
+        accelerator_fraction: Which part of one accelerator is enough, from 0 to 1.
+        alternatives: Other shapes that would do as well.
+        nodes: Machines it needs at once.
+        launcher: What calls the entry point on them: `plain`, `torchrun` or `ray`.
         checkpoints: Whether it saves checkpoints.
         checkpoint_write: Time one checkpoint takes to write.
+        state_gib: Size of one checkpoint, in GiB: what is moved and kept costs money.
+        input_gib: What every start reads out of the store beside it, in GiB.
+        retention: Which checkpoints are kept; by default the last two.
+        regions: Shell patterns of the regions allowed, such as `europe-*`.
+        residency: Jurisdictions that its machines, checkpoints and outputs must stay in, such as `EU`.
+        providers: Providers allowed.
+        architectures: Processor architectures its image is built for, such as `amd64`.
+        max_cost_usd: What completing it may be expected to cost; a run may set a lower one.
         max_attempts: Leases it may use in one try.
         spillway_conn_id: Connection of type `spillway`; the default needs not be defined.
     """
@@ -87,8 +105,21 @@ class SpillwayOperator(BaseOperator):
         memory_gib: float = 1.0,
         accelerator: str | None = None,
         accelerator_count: int = 0,
+        accelerator_memory_gib: float = 0.0,
+        accelerator_fraction: float = 1.0,
+        alternatives: Sequence[Resources] = (),
+        nodes: int = 1,
+        launcher: str = Launcher.PLAIN,
         checkpoints: bool = False,
         checkpoint_write: timedelta = timedelta(seconds=1),
+        state_gib: float = 0.0,
+        input_gib: float = 0.0,
+        retention: Retention | None = None,
+        regions: Iterable[str] = (),
+        residency: Iterable[str] = (),
+        providers: Iterable[str] = (),
+        architectures: Iterable[str] = (),
+        max_cost_usd: Decimal | float | None = None,
         max_attempts: int = 10,
         spillway_conn_id: str = DEFAULT_CONNECTION,
         **kwargs: Any,
@@ -104,12 +135,27 @@ class SpillwayOperator(BaseOperator):
         self.output_folder = output_folder
         self.work = work
         self.workload = workload or entry_point
-        self.cpus = cpus
-        self.memory_gib = memory_gib
-        self.accelerator = accelerator
-        self.accelerator_count = accelerator_count
+        self.resources_needed = Resources(
+            cpus=cpus,
+            memory_gib=memory_gib,
+            accelerator=accelerator,
+            accelerator_count=accelerator_count,
+            accelerator_memory_gib=accelerator_memory_gib,
+            accelerator_fraction=accelerator_fraction,
+        )
+        self.alternatives = tuple(alternatives)
+        self.nodes = nodes
+        self.launcher = _launcher(launcher)
         self.checkpoints = checkpoints
         self.checkpoint_write = checkpoint_write
+        self.state_gib = state_gib
+        self.input_gib = input_gib
+        self.retention = retention or Retention()
+        self.regions = frozenset(regions)
+        self.residency = frozenset(residency)
+        self.providers = frozenset(providers)
+        self.architectures = frozenset(architectures)
+        self.max_cost_usd = None if max_cost_usd is None else Decimal(str(max_cost_usd))
         self.max_attempts = max_attempts
         self.spillway_conn_id = spillway_conn_id
 
@@ -181,18 +227,24 @@ class SpillwayOperator(BaseOperator):
             entry_point=self.entry_point,
             arguments=self._checked_arguments(),
             workload=self.workload,
-            resources=Resources(
-                cpus=self.cpus,
-                memory_gib=self.memory_gib,
-                accelerator=self.accelerator,
-                accelerator_count=self.accelerator_count,
-            ),
+            resources=self.resources_needed,
+            alternatives=self.alternatives,
+            nodes=self.nodes,
+            launcher=self.launcher,
             work=self._checked_work(),
             markets=options.markets,
             checkpoints=self.checkpoints,
             checkpoint_write=self.checkpoint_write,
+            state_gib=self.state_gib,
+            input_gib=self.input_gib,
+            retention=self.retention,
             deadline=deadline,
+            regions=self.regions,
+            residency=self.residency,
+            providers=self.providers,
+            architectures=self.architectures,
             max_usd_per_hour=options.max_usd_per_hour,
+            max_cost_usd=_lower(self.max_cost_usd, options.max_cost_usd),
             max_attempts=self.max_attempts,
         )
 
@@ -320,6 +372,18 @@ class ReconcileOperator(BaseOperator):
             "leases_settled": list(found.leases_settled),
             "pools_unreachable": dict(found.pools_unreachable),
         }
+
+
+def _launcher(name: str) -> Launcher:
+    try:
+        return Launcher(name)
+    except ValueError:
+        known = ", ".join(launcher.value for launcher in Launcher)
+        raise SpecError(f"launcher is {name!r}; known are {known}") from None
+
+
+def _lower(one: Decimal | None, other: Decimal | None) -> Decimal | None:
+    return min((limit for limit in (one, other) if limit is not None), default=None)
 
 
 def _plain(value: Any) -> Any:

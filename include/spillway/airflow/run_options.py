@@ -56,6 +56,14 @@ def placement_params(*, deadline_minutes: int | None = None) -> dict[str, Param]
             description="Dearest marginal price a task may be placed at. Empty: none.",
             section=_PLACEMENT,
         ),
+        "max_cost_usd": Param(
+            None,
+            type=["null", "number"],
+            exclusiveMinimum=0,
+            title="Budget, USD",
+            description="What completing one task may be expected to cost. Empty: no budget.",
+            section=_PLACEMENT,
+        ),
         "fresh_start": Param(
             default=False,
             type="boolean",
@@ -72,6 +80,7 @@ class _Checked(BaseModel):
     markets: list[Market] | None = None
     deadline_minutes: Annotated[int, Field(ge=1)] | None = None
     max_usd_per_hour: Annotated[Decimal, Field(gt=0)] | None = None
+    max_cost_usd: Annotated[Decimal, Field(gt=0)] | None = None
     fresh_start: bool = False
 
 
@@ -82,6 +91,7 @@ class RunOptions:
     markets: frozenset[Market] = ALL_MARKETS
     deadline: timedelta | None = None
     max_usd_per_hour: Decimal | None = None
+    max_cost_usd: Decimal | None = None
     fresh_start: bool = False
 
 
@@ -119,5 +129,6 @@ def read_run_options(
         markets=frozenset(checked.markets) if checked.markets else default,
         deadline=timedelta(minutes=minutes) if minutes else None,
         max_usd_per_hour=checked.max_usd_per_hour,
+        max_cost_usd=checked.max_cost_usd,
         fresh_start=checked.fresh_start,
     )
