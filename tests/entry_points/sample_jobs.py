@@ -105,3 +105,12 @@ def train(session: Session, steps: int, gate: str | None = None) -> dict[str, An
         if session.should_checkpoint(step):
             session.checkpoint(step, {"total": total})
     return {"total": total, "first": first}
+
+
+def never_look(session: Session) -> None:
+    """Save once, and then work on without a look at the session."""
+    session.progress(1, 10)
+    session.checkpoint(1, {"at": 1})
+    print("working without looking")  # noqa: T201
+    while True:
+        time.sleep(0.05)

@@ -14,9 +14,11 @@ from spillway.errors import SpecError, StoreError
 from spillway.model import Submission
 from spillway.model.codec import decode_json
 from spillway.runtime import exit_codes
+from spillway.runtime.gang.start import Attempt, is_gang, run_in_gang
 from spillway.runtime.log_tail import kept_output
 from spillway.runtime.notice import Notice
 from spillway.runtime.notice.choice import choose_watchers, grace_period, lead
+from spillway.runtime.notice.request import RequestWatcher
 from spillway.runtime.notice.watcher import Lookout
 from spillway.runtime.run import run
 from spillway.runtime.signals import listen, notice_signals
@@ -37,32 +39,45 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         )
         try:
             submission = decode_json(_submission_text(arguments, environment), Submission)
-            lookout = _look_out(notice, submission, environment)
+            _take_signals(notice, submission, environment)
+            watchers = choose_watchers(environment)
+            ahead = lead(environment, notice.grace_period)
         except SpecError:
             log.exception("nothing to run")
             return exit_codes.BAD_ENTRY_POINT
-        lookout.start()
         try:
             store = open_store(submission.store)
-            with tempfile.TemporaryDirectory(
-                prefix="spillway-", dir=environment.get("SPILLWAY_SCRATCH")
-            ) as folder:
-                return run(
-                    submission, store, scratch=Path(folder), notice=notice, log_tail=log_tail
+            watchers.append(RequestWatcher(store, submission))
+            with (
+                Lookout(watchers, notice, lead=ahead),
+                tempfile.TemporaryDirectory(
+                    prefix="spillway-", dir=environment.get("SPILLWAY_SCRATCH")
+                ) as folder,
+            ):
+                scratch = Path(folder)
+                if not is_gang(submission):
+                    return run(submission, store, scratch=scratch, notice=notice, log_tail=log_tail)
+                return run_in_gang(
+                    Attempt(
+                        submission=submission,
+                        store=store,
+                        scratch=scratch,
+                        notice=notice,
+                        log_tail=log_tail,
+                        environment=environment,
+                    )
                 )
+        except SpecError:
+            log.exception("the gang of %s cannot start", submission.key)
+            return exit_codes.BAD_ENTRY_POINT
         except StoreError:
             log.exception("the store %s does not work", submission.store)
             return exit_codes.FAILED
-        finally:
-            lookout.stop()
 
 
-def _look_out(notice: Notice, submission: Submission, environment: Mapping[str, str]) -> Lookout:
-    """Return the watchers of this machine, and take the signals that are a notice here."""
-    grace = grace_period(environment, submission.grace_period)
-    notice.grace_period = grace
+def _take_signals(notice: Notice, submission: Submission, environment: Mapping[str, str]) -> None:
+    notice.grace_period = grace_period(environment, submission.grace_period)
     listen(notice, notice_signals(environment), environment)
-    return Lookout(choose_watchers(environment), notice, lead=lead(environment, grace))
 
 
 def _submission_text(arguments: Sequence[str], environment: Mapping[str, str]) -> str:

@@ -21,11 +21,8 @@ from spillway.runtime.run import MAX_RESULT_BYTES, check_result, run
 from spillway.testing.stores import MemoryStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from conftest import Lab
+    from conftest import Lab, Wrappers
     from spillway.checkpoints.store import BytesLike
-    from spillway.model import Submission
 
 ENTRY_POINTS = Path(__file__).parents[2] / "entry_points"
 
@@ -137,41 +134,6 @@ class FullStore(MemoryStore):
 def test_a_result_that_cannot_be_written_is_no_success(lab: Lab) -> None:
     with pytest.raises(StoreError, match="full"):
         run(lab.submission(), FullStore(), scratch=lab.folder, notice=lab.notice, clock=lab.clock)
-
-
-class Wrappers:
-    """Starts wrappers as processes of their own, and leaves none behind."""
-
-    def __init__(self) -> None:
-        self._started: list[subprocess.Popen[str]] = []
-
-    def start(
-        self, submission: Submission | None, *arguments: str, **variables: str
-    ) -> subprocess.Popen[str]:
-        environment = {**os.environ, "PYTHONPATH": str(ENTRY_POINTS), **variables}
-        if submission is not None:
-            environment["SPILLWAY_SUBMISSION"] = encode_json(submission).decode()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "spillway.runtime", *arguments],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        self._started.append(process)
-        return process
-
-    def stop(self) -> None:
-        for process in self._started:
-            process.kill()
-            process.communicate()
-
-
-@pytest.fixture
-def wrappers() -> Iterator[Wrappers]:
-    wrappers = Wrappers()
-    yield wrappers
-    wrappers.stop()
 
 
 def test_the_wrapper_takes_a_submission_from_a_file_or_the_environment(

@@ -93,13 +93,13 @@ def grace_period(environment: Mapping[str, str], promised: timedelta) -> timedel
     return _seconds(environment, GRACE_VARIABLE) or promised
 
 
-def lead(environment: Mapping[str, str], grace: timedelta) -> timedelta:
+def lead(environment: Mapping[str, str], grace: timedelta | None) -> timedelta:
     """Return how long before the end a notice given early takes effect: two minutes, the grace period if that is longer.
 
     Raises:
         SpecError: The variable is no number.
     """
-    return _seconds(environment, LEAD_VARIABLE) or max(LEAD, grace)
+    return _seconds(environment, LEAD_VARIABLE) or max(LEAD, grace or LEAD)
 
 
 def _seconds(environment: Mapping[str, str], name: str) -> timedelta | None:

@@ -24,12 +24,14 @@ class NoticeSeen:
         reason: What it says, for people.
         seconds_left: Time until the capacity is gone; None when the source does not say.
         is_advice: Whether the capacity may stay: it is wise to save soon, and to go on.
+        is_at_once: Whether to leave now, however much time is left.
     """
 
     source: str
     reason: str
     seconds_left: float | None = None
     is_advice: bool = False
+    is_at_once: bool = False
 
 
 class Notice:

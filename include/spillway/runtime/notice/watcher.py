@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from threading import Event, Thread
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
 from spillway.errors import NoticeSourceError
 
@@ -69,7 +69,7 @@ class Patrol:
         return self._watcher.period_seconds if seen is None else self._tell(seen)
 
     def _tell(self, seen: NoticeSeen) -> float:
-        early = (seen.seconds_left or 0.0) - self._lead_seconds
+        early = 0.0 if seen.is_at_once else (seen.seconds_left or 0.0) - self._lead_seconds
         if not seen.is_advice and early <= 0:
             self._notice.receive(seen)
         elif self._notice.advise(seen):
@@ -92,12 +92,12 @@ class Lookout:
             for watcher in watchers
         ]
 
-    def start(self) -> None:
-        """Begin to look."""
+    def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
+        return self
 
-    def stop(self) -> None:
+    def __exit__(self, *_: object) -> None:
         """Look no more. A look that waits for its answer is not waited for."""
         self._stopped.set()
 

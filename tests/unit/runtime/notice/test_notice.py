@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 from datetime import timedelta
+from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 import pytest
@@ -154,15 +155,10 @@ def test_a_lookout_finds_what_its_watchers_see() -> None:
     notice = Notice()
     script = Script(None, seen(60))
     script.period_seconds = 0.01
-    lookout = Lookout([script, Script(NoticeSourceError("no route"))], notice, lead=LEAD)
-    lookout.start()
-    try:
-        while not notice.received:
-            lookout._stopped.wait(0.01)
-    finally:
-        lookout.stop()
-        for thread in lookout._threads:
-            thread.join(10)
+    woken: SimpleQueue[None] = SimpleQueue()
+    notice.wake_by(lambda: woken.put(None))
+    with Lookout([script, Script(NoticeSourceError("no route"))], notice, lead=LEAD):
+        woken.get(timeout=30)
     assert notice.reason == "aws: it ends"
 
 
