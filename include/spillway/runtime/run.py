@@ -20,6 +20,7 @@ from spillway.runtime.pulse import LOG_TAIL_BYTES, BackgroundPulse, Tempo
 from spillway.runtime.session import Preempted, Session
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from pydantic import JsonValue
@@ -73,6 +74,7 @@ def run(
     notice: Notice,
     clock: Clock | None = None,
     log_tail: LogTail | None = None,
+    make_session: Callable[..., Session] = Session,
 ) -> int:
     """Run the submission's entry point to its end and return the exit code, having written its result to the store.
 
@@ -97,7 +99,9 @@ def run(
         tempo=Tempo.of(submission.store),
         read_log=lambda: log_tail.read(max_bytes=LOG_TAIL_BYTES),
     )
-    session = Session(submission, store, scratch=scratch, clock=clock, notice=notice, pulse=pulse)
+    session = make_session(
+        submission, store, scratch=scratch, clock=clock, notice=notice, pulse=pulse
+    )
 
     def say_last_words() -> None:
         saved = session.heartbeat.checkpoint_step

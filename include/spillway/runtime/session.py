@@ -17,6 +17,7 @@ from spillway.errors import CheckpointError, StoreError
 from spillway.model import Heartbeat, Resources, Submission
 from spillway.placement.cadence import UNKNOWN_HAZARD_INTERVAL, Cadence, cadence
 from spillway.runtime.clock import Clock, SystemClock
+from spillway.runtime.gang.membership import LOOPBACK, Member
 from spillway.runtime.notice import Notice
 from spillway.runtime.pulse import DirectPulse, Pulse
 from spillway.runtime.rate import Rate
@@ -70,6 +71,7 @@ class Session:
         key: Name of the attempt.
         token: Fencing token of its lease.
         scratch: A folder for this attempt alone; it is gone when the attempt ends.
+        gang: Which member of its gang this process is; of a task on one machine, the only one.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Session:
         self.key = submission.key
         self.token = submission.token
         self.scratch = scratch
+        self.gang = Member(rank=0, nodes=1, head_address=LOOPBACK)
         self._submission = submission
         self._prefix = submission.prefix
         self._fresh_start = submission.fresh_start

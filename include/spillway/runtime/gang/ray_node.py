@@ -1,0 +1,116 @@
+"""One node of a Ray cluster that spans a gang: the head starts it, the others join; all by Ray's own command.
+
+Only who knows the cluster's token may use it; the head makes the token and gives it to the members that it let in.
+Source: Ray, "Token authentication", docs.ray.io/en/latest/ray-security/token-auth.html.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Final
+
+import psutil
+
+from spillway.errors import GangError
+from spillway.runtime.gang.membership import LOOPBACK
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from spillway.model import Submission
+    from spillway.runtime.gang.watch import Gang
+
+log = logging.getLogger(__name__)
+
+TOKEN: Final = "RAY_AUTH_TOKEN"  # noqa: S105  # the name of a variable
+START_SECONDS: Final = 120.0
+_STARTED: Final = b"Ray runtime started"
+_JOIN_SECONDS: Final = 0.5
+_END_SECONDS: Final = 5.0
+
+
+def new_token() -> str:
+    """Return a token for one cluster."""
+    return secrets.token_hex(32)
+
+
+def command(submission: Submission, gang: Gang) -> list[str]:
+    """Return the command that makes this machine a node of the gang's cluster."""
+    member = gang.member
+    resources = submission.resources
+    ray = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"]
+    size = [
+        f"--num-cpus={max(int(resources.cpus), 1)}",
+        f"--num-gpus={resources.accelerator_count}",
+    ]
+    if not member.is_head:
+        return [*ray, *size, f"--address={member.head_address}:{member.port + 1}"]
+    door = ["--head", f"--port={member.port + 1}", "--include-dashboard=false"]
+    if member.head_address == LOOPBACK:
+        door.append(f"--node-ip-address={LOOPBACK}")
+    return [*ray, *size, *door]
+
+
+@contextmanager
+def ray_node(submission: Submission, gang: Gang, scratch: Path) -> Iterator[None]:
+    """Keep this machine in the gang's cluster; on the head, `ray.init()` inside the block connects to it.
+
+    Raises:
+        GangError: Ray did not start; the message has its last words.
+    """
+    address = f"{gang.member.head_address}:{gang.member.port + 1}"
+    settings = {
+        "RAY_AUTH_MODE": "token",
+        TOKEN: gang.shared[TOKEN],
+        "RAY_ADDRESS": address,
+    }
+    os.environ.update(settings)
+    log_file = scratch / "ray.log"
+    with log_file.open("wb") as output:
+        node = subprocess.Popen(  # noqa: S603  # Ray's own command, in the interpreter that we run in
+            command(submission, gang),
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        _wait_until_started(node, log_file)
+        yield
+    finally:
+        stop(node)
+        for name in settings:
+            os.environ.pop(name, None)
+
+
+def _wait_until_started(node: subprocess.Popen[bytes], log_file: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while _STARTED not in log_file.read_bytes():
+        if node.poll() is not None or time.monotonic() > deadline:
+            words = log_file.read_text(encoding="utf-8", errors="replace")[-2000:]
+            raise GangError(f"Ray did not start on this node; its last words: {words}")
+        time.sleep(_JOIN_SECONDS)  # Ray says so on its output only; until the deadline
+
+
+def stop(node: subprocess.Popen[bytes]) -> None:
+    """End this node's Ray and everything it started, each by its own id: other clusters of the machine live on."""
+    family: list[psutil.Process] = []
+    with suppress(psutil.NoSuchProcess):
+        family = psutil.Process(node.pid).children(recursive=True)
+    node.send_signal(signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
+        node.wait(_END_SECONDS)
+    for process in family:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    node.kill()
+    node.wait()

@@ -1,0 +1,179 @@
+"""Run a submission as one member of a gang, by whatever launcher it asks for."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from spillway.checkpoints.store import ObjectStore
+from spillway.errors import GangError, SpecError, StoreError
+from spillway.model import Launcher, Submission
+from spillway.runtime import exit_codes
+from spillway.runtime.clock import SystemClock
+from spillway.runtime.exchange import ErrorRecord, Outcome, Result, read_result, write_result
+from spillway.runtime.gang import ray_node, torchrun
+from spillway.runtime.gang.join import join, own_addresses, terms_of
+from spillway.runtime.gang.membership import (
+    LOOPBACK,
+    PLATFORMS,
+    Member,
+    is_torchrun_worker,
+    membership,
+)
+from spillway.runtime.gang.session import FollowerSession, FollowerStore, HeadSession
+from spillway.runtime.log_tail import LogTail
+from spillway.runtime.notice import Notice
+from spillway.runtime.run import run
+
+if TYPE_CHECKING:
+    from spillway.runtime.gang.watch import Gang
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """What one member runs, and with what.
+
+    Attributes:
+        notice: What is known of the end of this machine.
+    """
+
+    submission: Submission
+    store: ObjectStore
+    scratch: Path
+    notice: Notice
+    log_tail: LogTail
+    environment: Mapping[str, str]
+
+
+def is_gang(submission: Submission) -> bool:
+    """Return whether a submission is for several processes that start and stop together."""
+    return submission.nodes > 1 or submission.launcher is not Launcher.PLAIN
+
+
+def run_in_gang(attempt: Attempt) -> int:
+    """Run this member's part and return the exit code that all members agree on.
+
+    Raises:
+        SpecError: The environment does not say which member this is.
+        StoreError: The store does not work.
+    """
+    member = find_member(attempt.submission, attempt.environment)
+    launcher, is_worker = attempt.submission.launcher, is_torchrun_worker(attempt.environment)
+    if launcher is Launcher.TORCHRUN and not is_worker:
+        return torchrun.run_node(
+            attempt.submission, member, scratch=attempt.scratch, notice=attempt.notice
+        )
+    secrets = {ray_node.TOKEN: ray_node.new_token()} if launcher is Launcher.RAY else {}
+    try:
+        gang = join(
+            member,
+            terms_of(attempt.submission, attempt.environment),
+            attempt.notice,
+            shared=secrets,
+        )
+    except GangError as error:  # the capacity did not come together; elsewhere it may
+        log.error("%s", error)  # noqa: TRY400  # the message has the place and the remedy
+        return _say(exit_codes.PREEMPTED, member, attempt.environment)
+    code = _run_with_ray(attempt, gang) if launcher is Launcher.RAY else _run_member(attempt, gang)
+    return _say(code, member, attempt.environment)
+
+
+def find_member(submission: Submission, environment: Mapping[str, str]) -> Member:
+    """Return which member of the submission's gang this process is.
+
+    Raises:
+        SpecError: The environment does not tell, or tells of a gang of another size.
+    """
+    member = membership(environment, nodes=submission.nodes, own_addresses=own_addresses())
+    if member is None and submission.nodes == 1:
+        return Member(rank=0, nodes=1, head_address=LOOPBACK)
+    if member is None:
+        raise SpecError(
+            f"{submission.key} runs on {submission.nodes} nodes, and nothing in the environment says which this is "
+            f"(looked for {', '.join(PLATFORMS)}); set SPILLWAY_GANG_RANK and SPILLWAY_GANG_HEAD on each"
+        )
+    if member.nodes != submission.nodes and not is_torchrun_worker(environment):
+        raise SpecError(
+            f"{submission.key} runs on {submission.nodes} nodes, and {member.source} says {member.nodes}"
+        )
+    return member
+
+
+def _run_member(attempt: Attempt, gang: Gang) -> int:
+    """Call the entry point here, and agree with the others on how it ended."""
+    if gang.member.is_head:
+        gang.on_leaving = lambda code: _correct_result(attempt, gang, said=None, verdict=code)
+        code = _run(attempt, gang, attempt.store, partial(HeadSession, gang=gang))
+        error = read_result(attempt.store, attempt.submission.prefix, attempt.submission.token)
+        verdict = gang.end(code, _message(error))
+        _correct_result(attempt, gang, said=code, verdict=verdict)
+        return verdict
+    view = FollowerStore(attempt.store, attempt.submission)
+    code = _run(attempt, gang, view, partial(FollowerSession, gang=gang))
+    return gang.end(code, _message(view.result))
+
+
+def _run(
+    attempt: Attempt,
+    gang: Gang,
+    store: ObjectStore,
+    make_session: partial[HeadSession] | partial[FollowerSession],
+) -> int:
+    try:
+        return run(
+            attempt.submission,
+            store,
+            scratch=attempt.scratch,
+            notice=gang.notice,
+            log_tail=attempt.log_tail,
+            make_session=make_session,
+        )
+    except StoreError:
+        log.exception("the store %s does not work", attempt.submission.store)
+        return exit_codes.FAILED
+
+
+def _run_with_ray(attempt: Attempt, gang: Gang) -> int:
+    """Span a Ray cluster over the members, and call the entry point on the head only."""
+    try:
+        with ray_node.ray_node(attempt.submission, gang, attempt.scratch):
+            if gang.member.is_head:
+                return _run_member(attempt, gang)
+            gang.wait_for_head()
+    except GangError as error:
+        log.exception("no Ray on this node")
+        return gang.end(exit_codes.FAILED, str(error))
+    return gang.end(exit_codes.SUCCEEDED)
+
+
+def _message(result: Result | None) -> str:
+    return "" if result is None or result.error is None else result.error.message
+
+
+def _correct_result(attempt: Attempt, gang: Gang, *, said: int | None, verdict: int) -> None:
+    """Write how the gang ended over what the head alone had to say of itself."""
+    stop = gang.stopped
+    if verdict in (said, exit_codes.PREEMPTED) or stop is None:
+        return
+    message = f"member {stop.rank} of {gang.member.nodes} failed: {stop.message or 'see its log'}"
+    result = Result(
+        token=attempt.submission.token,
+        outcome=Outcome.FAILED,
+        written_at=SystemClock().now(),
+        error=ErrorRecord(type=GangError.__name__, message=message),
+    )
+    write_result(attempt.store, attempt.submission.prefix, result)
+
+
+def _say(code: int, member: Member, environment: Mapping[str, str]) -> int:
+    """Leave the exit code where a launcher that hides it looks for it, and return it."""
+    folder = environment.get(torchrun.ENDS)
+    if folder:
+        (Path(folder) / str(member.rank)).write_text(str(code), encoding="utf-8")
+    return code
