@@ -59,8 +59,7 @@ ERRORS: Final[Mapping[str, tuple[type[StoreError], str]]] = MappingProxyType(
 _NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "bucket does not exist")
 _ROLE = re.compile(
     r"169\.254\.169\.254|metadata\.google\.internal|/api/token|computeMetadata|metadata/identity|"
-    r"Account must be specified|OAuth|credential",
-    re.IGNORECASE,
+    r"OAuth",
 )
 _DENIED = re.compile(
     r"status code: 40[13]\b"
