@@ -22,7 +22,6 @@ SpillwayError
       UnfencedStoreError    the store ignores create-only writes, which fencing rests on: use another
     IncompleteCheckpointError   a part is missing: use the checkpoint before
     CorruptCheckpointError      a part is not what was written: say so loudly, use the one before
-    ForeignCheckpointError      it is another workload's, or of another shape: start fresh, or undo the change
     FencedError         a newer lease owns the task: stop
   NoticeSourceError     nobody could be asked whether the capacity will be taken back; it says nothing of that
   LedgerError
@@ -167,10 +166,6 @@ class IncompleteCheckpointError(CheckpointError):
 
 class CorruptCheckpointError(CheckpointError):
     """A part is not what was written."""
-
-
-class ForeignCheckpointError(CheckpointError):
-    """A checkpoint is whole, and is not of the work that wants to go on from it."""
 
 
 class FencedError(CheckpointError):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -20,9 +21,12 @@ from spillway.catalog.pools_file import load_pools
 from spillway.catalog.store_place import UNKNOWN_PLACE, StorePlace, read_store_place
 from spillway.dispatch import Dispatcher
 from spillway.ledger import Ledger
+from spillway.lookout import tables_in
 
 if TYPE_CHECKING:
     from spillway.model import Pool
+
+log = logging.getLogger(__name__)
 
 DEFAULT_CONNECTION = "spillway_default"
 AIRFLOW_HOME = Path(os.environ.get("AIRFLOW_HOME", "~/airflow")).expanduser()
@@ -44,6 +48,11 @@ class Deployment:
     store_url: str
     data: str
     store_place: StorePlace = UNKNOWN_PLACE
+
+    @property
+    def keeps_checkpoints_by_default(self) -> bool:
+        """Whether nobody said where checkpoints go, so that they are in a folder of this machine."""
+        return self.store_url == _default_store(self.home)
 
 
 class SpillwayHook(BaseHook):
@@ -95,12 +104,17 @@ class SpillwayHook(BaseHook):
             LedgerError: The ledger cannot be opened.
         """
         deployment = self.deployment
+        pools = self._pools()
+        away = tuple(sorted(pool.name for pool in pools if pool.backend != "local"))
+        if away and deployment.keeps_checkpoints_by_default:
+            _warn_of_local_checkpoints(deployment.store_url, away)
         return Dispatcher(
-            pools=self._pools(),
+            pools=pools,
             ledger=Ledger.open(deployment.ledger_url),
             store_url=deployment.store_url,
             backend_of=self._backend,
             store_place=deployment.store_place,
+            tables=tables_in(deployment.home / "tables"),
         )
 
     def _pools(self) -> tuple[Pool, ...]:
@@ -135,9 +149,23 @@ def resolve_deployment(connection: AirflowConnection) -> Deployment:
         home=home,
         pools_file=Path(pools_file or project / "include" / "pools.yaml"),
         ledger_url=_ledger_url(connection) or f"sqlite:///{quote(str(home / 'ledger.db'))}",
-        store_url=extra.get("store_url") or (home / "checkpoints").as_uri(),
+        store_url=extra.get("store_url") or _default_store(home),
         data=extra.get("data") or str(home / "data"),
         store_place=read_store_place(extra),
+    )
+
+
+def _default_store(home: Path) -> str:
+    return (home / "checkpoints").as_uri()
+
+
+@cache  # a dispatcher is opened often, by a trigger or a page
+def _warn_of_local_checkpoints(store_url: str, pools: tuple[str, ...]) -> None:
+    log.warning(
+        "no checkpoint store is configured, so checkpoints go to %s: only this machine can write and resume from them,"
+        " and jobs on %s can not. Set store_url in the connection's extra, such as s3://bucket/spillway",
+        store_url,
+        ", ".join(pools),
     )
 
 
