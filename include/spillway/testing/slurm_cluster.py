@@ -60,8 +60,8 @@ MpiDefault=none
 SwitchType=switch/none
 ReturnToService=2
 SlurmctldTimeout=30
-SlurmdTimeout={node_timeout_seconds}
-MinJobAge={min_job_age_seconds}
+SlurmdTimeout=300
+MinJobAge=300
 KillWait=2
 SchedulerType=sched/backfill
 SchedulerParameters=sched_interval=1,bf_interval=1,batch_sched_delay=0,sched_min_interval=0
@@ -74,9 +74,9 @@ GresTypes=gpu
 AccountingStorageType=accounting_storage/none
 {nodes}
 PartitionName=scavenge Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=60
-PartitionName=abrupt Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=CANCEL GraceTime=0
+PartitionName=requeues Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=0
+PartitionName=cancels Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=CANCEL GraceTime=0
 PartitionName=reserved Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
-PartitionName=closed Nodes=ALL AllowGroups=no_such_group State=UP
 """
 
 
@@ -137,35 +137,29 @@ class SlurmCluster:
         """Start the node's daemon."""
         _start(self, name, _require("slurmd"), "-D", "-N", name, "-f", str(self.conf))
 
-    def kill_node(self, name: str) -> None:
-        """Kill the node's daemon and its step managers, as a machine that loses its network; its jobs run on."""
+    def kill_node(self, name: str) -> int:
+        """Kill the node's daemon and its step managers, so that its jobs run on unseen; return how many managers it had."""
         daemon = self.daemons.pop(name)
-        managers = [
-            process
-            for process in processes_of(self)
-            if process.name() == "slurmstepd" and f"[{name}]" in _node_of(process)
-        ]
+        managers = [process for process in processes_of(self) if _manages_steps_of(process, name)]
         daemon.kill()
         daemon.wait()
         for manager in managers:
             with suppress(psutil.NoSuchProcess):
                 manager.kill()
+        return len(managers)
+
+    def declare_down(self, name: str) -> None:
+        """Take the node for dead at once, as the controller would after `SlurmdTimeout`."""
+        self.run("scontrol", "update", f"NodeName={name}", "State=DOWN", "Reason=lost")
 
 
 @contextmanager
-def slurm_cluster(
-    *, node_timeout_seconds: int = 300, min_job_age_seconds: int = 300
-) -> Iterator[SlurmCluster]:
-    """Run a cluster of three nodes, each with 8 CPUs, 16 GB and 8 GPUs that are null devices.
-
-    Args:
-        node_timeout_seconds: After which silence a node is taken for dead.
-        min_job_age_seconds: How long the controller remembers a job that ended.
-    """
+def slurm_cluster() -> Iterator[SlurmCluster]:
+    """Run a cluster of three nodes, each with 8 CPUs, 16 GB and 8 GPUs that are null devices."""
     # Not pytest's folder: slurmrestd refuses root, and whom it runs as must get to the configuration.
     folder = Path(tempfile.mkdtemp(prefix="spillway-slurm-"))
     folder.chmod(0o755)
-    cluster = _lay_out(folder, node_timeout_seconds, min_job_age_seconds)
+    cluster = _lay_out(folder)
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         stack.callback(_stop_all, cluster)
@@ -196,7 +190,7 @@ def free_port() -> int:
         return port
 
 
-def _lay_out(folder: Path, node_timeout_seconds: int, min_job_age_seconds: int) -> SlurmCluster:
+def _lay_out(folder: Path) -> SlurmCluster:
     for name in ("etc", "log", "state", "run", "jobs", "dev", *(f"spool/{one}" for one in NODES)):
         (folder / name).mkdir(parents=True)
         (folder / name).chmod(0o755)
@@ -210,8 +204,6 @@ def _lay_out(folder: Path, node_timeout_seconds: int, min_job_age_seconds: int) 
         port=free_port(),
         folder=folder,
         nodes=_node_lines(),
-        node_timeout_seconds=node_timeout_seconds,
-        min_job_age_seconds=min_job_age_seconds,
     )
     (folder / "etc" / "slurm.conf").write_text(settings)
     (folder / "etc" / "gres.conf").write_text(_gres_lines(folder))
@@ -317,8 +309,15 @@ def _wait_for(condition: Callable[[], bool], cluster: SlurmCluster, what: str) -
         time.sleep(0.05)
 
 
-def _node_of(process: psutil.Process) -> str:
-    return " ".join(process.cmdline())
+def _manages_steps_of(process: psutil.Process, node: str) -> bool:
+    """Return whether it is a step manager of the node: one listens on a socket in the node's own folder."""
+    try:
+        sockets = process.net_connections(kind="unix")
+        return process.name() == "slurmstepd" and any(
+            f"/spool/{node}/" in str(s.laddr) for s in sockets
+        )
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return False
 
 
 def _require(name: str) -> str:

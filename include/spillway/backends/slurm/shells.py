@@ -8,7 +8,7 @@ import subprocess
 import threading
 from dataclasses import dataclass
 from io import StringIO
-from typing import TYPE_CHECKING, Final, NoReturn, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import paramiko
 from paramiko.hostkeys import HostKeyEntry
@@ -27,12 +27,28 @@ TIMEOUT_SECONDS: Final = 20.0
 # A command inherits what Slurm's clients need and nothing else: `sbatch` would hand the scheduler's secrets to the job.
 _INHERITED: Final = ("HOME", "LANG", "LOGNAME", "PATH", "USER")
 
-_REFUSED: Final = (
+
+class UnknownHostError(paramiko.SSHException):
+    """The host has shown a key that nobody has vouched for."""
+
+
+class _RefuseUnknown(paramiko.MissingHostKeyPolicy):
+    def missing_host_key(
+        self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey
+    ) -> None:
+        raise UnknownHostError(
+            f"{hostname} shows the unknown key {key.get_name()} {key.get_base64()}"
+        )
+
+
+REFUSED: Final = (
     paramiko.AuthenticationException,
     paramiko.BadHostKeyException,
     IncompatiblePeer,
+    UnknownHostError,
 )
-_FAILED: Final = (paramiko.SSHException, OSError, EOFError)
+"""What a person has to put right; everything else may pass."""
+FAILED: Final = (paramiko.SSHException, OSError, EOFError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,9 +118,14 @@ class SshShell:
         with self._lock:
             try:
                 return self._run(shlex.join(command), stdin)
-            except (*_FAILED,) as error:
+            except FAILED as error:
                 self._forget()
-                self._explain(error)
+                raise explain(error, self._connection) from error
+
+    def close(self) -> None:
+        """Close the connection; the next command makes a new one."""
+        with self._lock:
+            self._forget()
 
     def _run(self, command: str, stdin: bytes) -> Completed:
         channel_in, channel_out, channel_err = self._connected().exec_command(
@@ -151,18 +172,19 @@ class SshShell:
             self._client.close()
             self._client = None
 
-    def _explain(self, error: Exception) -> NoReturn:
-        host = self._connection.host
-        if isinstance(error, _REFUSED):
-            raise AccessError(
-                f"{host} does not let {self._connection.login} in, or is not the host it was: {error}; correct login,"
-                " key or host_key of the pool's connection",
-                backend=NAME,
-            ) from error
-        raise TransientError(
-            f"{host} could not be asked over SSH: {error or type(error).__name__}; {LATER}",
+
+def explain(error: Exception, connection: Connection) -> AccessError | TransientError:
+    """Return the exception for what went wrong with a connection."""
+    if isinstance(error, REFUSED):
+        return AccessError(
+            f"{connection.host} does not let {connection.login} in, or is not known: {error}; correct login, key or"
+            " host_key of the pool's connection",
             backend=NAME,
-        ) from error
+        )
+    return TransientError(
+        f"{connection.host} could not be asked over SSH: {error or type(error).__name__}; {LATER}",
+        backend=NAME,
+    )
 
 
 def _trust(client: paramiko.SSHClient, connection: Connection) -> None:
@@ -182,7 +204,7 @@ def _trust(client: paramiko.SSHClient, connection: Connection) -> None:
         client.load_host_keys(str(known_hosts))
     else:
         client.load_system_host_keys()
-    client.set_missing_host_key_policy(paramiko.RejectPolicy())
+    client.set_missing_host_key_policy(_RefuseUnknown())
 
 
 def _private_key(connection: Connection) -> paramiko.PKey | None:
