@@ -172,6 +172,15 @@ speed_sample = Table(
 )
 Index("ix_speed_sample_workload", speed_sample.c.workload, speed_sample.c.measured_at)
 
+storage = Table(
+    "storage",
+    metadata,
+    Column("lease_token", Token, ForeignKey("lease.token"), primary_key=True, autoincrement=False),
+    Column("since", UtcDateTime, primary_key=True),
+    Column("gib", Double, nullable=False),
+    Column("usd_per_gib_month", Usd, nullable=False),
+)
+
 pool_belief = Table(
     "pool_belief",
     metadata,

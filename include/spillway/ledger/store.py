@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 from sqlalchemy import insert
 
 from spillway.errors import LedgerError
-from spillway.ledger import history, leases, reports, schema
+from spillway.ledger import history, leases, reports, schema, storage
 from spillway.ledger.database import Database
 from spillway.ledger.migrate import migrate
 from spillway.model import PrepaidHours
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from spillway.ledger.leases import LeaseRequest
     from spillway.ledger.reports import LeaseReport
+    from spillway.ledger.storage import StorageCharge
     from spillway.model import (
         CostRecord,
         JobEvent,
@@ -257,6 +258,27 @@ class Ledger:
         """Return the leases of a DAG, of a run or of everything, newest first, with their costs up to `now`."""
         with self._database.read() as connection:
             return reports.runs(connection, dag_id=dag_id, run_id=run_id, now=now, limit=limit)
+
+    def note_storage(
+        self, key: str, *, gib: float, since: datetime, usd_per_gib_month: Decimal
+    ) -> None:
+        """Write down what the checkpoints of the lease's task take from `since` on; 0 GiB ends it. Repeats safely.
+
+        Raises:
+            LedgerError: There is no such lease.
+        """
+        with self._database.write() as connection:
+            found = leases.find(connection, schema.lease.c.key == key)
+            if not found:
+                raise leases.unknown(key)
+            storage.note(connection, found[0], gib=gib, since=since, price=usd_per_gib_month)
+
+    def storage_charges(
+        self, *, now: datetime, dag_id: str | None = None, run_id: str | None = None
+    ) -> Sequence[StorageCharge]:
+        """Return what keeping checkpoints cost up to `now`, of a DAG, of a run or of everything, by task and in time."""
+        with self._database.read() as connection:
+            return storage.charges(connection, now=now, dag_id=dag_id, run_id=run_id)
 
     def cost_records(self, lease_key: str) -> Sequence[CostRecord]:
         """Return what the lease was charged, first period first; nothing while it is open."""
