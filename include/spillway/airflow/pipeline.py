@@ -57,7 +57,7 @@ def training_params() -> dict[str, Param]:
             default=False,
             type="boolean",
             title="Gradient checkpointing",
-            description="Keep less in memory and compute it again: the same bits in about a third more time.",
+            description="Keep less in memory and compute it again: the same bits in a third to a half more time.",
             section="Workload",
         ),
         "accumulation": Param(
