@@ -109,6 +109,8 @@ def later_start(
         there = estimates.get(room.pool)
         if there is None or cost_now - there.cost_usd < least:
             continue
+        if room.free and room.free[0] >= task.nodes:
+            continue  # it is full now, and not by our leases: nothing we know says until when
         latest = min(last_start, task.deadline - there.leased)
         start = _first_room(room, task.nodes, there.leased, now, latest)
         if start is not None:

@@ -159,6 +159,11 @@ def test_a_task_without_a_deadline_does_not_wait() -> None:
     assert later_start(task, NOW_ON_DEMAND, [room(0, 2, 2, 2, 2)], NOW) is None
 
 
+def test_a_pool_that_others_have_filled_is_not_foreseen() -> None:
+    """By our books it is free now, by its provider it is not."""
+    assert later_start(TASK, NOW_ON_DEMAND, [room(2, 2, 2, 2, 2)], NOW) is None
+
+
 def test_nobody_waits_for_a_cent() -> None:
     cheap = replace(NOW_ON_DEMAND, estimate=replace(FREE, cost_usd=Decimal("0.009")))
     assert later_start(TASK, cheap, [room(0, 2, 2, 2, 2)], NOW) is None
@@ -196,6 +201,7 @@ def test_every_plan_has_room_and_can_still_go_on_as_if_it_had_not_waited(
         estimate=replace(there, cost_usd=Decimal(5)),
         passed_over=(replace(NOW_ON_DEMAND.passed_over[0], estimate=there),),
     )
+    free = [0, *free]
     plan = later_start(task, decision, [room(*free)], NOW)
     fits = [
         start
