@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 
 class FakeWorld(World):
+    gangs = True
+
     def __init__(self) -> None:
         self.provider = FakeProvider(clock=ManualClock(), slots=self.slots)
 
@@ -37,7 +39,7 @@ class FakeWorld(World):
 
     def _behave(self, key: str) -> None:
         match self.provider.jobs[key].submission.entry_point.partition(":")[2]:
-            case Behaviour.SUCCEEDS:
+            case Behaviour.SUCCEEDS | Behaviour.MEETS:
                 self.provider.succeed(key)
             case Behaviour.FAILS_WITH_3:
                 self.provider.fail(key, exit_code=3)

@@ -24,11 +24,14 @@ FUNCTIONS = {
     Behaviour.RUNS_ON: "run_on",
     Behaviour.PRINTS: "print_text",
     Behaviour.IS_PREEMPTED: "preempt_itself",
+    Behaviour.MEETS: "meet",
 }
 PATIENCE_SECONDS = 60.0
 
 
 class LocalWorld(World):
+    gangs = True
+
     def __init__(self, home: Path) -> None:
         self.home = home
         self.pool = Pool(

@@ -14,7 +14,8 @@ from spillway.errors import SpecError, StoreError
 from spillway.model import Submission
 from spillway.model.codec import decode_json
 from spillway.runtime import exit_codes
-from spillway.runtime.gang.start import Attempt, is_gang, run_in_gang
+from spillway.runtime.gang.membership import is_gang
+from spillway.runtime.gang.start import Attempt, run_in_gang
 from spillway.runtime.log_tail import kept_output
 from spillway.runtime.notice import Notice
 from spillway.runtime.notice.choice import choose_watchers, grace_period, lead

@@ -41,6 +41,8 @@ class Behaviour(StrEnum):
     RUNS_ON = "runs_on"
     PRINTS = "prints"
     """Prints `TEXT`, then succeeds."""
+    MEETS = "meets"
+    """Succeeds on every node of a gang, once all nodes have met; fails where there is no gang."""
     IS_PREEMPTED = "is_preempted"
 
 
@@ -48,9 +50,14 @@ TEXT = "first line\nsecond line: \u00e4\u20ac\U0001f600\n"
 
 
 class World(ABC):
-    """A provider for the suite, with two slots, and a way to reach it."""
+    """A provider for the suite, with two slots, and a way to reach it.
+
+    Attributes:
+        gangs: Whether it runs jobs of several nodes.
+    """
 
     slots = 2
+    gangs = False
 
     @abstractmethod
     def connect(self) -> Backend:
@@ -199,6 +206,33 @@ class BackendContract:
     def test_a_preemption_is_told_from_a_failure(self, world: World, backend: Backend) -> None:
         job = backend.submit(world.submission(Behaviour.IS_PREEMPTED))
         assert world.wait(backend, job, ENDS).event is JobEvent.PREEMPTED
+
+    def test_the_nodes_of_a_gang_meet_and_end_as_one_job(
+        self, world: World, backend: Backend
+    ) -> None:
+        if not world.gangs:
+            pytest.skip("the backend runs no gangs")
+        job = backend.submit(replace(world.submission(Behaviour.MEETS), nodes=world.slots))
+        seen = world.wait(backend, job, ENDS)
+        assert (seen.event, seen.exit_code) == (JobEvent.SUCCEEDED, 0)
+
+    def test_a_gang_takes_a_slot_for_each_node_or_none(
+        self, world: World, backend: Backend
+    ) -> None:
+        if not world.gangs:
+            pytest.skip("the backend runs no gangs")
+        gang = replace(world.submission(Behaviour.RUNS_ON), nodes=world.slots)
+        single = world.submission(Behaviour.RUNS_ON)
+        held = backend.submit(single)
+        with pytest.raises(CapacityError):
+            backend.submit(gang)
+        assert backend.observe([Job(key=gang.key)])[gang.key].event is JobEvent.VANISHED
+        backend.release(held)
+        world.wait(backend, backend.submit(gang), frozenset({JobEvent.STARTED}))
+        if isinstance(backend, SupportsCapacity):
+            assert backend.free_slots() == 0
+        backend.release(Job(key=gang.key))
+        assert world.wait(backend, Job(key=gang.key), ENDS).event in GONE
 
     def test_free_slots_are_those_not_taken(self, world: World, backend: Backend) -> None:
         if not isinstance(backend, SupportsCapacity):

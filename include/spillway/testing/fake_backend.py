@@ -40,7 +40,7 @@ class FakeProvider:
     """The provider's side: its machines, and what goes wrong with them. Every `FakeBackend` on it sees the same jobs.
 
     Attributes:
-        slots: How many jobs run at once.
+        slots: How many nodes of jobs run at once.
         has_capacity: Whether it starts jobs at all at the moment.
         is_reachable: Whether it answers; when it does not, every call is a `TransientError`.
         loses_answers: Whether it does what it is asked, and then the answer is lost on the way.
@@ -91,8 +91,9 @@ class FakeProvider:
 
     @property
     def free_slots(self) -> int:
-        """How many more jobs it would start now."""
-        return max(self.slots - len(self.live), 0) if self.has_capacity else 0
+        """How many more jobs of one node it would start now."""
+        taken = sum(job.submission.nodes for job in self.jobs.values() if job.is_live)
+        return max(self.slots - taken, 0) if self.has_capacity else 0
 
     @contextmanager
     def asked(self, call: str, key: str | None = None) -> Generator[None]:
@@ -154,7 +155,7 @@ class FakeBackend:
     def _start(self, submission: Submission) -> None:
         if submission.key in self.provider.jobs:
             return
-        if not self.provider.free_slots:
+        if self.provider.free_slots < submission.nodes:
             raise CapacityError("the fake provider has no room", backend=NAME, key=submission.key)
         self.provider.jobs[submission.key] = FakeJob(submission=submission)
 

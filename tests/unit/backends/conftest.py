@@ -77,6 +77,9 @@ class Machine:
         backend = self.backend()
         return wait_for(lambda: _if_among(backend.observe([job])[job.key], events))
 
+    def wait_for(self, look: Callable[[], Any]) -> Any:
+        return wait_for(look)
+
     def wait_until_started(self, job: Job) -> None:
         self.wait(job, frozenset({JobEvent.STARTED}))
 

@@ -68,7 +68,7 @@ class LocalBackend:
         folder = self._folder.job(submission.key)
         with self._explained(submission.key), self._folder.locked():
             if not _was_started(folder):
-                self._check_capacity(submission.key)
+                self._check_capacity(submission)
                 self._launch(folder, submission)
                 self._folder.forget(ended_before=self._clock() - KEEP_ENDED)
         return job
@@ -103,11 +103,11 @@ class LocalBackend:
                 )  # processes of others cannot be waited for, only looked for; until the deadline
 
     def free_slots(self) -> int:
-        """Return how many more jobs would start now."""
+        """Return how many more jobs of one node would start now."""
         with self._explained(None), self._folder.locked():
             if not self._has_capacity(self._folder.clock(self._clock())):
                 return 0
-            return max(self._pool.slots - len(self._folder.live_jobs()), 0)
+            return max(self._pool.slots - self._slots_taken(), 0)
 
     def list_jobs(self) -> Sequence[Job]:
         """Return every job that uses capacity."""
@@ -133,11 +133,16 @@ class LocalBackend:
         with self._folder.locked():
             return folder.path.is_dir() and folder.is_live()
 
-    def _check_capacity(self, key: str) -> None:
-        live = len(self._folder.live_jobs())
-        if live >= self._pool.slots:
+    def _slots_taken(self) -> int:
+        submissions = [folder.read_submission() for folder in self._folder.live_jobs()]
+        return sum(1 if submission is None else submission.nodes for submission in submissions)
+
+    def _check_capacity(self, submission: Submission) -> None:
+        key, taken = submission.key, self._slots_taken()
+        if taken + submission.nodes > self._pool.slots:
             raise CapacityError(
-                f"pool {self._pool.name!r} runs {live} jobs on {self._pool.slots} slots",
+                f"pool {self._pool.name!r} has {taken} of {self._pool.slots} slots taken, and the job needs "
+                f"{submission.nodes}",
                 backend=NAME,
                 key=key,
             )
@@ -154,22 +159,27 @@ class LocalBackend:
     def _launch(self, folder: JobFolder, submission: Submission) -> None:
         folder.path.mkdir(parents=True, exist_ok=True)
         folder.write(submission)
-        folder.write(self._draw_launch())
+        folder.write(self._draw_launch(submission.nodes))
         _start_supervisor(folder)
 
-    def _draw_launch(self) -> Launch:
+    def _draw_launch(self, nodes: int) -> Launch:
+        """Draw when the pool takes the job back: a gang, as soon as it would take any one of its nodes."""
         now = self._clock()
         clock = self._folder.clock(now)
-        self._folder.set_clock(replace(clock, launches=clock.launches + 1))
-        return Launch(
-            ordinal=clock.launches,
-            launched_at=now,
-            taken_back_at=taken_back_at(
+        self._folder.set_clock(replace(clock, launches=clock.launches + nodes))
+        ends = [
+            taken_back_at(
                 self._options.interruptions,
                 began_at=clock.began_at,
                 launched_at=now,
-                ordinal=clock.launches,
-            ),
+                ordinal=clock.launches + node,
+            )
+            for node in range(nodes)
+        ]
+        return Launch(
+            ordinal=clock.launches,
+            launched_at=now,
+            taken_back_at=min((end for end in ends if end is not None), default=None),
             grace_period=self._pool.grace_period,
             environment=self._environment(),
         )

@@ -45,7 +45,7 @@ class PoolClock:
 
     Attributes:
         began_at: When it launched its first job.
-        launches: Jobs launched since.
+        launches: Nodes of jobs launched since.
     """
 
     began_at: datetime

@@ -1,5 +1,7 @@
 """`python -m spillway.backends.local.supervisor FOLDER`: run one job, take it back when it is time, write how it ended.
 
+A gang is several process groups, one for each node, that find each other on this machine. The first is the job's process.
+
 It decides nothing of its own: `next_signal` and `judge` are functions of what it sees, and it is the loop around them. It
 holds the lock on the job's `alive` file, which it was given when it was started, until it ends, so that everybody can tell
 whether it lives.
@@ -9,17 +11,27 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from spillway.backends.local.folders import JobFolder, Launch, Status
 from spillway.backends.local.processes import MARK, RELEASE_GRACE, identify, kill, signal_group
 from spillway.model import JobEvent
 from spillway.runtime.exit_codes import PREEMPTED
+from spillway.runtime.gang.membership import LOOPBACK, is_gang
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from spillway.model import Submission
 
 log = logging.getLogger("spillway.supervisor")
 
@@ -69,9 +81,9 @@ def supervise(folder: JobFolder) -> None:
     if folder.is_released or folder.read_process() is not None:
         return
     folder.scratch.mkdir(exist_ok=True)
-    job = _start(folder, launch)
-    folder.write(identify(job.pid))
-    exit_code, taken_back = _watch(job, folder, launch)
+    nodes = _start(folder, launch)
+    folder.write(identify(nodes[0].pid))
+    exit_code, taken_back = _watch(nodes, folder, launch)
     if not kill(
         folder.mark, limit=KILL_LIMIT
     ):  # what it left running would use capacity that is given back
@@ -88,7 +100,10 @@ def supervise(folder: JobFolder) -> None:
     )
 
 
-def _start(folder: JobFolder, launch: Launch) -> subprocess.Popen[bytes]:
+def _start(folder: JobFolder, launch: Launch) -> list[subprocess.Popen[bytes]]:
+    """Start a process group for each node."""
+    submission = folder.read_submission()
+    assert submission is not None, "written before the supervisor is started"
     command = [sys.executable, "-m", "spillway.runtime", str(folder.submission_path)]
     environment = {
         **os.environ,
@@ -97,20 +112,61 @@ def _start(folder: JobFolder, launch: Launch) -> subprocess.Popen[bytes]:
         "SPILLWAY_SCRATCH": str(folder.scratch),
         MARK: folder.mark,
     }
-    return subprocess.Popen(  # noqa: S603  # our own wrapper, in the interpreter that we run in
-        command,
-        cwd=folder.scratch,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    return [
+        subprocess.Popen(  # noqa: S603  # our own wrapper, in the interpreter that we run in
+            command,
+            cwd=folder.scratch,
+            env={**environment, **of_gang},
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        for of_gang in gang_environments(submission)
+    ]
 
 
-def _watch(job: subprocess.Popen[bytes], folder: JobFolder, launch: Launch) -> tuple[int, bool]:
+def gang_environments(submission: Submission) -> list[dict[str, str]]:
+    """Return for each node what says which it is; nothing for a job of one process."""
+    if not is_gang(submission):
+        return [{}]
+    shared = {
+        "SPILLWAY_GANG_NODES": str(submission.nodes),
+        "SPILLWAY_GANG_HEAD": LOOPBACK,
+        "SPILLWAY_GANG_PORT": str(_free_port()),
+        "SPILLWAY_GANG_SECRET": secrets.token_hex(16),
+    }
+    return [{**shared, "SPILLWAY_GANG_RANK": str(rank)} for rank in range(submission.nodes)]
+
+
+def _free_port() -> int:
+    """Return a port that nobody listens on now, and nobody on the one after it, which launchers take."""
+    while True:
+        with socket.socket() as first, socket.socket() as second:
+            first.bind((LOOPBACK, 0))
+            port: int = first.getsockname()[1]
+            with suppress(OSError, OverflowError):
+                second.bind((LOOPBACK, port + 1))
+                return port
+
+
+def together(exit_codes: Sequence[int]) -> int:
+    """Return the exit code of a job whose nodes ended with these.
+
+    A failure that a node tells of comes first, then a crash, then a preemption. A node that was killed did not end by
+    itself: where the others say that they were preempted, which they say of a gang that lost a member, so was the job.
+    """
+    failed = [code for code in exit_codes if code > 0 and code != PREEMPTED]
+    crashed = [code for code in exit_codes if code < 0 and code != -signal.SIGKILL]
+    stopped = [code for code in exit_codes if code == PREEMPTED]
+    return next(iter([*failed, *crashed, *stopped, *sorted(exit_codes)]))
+
+
+def _watch(
+    nodes: Sequence[subprocess.Popen[bytes]], folder: JobFolder, launch: Launch
+) -> tuple[int, bool]:
     """Return the job's exit code, and whether the pool took it back before it ended."""
     sent: signal.Signals | None = None
     released_at: datetime | None = None
-    while (exit_code := _wait(job)) is None:
+    while (exit_code := _wait(nodes)) is None:
         now = datetime.now(UTC)
         if released_at is None and folder.is_released:
             released_at = now
@@ -123,16 +179,22 @@ def _watch(job: subprocess.Popen[bytes], folder: JobFolder, launch: Launch) -> t
         )
         if due is not None:
             log.info("sending %s to the job", due.name)
-            signal_group(job.pid, due)
+            for node in nodes:
+                if node.returncode is None:  # not collected yet, so the number is still its own
+                    signal_group(node.pid, due)
             sent = due
     return exit_code, sent is not None and released_at is None
 
 
-def _wait(job: subprocess.Popen[bytes]) -> int | None:
-    try:
-        return job.wait(TICK_SECONDS)
-    except subprocess.TimeoutExpired:
-        return None
+def _wait(nodes: Sequence[subprocess.Popen[bytes]]) -> int | None:
+    """Wait for a moment; return the job's exit code once every node has ended."""
+    running = next((node for node in nodes if node.poll() is None), None)
+    if running is not None:
+        with suppress(subprocess.TimeoutExpired):
+            running.wait(TICK_SECONDS)
+    codes = [node.poll() for node in nodes]
+    ended = [code for code in codes if code is not None]
+    return together(ended) if len(ended) == len(nodes) else None
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from spillway.errors import SpecError
+from spillway.model import Launcher, Submission
 
 Environment = Mapping[str, str]
 
@@ -79,6 +80,11 @@ def membership(
         if place is not None:
             return _member(place, source, environment)
     return None
+
+
+def is_gang(submission: Submission) -> bool:
+    """Return whether a submission is for several processes that start and stop together."""
+    return submission.nodes > 1 or submission.launcher is not Launcher.PLAIN
 
 
 def is_torchrun_worker(environment: Environment) -> bool:

@@ -51,11 +51,6 @@ class Attempt:
     environment: Mapping[str, str]
 
 
-def is_gang(submission: Submission) -> bool:
-    """Return whether a submission is for several processes that start and stop together."""
-    return submission.nodes > 1 or submission.launcher is not Launcher.PLAIN
-
-
 def run_in_gang(attempt: Attempt) -> int:
     """Run this member's part and return the exit code that all members agree on.
 
