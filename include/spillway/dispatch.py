@@ -60,6 +60,7 @@ from spillway.placement.throughput import speed_sample
 from spillway.placing import Placing
 from spillway.quotes import Quotes
 from spillway.runtime.exchange import Result, read_heartbeat, read_result
+from spillway.runtime.heartbeats import retire_heartbeat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -358,6 +359,9 @@ class Dispatcher:
         self.backend(lease.pool).release(_job(lease))
         settled = self.ledger.end(lease.key, now=self._clock())
         self._moves.forget(lease.key)
+        with suppress(StoreError):  # it is found where a killed job left it, too
+            submission = settled.submission
+            retire_heartbeat(open_store(submission.store), submission.prefix, submission.token)
         log.info("lease settled: %s %s", settled.key, settled.state)
         self._learn_speed(settled)
         return settled
@@ -420,11 +424,19 @@ class Dispatcher:
     def _failure(self, lease: Lease) -> TaskFailedError:
         result = self._result(lease)
         cause = result.error.message if result and result.error else lease.detail
+        cause += self._last_output(lease, result)
         return TaskFailedError(
             f"{lease.key} {lease.state} on {lease.pool} (exit code {lease.exit_code}): {cause}",
             key=lease.key,
             exit_code=lease.exit_code,
         )
+
+    def _last_output(self, lease: Lease, result: Result | None) -> str:
+        """Return what the job printed last, where it was killed or people cannot see its log elsewhere."""
+        if result is not None and isinstance(self.backend(lease.pool), SupportsLogs):
+            return ""
+        said = result or self._heartbeat_if_any(lease)
+        return f"; it printed last:\n{said.log_tail}" if said and said.log_tail else ""
 
     def _check_attempts_left(self, request: TaskRequest) -> None:
         lost = [

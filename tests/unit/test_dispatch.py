@@ -20,9 +20,10 @@ from spillway.errors import (
     TaskFailedError,
     TransientError,
 )
-from spillway.model import JobEvent, Lease, LeaseState, Market, Resources
+from spillway.model import Heartbeat, JobEvent, Lease, LeaseState, Market, Resources
 from spillway.quotes import COOL_DOWN
 from spillway.reconcile import reconcile
+from spillway.runtime.exchange import write_heartbeat
 from spillway.testing.fake_deployment import POOLS, SPEC, FakeDeployment, Fate
 from spillway.testing.stores import Died
 
@@ -542,3 +543,17 @@ def test_the_output_of_a_job_is_read_from_where_one_stopped_reading(world: FakeD
 
 def test_a_job_that_has_said_nothing_has_no_heartbeat(world: FakeDeployment) -> None:
     assert world.dispatcher.heartbeat(running(world.dispatcher.begin(world.request()))) is None
+
+
+def test_a_job_that_was_killed_is_reported_with_what_it_printed_last(world: FakeDeployment) -> None:
+    request = world.request()
+    lease = running(world.dispatcher.begin(request))
+    submission = lease.submission
+    store = open_store(submission.store)
+    said = Heartbeat(token=lease.token, written_at=world.clock(), log_tail="out of memory")
+    write_heartbeat(store, submission.prefix, said)
+    world.providers[lease.pool].fail(lease.key, 137)
+    with pytest.raises(TaskFailedError, match="printed last:\nout of memory"):
+        world.dispatcher.advance(request, lease.key)
+    assert list(store.list(".heartbeats")) == []  # only what is at work is there
+    assert world.dispatcher.heartbeat(lease) == said

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from spillway.airflow.heartbeats import Heartbeats
 from spillway.errors import (
     BackendError,
     LedgerError,
@@ -82,6 +83,7 @@ class PoolObserver:
         self._dispatcher: Dispatcher | None = None
         self._pool = pool
         self._poll_seconds = poll_seconds
+        self._heartbeats = Heartbeats()
         self._watches: list[Watch] = []
         self._looking: asyncio.Task[None] | None = None
 
@@ -144,18 +146,33 @@ class PoolObserver:
                 live.append(lease)
         if live:
             dispatcher.observe(self._pool, live)
-        news += [(w, _sight(dispatcher, w)) for known in by_key.values() for w in known]
+            for lease in live:
+                _reconsider(dispatcher, lease.key)
+        leases = {key: dispatcher.ledger.lease(key) for key in by_key}
+        heartbeats = self._heartbeats.read(leases.values())
+        news += [
+            (watch, _sight(dispatcher, watch, leases[key], heartbeats.get(key)))
+            for key, known in by_key.items()
+            for watch in known
+        ]
         return news
 
 
-def _sight(dispatcher: Dispatcher, watch: Watch) -> Sighting:
-    lease = dispatcher.ledger.lease(watch.key)
-    output, heartbeat = "", None
+def _reconsider(dispatcher: Dispatcher, key: str) -> None:
+    """Move the lease if it should go on elsewhere; what keeps that from being asked keeps nobody from watching."""
+    try:
+        dispatcher.reconsider(dispatcher.ledger.lease(key))
+    except (BackendError, StoreError) as error:
+        log.warning("whether %s should move could not be asked: %s", key, error)
+
+
+def _sight(
+    dispatcher: Dispatcher, watch: Watch, lease: Lease, heartbeat: Heartbeat | None
+) -> Sighting:
+    output = ""
     with suppress(BackendError):  # its output may be had at the next look
         chunk = dispatcher.read_log(lease, watch.offset)
         output, watch.offset = chunk.text, chunk.next_offset
-    with suppress(StoreError):  # so may its heartbeat
-        heartbeat = dispatcher.heartbeat(lease)
     return Sighting(lease=lease, heartbeat=heartbeat, output=output)
 
 

@@ -105,9 +105,13 @@ class LeaseTrigger(BaseTrigger):
         for line in sighting.output.splitlines():
             self.log.info("%s", line)
         heartbeat = sighting.heartbeat
-        if heartbeat is None or heartbeat.step is None or heartbeat == self._shown:
+        if heartbeat is None or heartbeat.step is None:
             return
+        if self._shown is not None and heartbeat.written_at == self._shown.written_at:
+            return  # it is alive, and has nothing new to say
         self._shown = heartbeat
         facts = [f"step {heartbeat.step} of {heartbeat.total_steps or '?'} on {self.pool}"]
+        if heartbeat.steps_per_second is not None:
+            facts.append(f"at {heartbeat.steps_per_second:.3g} steps/s")
         facts += [f"{name}={value:.4g}" for name, value in heartbeat.metrics.items()]
         self.log.info("%s", " ".join(facts))

@@ -87,11 +87,13 @@ class HeartbeatReader:
         changed = [path for path in asked if self._has_changed(path, versions.get(path))]
         self._kept = {path: kept for path, kept in self._kept.items() if path in asked}
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            for path, found in zip(
-                changed, pool.map(self._fetch, [asked[path] for path in changed]), strict=True
-            ):
-                if found is not None:
-                    self._kept[path] = (versions.get(path, ""), found)
+            found = {
+                path: pool.submit(self._fetch, path, asked[path], is_listed=path in versions)
+                for path in changed
+            }
+        for path, fetched in found.items():
+            if (heartbeat := fetched.result()) is not None:
+                self._kept[path] = (versions.get(path, ""), heartbeat)
         return {asked[path].key: heartbeat for path, (_, heartbeat) in self._kept.items()}
 
     def _versions(self) -> Mapping[str, str]:
@@ -106,8 +108,11 @@ class HeartbeatReader:
             return True
         return kept[0] != (version or "")
 
-    def _fetch(self, one: Submission) -> Heartbeat | None:
+    def _fetch(self, path: str, one: Submission, *, is_listed: bool) -> Heartbeat | None:
         try:
+            data = self._store.get(path) if is_listed else None
+            if data is not None:
+                return _decode(path, data)
             return read_heartbeat(self._store, one.prefix, one.token)
         except StoreError as error:
             log.warning("the heartbeat of %s cannot be read: %s", one.key, error)
