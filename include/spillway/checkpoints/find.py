@@ -8,16 +8,17 @@ replaced is on no such chain, so it is never seen, whatever clocks say and in wh
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from spillway.checkpoints.layout import CheckpointName, claimed_tokens, manifest_names
-from spillway.checkpoints.verify import read_claim, read_manifest, read_part
+from spillway.checkpoints.verify import VerifiedParts, read_claim, read_manifest, read_parts
 from spillway.errors import CorruptCheckpointError, IncompleteCheckpointError
 from spillway.model import Manifest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from spillway.checkpoints.store import ObjectStore
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ class Found:
     """
 
     manifest: Manifest
-    parts: Mapping[str, bytes]
+    parts: VerifiedParts
     skipped: tuple[Skipped, ...] = ()
 
     @property
@@ -62,7 +63,7 @@ def latest(store: ObjectStore, prefix: str) -> Found | None:
     for name in chain(store, prefix):
         try:
             manifest = read_manifest(store, prefix, name)
-            parts = {part.name: read_part(store, prefix, part) for part in manifest.parts}
+            parts = read_parts(store, prefix, manifest)
         except (CorruptCheckpointError, IncompleteCheckpointError) as error:
             skipped.append(Skipped(step=name.step, reason=str(error)))
             continue

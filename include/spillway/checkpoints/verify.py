@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 import xxhash
 
+from spillway.checkpoints.files import INDEX, PIECES
 from spillway.checkpoints.layout import CheckpointName, claim_path, manifest_path
 from spillway.errors import CorruptCheckpointError, IncompleteCheckpointError, SpecError
 from spillway.model import Manifest, Part
@@ -70,6 +72,54 @@ def read_manifest(store: ObjectStore, prefix: str, name: CheckpointName) -> Mani
     if (manifest.token, manifest.step) != (name.token, name.step):
         raise CorruptCheckpointError(f"{path} is the manifest of another checkpoint")
     return manifest
+
+
+class VerifiedParts(Mapping[str, bytes]):
+    """The parts of a whole checkpoint by their names; those in `large` are read and verified again each time."""
+
+    def __init__(
+        self, store: ObjectStore, prefix: str, held: Mapping[str, bytes], large: Mapping[str, Part]
+    ) -> None:
+        self._store = store
+        self._prefix = prefix
+        self._held = held
+        self._large = large
+
+    def __getitem__(self, name: str) -> bytes:
+        """Return the bytes of a part; for a large one it raises what `read_part` does."""
+        if name in self._large:
+            return read_part(self._store, self._prefix, self._large[name])
+        return self._held[name]
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._held
+        yield from self._large
+
+    def __len__(self) -> int:
+        return len(self._held) + len(self._large)
+
+    def files(self) -> VerifiedParts:
+        """Return the parts that files are made of, so that the memory of all others can go."""
+        held = {name: data for name, data in self._held.items() if name == INDEX}
+        return VerifiedParts(self._store, self._prefix, held, self._large)
+
+
+def read_parts(store: ObjectStore, prefix: str, manifest: Manifest) -> VerifiedParts:
+    """Read every part, and hold all but pieces of files, which may be more than the memory.
+
+    Raises:
+        IncompleteCheckpointError: One is missing.
+        CorruptCheckpointError: One is not what was written.
+    """
+    held: dict[str, bytes] = {}
+    large: dict[str, Part] = {}
+    for part in manifest.parts:
+        data = read_part(store, prefix, part)
+        if part.name.startswith(PIECES):
+            large[part.name] = part
+        else:
+            held[part.name] = data
+    return VerifiedParts(store, prefix, held, large)
 
 
 def read_part(store: ObjectStore, prefix: str, part: Part) -> bytes:

@@ -23,6 +23,7 @@ from spillway.placement.cadence import SaveCost
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from spillway.checkpoints.files import Files
     from spillway.checkpoints.formats import Prepared
     from spillway.checkpoints.store import ObjectStore
     from spillway.model import Submission
@@ -44,10 +45,11 @@ class Snapshot:
     """A state as it was at one step, about to be written.
 
     Attributes:
-        size: Bytes of its arrays.
+        size: Bytes of its arrays and files.
         parts: What it is made of; views of the staging memory.
         taken_at: When the work went on, on the monotonic clock.
         copying: How long it did not.
+        is_waited_for: Whether the work goes on only once it counts.
     """
 
     step: int
@@ -55,6 +57,7 @@ class Snapshot:
     parts: Parts
     taken_at: float
     copying: timedelta
+    is_waited_for: bool
     metadata: Mapping[str, JsonValue]
     metrics: Mapping[str, float]
 
@@ -138,33 +141,40 @@ class Saver:
         self,
         step: int,
         state: Prepared,
+        files: Files | None = None,
         *,
         metadata: Mapping[str, JsonValue],
         metrics: Mapping[str, float],
     ) -> None:
-        """Copy the state and begin to write it; first wait until the one before counts.
+        """Copy the state and begin to write it; first wait until the one before counts. Wait until `files` are written.
 
         Raises:
             FencedError: A newer lease owns the task.
-            StoreError: The one before, or this one if it is small, could not be written.
+            StoreError: The one before, or this one if it was waited for, could not be written.
         """
         self.wait()
-        room = self._staging.room(state.size)  # may take long, and only once, so it is not counted
+        size = state.size + (files.room if files else 0)
+        room = self._staging.room(size)  # may take long, and only once, so it is not counted
         began = self._clock.monotonic()
-        parts = state.write(room)
+        parts: Parts = state.write(room)
+        if files:
+            parts = files.parts(room[state.size :], beside=parts)
         now = self._clock.monotonic()
         snapshot = Snapshot(
             step=step,
-            size=state.size,
+            size=state.size + (files.size if files else 0),
             parts=parts,
             taken_at=now,
             copying=timedelta(seconds=now - began),
+            is_waited_for=files is not None or state.size <= SMALL_BYTES,
             metadata=metadata,
             metrics=metrics,
         )
         self._doing = step, now
         self._future = self._thread.submit(self._commit, snapshot)
-        if state.size <= SMALL_BYTES:
+        if files:
+            self.wait()
+        elif snapshot.is_waited_for:
             self._wait(PATIENCE)
 
     def collect(self) -> None:
@@ -235,7 +245,7 @@ class Saver:
             size=snapshot.size,
             taken_at=snapshot.taken_at,
             cost=SaveCost(
-                stall=snapshot.copying + (write if snapshot.size <= SMALL_BYTES else timedelta(0)),
+                stall=snapshot.copying + (write if snapshot.is_waited_for else timedelta(0)),
                 write=write,
             ),
             stored_bytes=self._prune(name),

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import JsonValue
 
 from spillway.checkpoints import FolderStore, Found, claim, latest
+from spillway.checkpoints.files import Files, write_files
 from spillway.checkpoints.formats import Prepared, decode_state, prepare
 from spillway.checkpoints.layout import claimed_tokens
-from spillway.errors import CheckpointError, StoreError
-from spillway.model import Heartbeat, Resources, Submission
+from spillway.checkpoints.likeness import check_likeness
+from spillway.checkpoints.store import BytesLike, ObjectStore
+from spillway.errors import CheckpointError, SpecError, StoreError
+from spillway.model import Heartbeat, Manifest, Resources, Submission
 from spillway.placement.cadence import UNKNOWN_HAZARD_INTERVAL, Cadence, cadence
 from spillway.runtime.clock import Clock, SystemClock
 from spillway.runtime.gang.membership import LOOPBACK, Member
@@ -22,9 +26,6 @@ from spillway.runtime.notice import Notice
 from spillway.runtime.pulse import DirectPulse, Pulse
 from spillway.runtime.rate import Rate
 from spillway.runtime.saving import Saved, Saver
-
-if TYPE_CHECKING:
-    from spillway.checkpoints.store import ObjectStore
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,17 @@ class Checkpoint:
     step: int
     state: Any
     metadata: dict[str, JsonValue] = field(default_factory=dict)
+    parts: Mapping[str, BytesLike] = field(default_factory=dict, repr=False)
+
+    def files(self, into: Path | str) -> Path:
+        """Write the files that were saved with it into a new or empty folder, and return that.
+
+        Raises:
+            SpecError: The folder cannot be used.
+            CorruptCheckpointError: No files were saved with it, or a piece is not what was written.
+            StoreError: The store could not be read.
+        """
+        return write_files(self.parts, Path(into))
 
 
 class Session:
@@ -152,10 +164,16 @@ class Session:
         """What the session has to say of itself now."""
         return self._heartbeat
 
-    def restore(self) -> Checkpoint | None:
+    def restore(self, *, like: object = None, saved_by: str | None = None) -> Checkpoint | None:
         """Return the newest whole checkpoint of the task, or None when the work begins at its beginning.
 
+        Args:
+            like: A state as this run would save it, to compare with; None to compare nothing.
+            saved_by: Entry point whose checkpoints are welcome besides this task's own, when it has been renamed.
+
         Raises:
+            SpecError: The checkpoint is another workload's, has other keys or shapes than `like`, or needs a framework that
+                is not installed here.
             FencedError: A newer lease owns the task.
             StoreError: The store could not be read or written.
         """
@@ -165,13 +183,20 @@ class Session:
             log.info("starting from the beginning")
             return None
         step = found.manifest.step
+        self._check_workload(found.manifest, saved_by)
+        state = decode_state(found.parts)
+        if like is not None:
+            check_likeness(state, like)
         log.info(
             "going on from the checkpoint of step %d, saved by lease %d", step, found.manifest.token
         )
         self._restored_step = step
         self._tell(step=step, checkpoint_step=step)
         return Checkpoint(
-            step=step, state=decode_state(found.parts), metadata=dict(found.manifest.metadata)
+            step=step,
+            state=state,
+            metadata=dict(found.manifest.metadata),
+            parts=found.parts.files(),
         )
 
     def progress(self, step: int, total: int | None = None, **metrics: float) -> None:
@@ -208,13 +233,20 @@ class Session:
             return True
         return self._clock.monotonic() - last >= self.checkpoint_interval.total_seconds()
 
-    def checkpoint(self, step: int, state: object, **metadata: JsonValue) -> None:
-        """Save `state` as it is after `step` steps; a step that is saved is not saved again.
+    def checkpoint(
+        self,
+        step: int,
+        state: object = None,
+        *,
+        files: Path | str | None = None,
+        **metadata: JsonValue,
+    ) -> None:
+        """Save `state`, and the file or folder `files`, as they are after `step` steps; a step that is saved is not saved again.
 
         The state is copied when this returns, and the work may go on and change it. It is written beside the work; the next
         call here waits for that, and if it fails, the next call of `progress`, `should_checkpoint` or `checkpoint` says so.
-        What is small, the last of all steps, and what is saved after a notice is durable when this returns. After a notice
-        nothing is begun that could not be finished in time; then the last checkpoint stands.
+        What is small, what has files, the last of all steps, and what is saved after a notice is durable when this returns.
+        After a notice nothing is begun that could not be finished in time; then the last checkpoint stands.
 
         A state is nested dicts, lists and tuples of numbers, text, bytes, arrays and tensors; `metadata` is JSON to
         remember with it.
@@ -222,17 +254,17 @@ class Session:
         Raises:
             Preempted: What could be saved is, and the capacity will be taken back.
             FencedError: A newer lease owns the task: stop.
-            SpecError: The state has something in it that cannot be saved.
+            SpecError: The state or the folder has something in it that cannot be saved.
             StoreError: The store could not be written; the checkpoint before still counts.
         """
         if not self._has_claimed:
             self._claim()
         if self.preempted:
-            self._save_last(step, state, metadata)
+            self._save_last(step, state, files, metadata)
             raise Preempted(self._heartbeat.checkpoint_step)
         self._saver.collect()
         if not self._is_saved(step):
-            self._save(step, prepare(state), metadata)
+            self._save(step, prepare(state), _look_at(files), metadata)
         if step == self._heartbeat.total_steps:
             self._saver.wait()
 
@@ -267,11 +299,16 @@ class Session:
     def _is_saved(self, step: int) -> bool:
         return step in (self._heartbeat.checkpoint_step, self._saver.in_flight)
 
-    def _save(self, step: int, state: Prepared, metadata: dict[str, JsonValue]) -> None:
+    def _save(
+        self, step: int, state: Prepared, files: Files | None, metadata: dict[str, JsonValue]
+    ) -> None:
         self._note_progress(step)
-        self._saver.save(step, state, metadata=metadata, metrics=self._heartbeat.metrics)
+        metrics = self._heartbeat.metrics
+        self._saver.save(step, state, files, metadata=metadata, metrics=metrics)
 
-    def _save_last(self, step: int, state: object, metadata: dict[str, JsonValue]) -> None:
+    def _save_last(
+        self, step: int, state: object, files: Path | str | None, metadata: dict[str, JsonValue]
+    ) -> None:
         """Save within the grace period what can be, and wait until it is durable."""
         try:
             self._saver.wait()
@@ -279,9 +316,9 @@ class Session:
             log.warning("trying again after the notice: %s", error)
         if self._is_saved(step):
             return
-        prepared = prepare(state)
-        if self._fits(prepared.size):
-            self._save(step, prepared, metadata)
+        prepared, found = prepare(state), _look_at(files)
+        if self._fits(prepared.size + (found.size if found else 0)):
+            self._save(step, prepared, found, metadata)
             self._saver.wait()
 
     def _fits(self, size: int) -> bool:
@@ -297,19 +334,24 @@ class Session:
         )
         return False
 
+    def _check_workload(self, manifest: Manifest, saved_by: str | None) -> None:
+        there, here = manifest.entry_point, self._submission.entry_point
+        if there and there not in (here, saved_by):
+            raise SpecError(
+                f"the checkpoint of step {manifest.step} was saved by {there!r}, and this is {here!r}: ask for a fresh"
+                f" start, or call restore(saved_by={there!r}) if it is the same work under a new name"
+            )
+
     def _note_saved(self, saved: Saved) -> None:
         """Tell of a checkpoint that counts, and choose by what it cost when the next one is due."""
         self._cadence = self._choose_cadence()
-        stored = (
-            {}
-            if saved.stored_bytes is None
-            else {"stored_gib": saved.stored_bytes / 2**30, "stored_since": self._clock.now()}
-        )
+        if saved.stored_bytes is not None:
+            now = self._clock.now()
+            self._heartbeat = note_stored(self._heartbeat, saved.stored_bytes, now=now)
         self._tell(
             checkpoint_step=saved.step,
             useful=timedelta(seconds=saved.taken_at - self._began),
             at_once=True,
-            **stored,
         )
 
     def _choose_cadence(self) -> Cadence:
@@ -351,3 +393,7 @@ class Session:
         """Take `facts` into the heartbeat; `at_once` when they should not wait."""
         self._heartbeat = replace(self._heartbeat, written_at=self._clock.now(), **facts)
         self._pulse.tell(self._heartbeat, at_once=at_once)
+
+
+def _look_at(files: Path | str | None) -> Files | None:
+    return None if files is None else Files(Path(files))

@@ -209,7 +209,7 @@ def test_sigterm_is_a_notice_after_which_training_goes_on_from_its_step(
 def test_a_damaged_checkpoint_is_passed_over_and_the_log_says_so(
     lab: Lab, wrappers: Wrappers
 ) -> None:
-    session = lab.session()
+    session = lab.session(entry_point="sample_jobs:train")
     session.checkpoint(3, {"total": 6})
     session.checkpoint(5, {"total": 15})
     part = next(path for path in lab.store.list("task/parts") if "-000000000005/" in path)
