@@ -6,6 +6,7 @@ import hashlib
 from functools import cache
 from typing import TYPE_CHECKING
 
+from spillway.catalog.one_thread import one_blas_thread
 from spillway.catalog.value_tables import ValueTables
 from spillway.errors import SpecError
 from spillway.model.codec import decode, encode
@@ -86,7 +87,8 @@ class Lookout:
         situation = Situation(
             job=job, pools=pools, now=now, state=self._remembered(name), spec=spec
         )
-        weighed = weigh(situation, table=self._tables.get(spec, model), model=model)
+        with one_blas_thread():
+            weighed = weigh(situation, table=self._tables.get(spec, model), model=model)
         self._ledger.believe(name, encode(weighed.state), now=now)
         return weighed
 

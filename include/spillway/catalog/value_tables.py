@@ -7,15 +7,14 @@ import os
 import tempfile
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 from zipfile import BadZipFile
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
 
+from spillway.catalog.one_thread import one_blas_thread
 from spillway.model import codec
 from spillway.placement.value_table import PROGRAMME_VERSION, ValueTable, build_table
 
@@ -50,8 +49,7 @@ class ValueTables:
         with self._lock:
             table = self._tables.pop(key, None) or self._load(key, spec)
             if table is None:
-                # Small matrices: on a busy machine a pool of BLAS threads takes ten times as long as one.
-                with _blas().limit(limits=1, user_api="blas"):
+                with one_blas_thread():
                     table = build_table(spec, model)
                 self._save(key, table)
             self._tables[key] = table
@@ -92,11 +90,6 @@ class ValueTables:
         newest_last = sorted(folder.glob("*.npz"), key=lambda path: path.stat().st_mtime)
         for path in newest_last[: -self.files]:
             path.unlink(missing_ok=True)
-
-
-@cache
-def _blas() -> ThreadpoolController:
-    return ThreadpoolController()
 
 
 def content_key(spec: TableSpec, model: AvailabilityModel) -> str:
