@@ -6,7 +6,6 @@ from dataclasses import replace
 from signal import SIGKILL, SIGSEGV
 from typing import TYPE_CHECKING
 
-import psutil
 import pytest
 
 from spillway.backends.local.processes import marked
@@ -17,8 +16,9 @@ from spillway.runtime.exit_codes import PREEMPTED
 from spillway.runtime.gang.membership import membership
 
 if TYPE_CHECKING:
-    from conftest import Machine
+    import psutil
 
+    from conftest import Machine
     from spillway.backends.protocol import Job
     from spillway.model import Submission
 

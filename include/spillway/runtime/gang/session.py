@@ -14,8 +14,6 @@ from spillway.runtime.session import Checkpoint, Preempted, Session
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from pydantic import JsonValue
-
     from spillway.checkpoints.store import BytesLike, ObjectStore
     from spillway.model import Submission
     from spillway.runtime.gang.watch import Gang
@@ -32,9 +30,9 @@ class HeadSession(Session):
         self._members = gang
         self._where = store, submission.prefix
 
-    def restore(self) -> Checkpoint | None:
+    def restore(self, **options: Any) -> Checkpoint | None:
         """Return the newest whole checkpoint of the task, and have all members go on from the same."""
-        checkpoint = super().restore()
+        checkpoint = super().restore(**options)
         self._members.tell_restored(None if checkpoint is None else self._name(checkpoint.step))
         return checkpoint
 
@@ -62,21 +60,21 @@ class FollowerSession(Session):
         self._members = gang
         self._view = store
 
-    def restore(self) -> Checkpoint | None:
+    def restore(self, **options: Any) -> Checkpoint | None:
         """Return the checkpoint that the head goes on from; waits until the head has found it.
 
         Raises:
             GangError: The gang stopped first.
         """
         self._view.show(self._members.wait_restored())
-        return super().restore()
+        return super().restore(**options)
 
     def should_checkpoint(self, step: int | None = None) -> bool:  # noqa: ARG002  # the head knows when
         """Return whether all members stop at this step; only then is there anything to do."""
         self._members.boundary()
         return self.preempted
 
-    def checkpoint(self, step: int, state: object, **metadata: JsonValue) -> None:  # noqa: ARG002
+    def checkpoint(self, step: int, state: object = None, **facts: Any) -> None:  # noqa: ARG002
         """Save nothing: the head does.
 
         Raises:
