@@ -124,7 +124,7 @@ class BucketStore:
             return sorted(meta["path"] for chunk in chunks for meta in chunk)
 
     def versions(self, prefix: str) -> dict[str, str]:
-        """Return, for each object below the folder `prefix`, a text that another write changes; one listing."""
+        """Return, for each object below the folder `prefix`, a text that changes with its data; one listing."""
         with self._explained("list", check_path(prefix)):
             chunks = self._api.list(self._client, prefix=prefix)
             return {

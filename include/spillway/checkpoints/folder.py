@@ -87,7 +87,7 @@ class FolderStore:
         return sorted(path for path in found if not path.startswith(f"{_PARTIAL}/"))
 
     def versions(self, prefix: str) -> dict[str, str]:
-        """Return, for each object below the folder `prefix`, a text that another write changes."""
+        """Return, for each object below the folder `prefix`, a text that changes with its data."""
         found = {}
         for path in self.list(prefix):
             with _explained("list", self.root / path), suppress(FileNotFoundError):

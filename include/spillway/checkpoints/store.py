@@ -46,7 +46,7 @@ class SupportsVersions(Protocol):
     """A store whose listing tells which objects have changed."""
 
     def versions(self, prefix: str) -> Mapping[str, str]:
-        """Return, for each object below the folder `prefix`, a text that another write changes; one listing."""
+        """Return, for each object below the folder `prefix`, a text that changes with its data; one listing."""
         ...
 
 

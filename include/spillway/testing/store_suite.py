@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from spillway.checkpoints import CheckpointName, claim, commit, latest, open_store, prune
+from spillway.checkpoints.store import SupportsVersions
 from spillway.errors import FencedError, StoreError
 from spillway.testing.store_race import OBJECTS, PREFIX, race_in_processes
 
@@ -105,6 +106,19 @@ class StoreContract:
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda path: store.put(path, b""), paths))
         assert list(store.list("many")) == paths
+
+    def test_a_listing_tells_which_objects_have_changed(self, store: ObjectStore) -> None:
+        if not isinstance(store, SupportsVersions):
+            pytest.skip("this store's listing does not tell")
+        for path in (".beats/a", ".beats/b", "other/c"):
+            store.put(path, b"one")
+        before = store.versions(".beats")
+        store.put(".beats/a", b"two")
+        after = store.versions(".beats")
+        assert sorted(before) == sorted(after) == [".beats/a", ".beats/b"]
+        assert before[".beats/a"] != after[".beats/a"]
+        assert before[".beats/b"] == after[".beats/b"]
+        assert store.versions("nothing") == {}
 
     def test_deleting_is_no_error_when_there_is_nothing(self, store: ObjectStore) -> None:
         store.put("a/b", b"")
