@@ -158,7 +158,7 @@ class RestClient:
             return self._http.request(method, path, json=body)
         except _CLIENT_ERRORS as error:
             raise TransientError(
-                f"slurmrestd at {self._connection.host} did not answer: {error or type(error).__name__}; {LATER}",
+                f"slurmrestd at {self._connection.host} did not answer: {str(error) or type(error).__name__}; {LATER}",
                 backend=NAME,
             ) from error
 

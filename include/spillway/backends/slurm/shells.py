@@ -28,13 +28,16 @@ TIMEOUT_SECONDS: Final = 20.0
 _INHERITED: Final = ("HOME", "LANG", "LOGNAME", "PATH", "USER")
 
 
-class UnknownHostError(paramiko.SSHException):
+class UnknownHostError(paramiko.SSHException):  # type: ignore[misc]  # mypy has no types of paramiko
     """The host has shown a key that nobody has vouched for."""
 
 
-class _RefuseUnknown(paramiko.MissingHostKeyPolicy):
+class _RefuseUnknown(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]  # the same
     def missing_host_key(
-        self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey
+        self,
+        client: paramiko.SSHClient,  # noqa: ARG002  # paramiko's signature
+        hostname: str,
+        key: paramiko.PKey,
     ) -> None:
         raise UnknownHostError(
             f"{hostname} shows the unknown key {key.get_name()} {key.get_base64()}"
@@ -182,7 +185,7 @@ def explain(error: Exception, connection: Connection) -> AccessError | Transient
             backend=NAME,
         )
     return TransientError(
-        f"{connection.host} could not be asked over SSH: {error or type(error).__name__}; {LATER}",
+        f"{connection.host} could not be asked over SSH: {str(error) or type(error).__name__}; {LATER}",
         backend=NAME,
     )
 
