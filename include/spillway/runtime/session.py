@@ -26,6 +26,7 @@ from spillway.runtime.notice import Notice
 from spillway.runtime.pulse import DirectPulse, Pulse
 from spillway.runtime.rate import Rate
 from spillway.runtime.saving import Saved, Saver
+from spillway.runtime.stored import note_stored
 
 log = logging.getLogger(__name__)
 
