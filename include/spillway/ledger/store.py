@@ -13,6 +13,7 @@ from spillway.ledger import history, leases, reports, schema, storage
 from spillway.ledger.database import Database
 from spillway.ledger.migrate import migrate
 from spillway.model import PrepaidHours
+from spillway.runtime.stored import stretches
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from spillway.ledger.storage import StorageCharge
     from spillway.model import (
         CostRecord,
+        Heartbeat,
         JobEvent,
         Lease,
         Placement,
@@ -272,6 +274,15 @@ class Ledger:
             if not found:
                 raise leases.unknown(key)
             storage.note(connection, found[0], gib=gib, since=since, price=usd_per_gib_month)
+
+    def note_stored(self, key: str, said: Heartbeat, *, usd_per_gib_month: Decimal) -> None:
+        """Write down what the lease's last heartbeat says of storage; nothing where it says nothing. Repeats safely.
+
+        Raises:
+            LedgerError: There is no such lease.
+        """
+        for since, gib in stretches(said):
+            self.note_storage(key, gib=gib, since=since, usd_per_gib_month=usd_per_gib_month)
 
     def storage_charges(
         self, *, now: datetime, dag_id: str | None = None, run_id: str | None = None

@@ -77,7 +77,7 @@ class Submission:
     nodes: int = 1
     market: Market = Market.ON_DEMAND
     preemptions_per_hour: float | None = None
-    retention: Retention = Retention()
+    retention: Retention = field(default_factory=Retention)
     launcher: Launcher = Launcher.PLAIN
 
 
@@ -154,6 +154,8 @@ class Heartbeat:
         first_step: Which step that was.
         stored_gib: What the task's checkpoints take in the store, in GiB; None when not known.
         stored_since: Since when they take that much.
+        stored_from: When this lease first had some.
+        stored_gib_hours: What was stored from `stored_from` to `stored_since`, times how long.
         checkpoint_interval: Time between checkpoints, as the job goes by it now; None when it has not said.
         checkpoint_reason: Why it is that long, for people.
         expected_loss: Work that a preemption costs on average at that interval.
@@ -177,6 +179,8 @@ class Heartbeat:
     first_step: int | None = None
     stored_gib: float | None = None
     stored_since: datetime | None = None
+    stored_from: datetime | None = None
+    stored_gib_hours: float = 0.0
     checkpoint_interval: timedelta | None = None
     checkpoint_reason: str = ""
     expected_loss: timedelta | None = None

@@ -89,8 +89,8 @@ class TaskSpec:
         providers: Providers allowed; empty for any.
         architectures: Processor architectures its image is built for, in OCI's words; empty for any.
         nodes: Machines of that shape it needs at once, a gang; each takes one slot of its pool.
-        launcher: What calls the entry point on them.
         retention: Which of its checkpoints are kept.
+        launcher: What calls the entry point on them.
     """
 
     entry_point: str
@@ -114,8 +114,8 @@ class TaskSpec:
     providers: frozenset[str] = frozenset()
     architectures: frozenset[str] = frozenset()
     nodes: int = 1
+    retention: Retention = field(default_factory=Retention)
     launcher: Launcher = Launcher.PLAIN
-    retention: Retention = Retention()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -455,6 +455,8 @@ def heartbeats() -> st.SearchStrategy[Heartbeat]:
         first_step=st.none() | st.integers(0),
         stored_gib=st.none() | sizes_gib(),
         stored_since=st.none() | instants,
+        stored_from=st.none() | instants,
+        stored_gib_hours=sizes_gib(),
     )
 
 

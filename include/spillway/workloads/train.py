@@ -72,10 +72,14 @@ def train(
     _say_what_is_promised(machine, machines)
     machines = [*machines, machine] if machine not in machines else machines
 
+    identity = _identity(trainer, data.manifest)
+
     def save() -> None:
         state = {"trainer": trainer.state(), "history": history, "machines": machines}
         with meter.held_up_by(CHECKPOINTS):
-            session.checkpoint(trainer.steps_done, state, **_identity(trainer, data.manifest))
+            session.checkpoint(
+                trainer.steps_done, state, recipe=identity["recipe"], dataset=identity["dataset"]
+            )
 
     meter = UsageMeter(threads=threads)
     first, began = trainer.steps_done, time.perf_counter()

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from spillway.errors import LedgerError
 from spillway.ledger import Ledger
 from spillway.ledger.storage import HOURS_A_MONTH, usd_per_gib_month
-from spillway.model import JobEvent, Lease
+from spillway.model import Heartbeat, JobEvent, Lease
+from spillway.runtime.stored import note_stored
 from spillway.testing.ledger_samples import NOON, sample_request, sample_task
 
 if TYPE_CHECKING:
@@ -63,6 +64,19 @@ def test_storage_is_charged_between_leases_and_after_the_last(ledger: Ledger) ->
     assert one.charge_period_end == two.charge_period_start
     expected = Decimal(310) * PRICE / HOURS_A_MONTH
     assert one.cost + two.cost == pytest.approx(expected, abs=Decimal("1e-9"))
+
+
+def test_what_a_heartbeat_says_is_charged_from_the_first_checkpoint_on(ledger: Ledger) -> None:
+    lease = granted(ledger)
+    said = Heartbeat(token=lease.token, written_at=NOON + 9 * HOUR)
+    for hour, gib in ((1, 1), (2, 2), (4, 3)):
+        said = note_stored(said, gib * 2**30, now=NOON + hour * HOUR)
+    for _ in range(2):
+        ledger.note_stored(lease.key, said, usd_per_gib_month=PRICE)
+    mean, now = ledger.storage_charges(now=NOON + 10 * HOUR)
+    assert mean.charge_period_start == NOON + HOUR
+    assert mean.gib_hours == pytest.approx(1 + 2 * 2)
+    assert now.gib_hours == pytest.approx(3 * 6)
 
 
 def test_nothing_is_charged_once_nothing_is_stored(ledger: Ledger) -> None:
