@@ -107,9 +107,11 @@ class LeaseTrigger(BaseTrigger):
         heartbeat = sighting.heartbeat
         if heartbeat is None or heartbeat.step is None:
             return
-        if self._shown is not None and heartbeat.written_at == self._shown.written_at:
+        shown, self._shown = self._shown, heartbeat
+        if heartbeat.notice and (shown is None or heartbeat.notice != shown.notice):
+            self.log.warning("notice: %s", heartbeat.notice)
+        if shown is not None and heartbeat.written_at == shown.written_at:
             return  # it is alive, and has nothing new to say
-        self._shown = heartbeat
         facts = [f"step {heartbeat.step} of {heartbeat.total_steps or '?'} on {self.pool}"]
         if heartbeat.steps_per_second is not None:
             facts.append(f"at {heartbeat.steps_per_second:.3g} steps/s")

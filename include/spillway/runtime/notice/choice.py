@@ -90,7 +90,8 @@ def grace_period(environment: Mapping[str, str], promised: timedelta) -> timedel
     Raises:
         SpecError: The variable is no number.
     """
-    return _seconds(environment, GRACE_VARIABLE) or promised
+    said = _seconds(environment, GRACE_VARIABLE)
+    return promised if said is None else said
 
 
 def lead(environment: Mapping[str, str], grace: timedelta | None) -> timedelta:
@@ -99,7 +100,8 @@ def lead(environment: Mapping[str, str], grace: timedelta | None) -> timedelta:
     Raises:
         SpecError: The variable is no number.
     """
-    return _seconds(environment, LEAD_VARIABLE) or max(LEAD, grace or LEAD)
+    said = _seconds(environment, LEAD_VARIABLE)
+    return max(LEAD, grace or LEAD) if said is None else said
 
 
 def _seconds(environment: Mapping[str, str], name: str) -> timedelta | None:

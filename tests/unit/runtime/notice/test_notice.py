@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from spillway.errors import NoticeSourceError, SpecError
 from spillway.runtime.notice import Notice, NoticeSeen
-from spillway.runtime.notice.choice import choose_watchers, detect
+from spillway.runtime.notice.choice import choose_watchers, detect, grace_period, lead
 from spillway.runtime.notice.watcher import Lookout, Patrol
 from spillway.runtime.signals import listen, notice_signals
 from spillway.testing.manual_clock import ManualClock
@@ -247,3 +247,16 @@ def test_watchers_are_those_that_were_asked_for(tmp_path: Path) -> None:
 def test_a_watcher_that_there_is_not_is_refused_with_those_there_are() -> None:
     with pytest.raises(SpecError, match="aws, azure, gcp, slurm"):
         choose_watchers({"SPILLWAY_NOTICE": "ibm"})
+
+
+def test_the_machine_s_own_grace_period_goes_before_what_the_pool_promised() -> None:
+    promised = timedelta(seconds=30)
+    assert grace_period({}, promised) == promised
+    assert grace_period({"SPILLWAY_GRACE_SECONDS": "7.5"}, promised) == timedelta(seconds=7.5)
+    assert grace_period({"SPILLWAY_GRACE_SECONDS": "0"}, promised) == timedelta(0)
+
+
+def test_an_early_notice_counts_two_minutes_before_the_end_or_the_longer_grace_period() -> None:
+    assert lead({}, timedelta(seconds=30)) == lead({}, None) == timedelta(minutes=2)
+    assert lead({}, timedelta(minutes=10)) == timedelta(minutes=10)
+    assert lead({"SPILLWAY_NOTICE_LEAD_SECONDS": "0"}, timedelta(minutes=10)) == timedelta(0)
