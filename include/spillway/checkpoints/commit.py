@@ -9,6 +9,7 @@ that look.
 
 from __future__ import annotations
 
+import uuid
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -32,7 +33,7 @@ from spillway.model import Manifest, Part
 from spillway.model.codec import encode_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from pydantic import JsonValue
@@ -87,12 +88,16 @@ def commit(
     saved = _saved_before(store, prefix, name)
     if saved is not None:
         return saved
+    writer = uuid.uuid4().hex
     try:
         manifest = Manifest(
             token=name.token,
             step=name.step,
             created_at=now,
-            parts=tuple(_write_part(store, prefix, name, part, parts[part]) for part in parts),
+            parts=tuple(
+                _write_part(store, prefix, part, part_path(name, writer, part), parts[part])
+                for part in parts
+            ),
             metadata=dict(metadata or {}),
             metrics=dict(metrics or {}),
             entry_point=entry_point,
@@ -102,7 +107,7 @@ def commit(
         _check_fence(store, prefix, name.token)
     except (FencedError, StoreError):
         with suppress(StoreError):  # the first error is the one to report
-            _discard(store, prefix, name, parts)
+            _discard(store, prefix, name, [part_path(name, writer, part) for part in parts])
         raise
     return manifest
 
@@ -132,10 +137,7 @@ def _saved_before(store: ObjectStore, prefix: str, name: CheckpointName) -> Mani
     return manifest
 
 
-def _write_part(
-    store: ObjectStore, prefix: str, name: CheckpointName, part: str, data: BytesLike
-) -> Part:
-    path = part_path(name, part)
+def _write_part(store: ObjectStore, prefix: str, part: str, path: str, data: BytesLike) -> Part:
     store.put(f"{prefix}/{path}", data)
     return Part(name=part, path=path, size=memoryview(data).nbytes, checksum=checksum(data))
 
@@ -146,10 +148,10 @@ def _create_manifest(store: ObjectStore, path: str, data: bytes) -> None:
         raise StoreError(f"{path} was written by somebody else: two processes run the same lease")
 
 
-def _discard(store: ObjectStore, prefix: str, name: CheckpointName, parts: Parts) -> None:
+def _discard(store: ObjectStore, prefix: str, name: CheckpointName, paths: Sequence[str]) -> None:
     """Remove what was written, unless it counts: the lease that came after may have begun from it."""
     if name in chain(store, prefix):
         return
     store.delete(manifest_path(prefix, name))
-    for part in parts:
-        store.delete(f"{prefix}/{part_path(name, part)}")
+    for path in paths:
+        store.delete(f"{prefix}/{path}")

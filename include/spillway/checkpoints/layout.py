@@ -1,11 +1,13 @@
 """Where the objects of a task are, below its prefix; each name holds the fencing token of the lease that wrote it.
 
 ```
-claims/{token}.json             a lease has begun, and which checkpoint it began from
-manifests/{token}-{step}.json   a checkpoint exists
-parts/{token}-{step}/{name}     what it is made of
+claims/{token}.json                    a lease has begun, and which checkpoint it began from
+manifests/{token}-{step}.json          a checkpoint exists
+parts/{token}-{step}/{writer}/{name}   what it is made of
 ```
 
+A lease may run twice, when a machine that was given up for dead is not. So each writer has a folder of its own for parts,
+and the manifest, of which there can be only one, says whose count.
 Numbers have twelve digits, so names sort as their numbers do.
 """
 
@@ -54,9 +56,9 @@ def manifest_path(prefix: str, name: CheckpointName) -> str:
     return f"{prefix}/manifests/{name}.json"
 
 
-def part_path(name: CheckpointName, part: str) -> str:
+def part_path(name: CheckpointName, writer: str, part: str) -> str:
     """Return where a part is, relative to the task's prefix."""
-    return f"parts/{name}/{part}"
+    return f"parts/{name}/{writer}/{part}"
 
 
 def claimed_tokens(store: ObjectStore, prefix: str) -> list[int]:

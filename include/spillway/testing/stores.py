@@ -1,4 +1,4 @@
-"""Stores for tests: one in memory, and one that does something unexpected at its nth operation."""
+"""Stores for tests: one in memory, one that does something unexpected at its nth operation, one that lists late."""
 
 from __future__ import annotations
 
@@ -47,6 +47,29 @@ class MemoryStore:
         """Remove the object."""
         with self._lock:
             self.objects.pop(path, None)
+
+
+class LateStore:
+    """A store whose listings miss the objects that were made last.
+
+    Args:
+        store: What is in it in truth.
+        behind: How many objects are not listed yet.
+    """
+
+    def __init__(self, store: MemoryStore, *, behind: int) -> None:
+        self._store = store
+        self._behind = behind
+        self.put = store.put
+        self.create = store.create
+        self.get = store.get
+        self.delete = store.delete
+
+    def list(self, prefix: str) -> list[str]:
+        """Return the paths of those objects below `prefix` that have been there for a while, sorted."""
+        made = list(self._store.objects)
+        unseen = set(made[len(made) - self._behind :]) if self._behind else set()
+        return [path for path in self._store.list(prefix) if path not in unseen]
 
 
 class Died(BaseException):

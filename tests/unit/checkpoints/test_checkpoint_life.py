@@ -95,9 +95,9 @@ class CheckpointLife(RuleBasedStateMachine):
     @rule(data=st.data(), kind=st.sampled_from(["a", "b", "manifest"]), cut=st.booleans())
     def damage(self, data: st.DataObject, kind: str, cut: bool) -> None:
         name = data.draw(st.sampled_from(sorted(self.whole)))
-        path = (
-            manifest_path(PREFIX, name) if kind == "manifest" else f"{PREFIX}/parts/{name}/{kind}"
-        )
+        parts = self.store.list(f"{PREFIX}/parts/{name}")
+        of_kind = [path for path in parts if path.endswith(f"/{kind}")]
+        (path,) = of_kind or [manifest_path(PREFIX, name)]
         if cut:
             del self.store.objects[path]
         else:

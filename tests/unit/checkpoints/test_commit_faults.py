@@ -187,9 +187,10 @@ def test_a_step_that_is_saved_is_not_saved_again() -> None:
     assert found_step(store) == 10
 
 
-@pytest.mark.parametrize("path", [f"task/parts/{OLD}/model", f"task/manifests/{OLD}.json"])
-def test_a_step_that_was_saved_and_damaged_is_saved_again(path: str) -> None:
+@pytest.mark.parametrize("folder", [f"task/parts/{OLD}", "task/manifests"])
+def test_a_step_that_was_saved_and_damaged_is_saved_again(folder: str) -> None:
     store = prepared()
+    path = store.list(folder)[0]
     store.objects[path] = b"damaged"
     commit(store, "task", OLD, parts(10), now=NOW + timedelta(seconds=1))
     assert found_step(store) == 10
