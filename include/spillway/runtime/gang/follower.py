@@ -43,6 +43,10 @@ class Follower(Gang):
         """Only the head tells."""
         raise GangError(f"member {self.member.rank} is not the head and cannot say: {name}")
 
+    def say_ready(self) -> None:
+        """Tell the head, which waits for it."""
+        self._line.send({"type": "ready"})
+
     def end(self, code: int, message: str = "") -> int:
         """Say how this member ended, and wait for the head's word on how all do."""
         self._line.send({"type": "ended", "code": code, "message": message})

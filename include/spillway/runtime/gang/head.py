@@ -45,6 +45,7 @@ class Head(Gang):
         self._counts: dict[int, int] = {}
         self._ended: dict[int, int] = {}
         self._lost: set[int] = set()
+        self._ready: set[int] = set()
         self._is_explained = False
         self._settled_at: float | None = None
 
@@ -80,6 +81,15 @@ class Head(Gang):
             self._restored = (name,)
         self._broadcast({"type": "restored", "name": name})
 
+    def say_ready(self) -> None:
+        """Wait until all others have said that they are ready."""
+        with self._changed:
+            while len(self._ready) < self.member.nodes - 1:
+                if self._stop is not None or self._is_halting:
+                    self._tell_session("the gang stopped before its work began")
+                    raise GangError("the gang stopped before all members were ready")
+                self._changed.wait()
+
     def end(self, code: int, message: str = "") -> int:
         """Say how this member ended; wait for all others, and decide."""
         self._broadcast({"type": "head_ended"})
@@ -112,6 +122,9 @@ class Head(Gang):
             case "boundary":
                 self._counts[rank] = int(message["count"])
                 self._settle_on_a_boundary()
+            case "ready":
+                self._ready.add(rank)
+                self._changed.notify_all()
             case "ended":
                 self._member_ended(rank, int(message["code"]), str(message["message"]))
 

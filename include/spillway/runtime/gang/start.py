@@ -138,12 +138,14 @@ def _run_with_ray(attempt: Attempt, gang: Gang) -> int:
     """Span a Ray cluster over the members, and call the entry point on the head only."""
     try:
         with ray_node.ray_node(attempt.submission, gang, attempt.scratch):
+            gang.say_ready()
             if gang.member.is_head:
                 return _run_member(attempt, gang)
             gang.wait_for_head()
     except GangError as error:
         log.exception("no Ray on this node")
-        return gang.end(exit_codes.FAILED, str(error))
+        stopped = gang.stopped is not None or gang.notice.received
+        return gang.end(exit_codes.PREEMPTED if stopped else exit_codes.FAILED, str(error))
     return gang.end(exit_codes.SUCCEEDED)
 
 

@@ -151,6 +151,14 @@ class Gang(ABC):
                 self._changed.wait()
 
     @abstractmethod
+    def say_ready(self) -> None:
+        """Say that what the head's work needs of this machine is there; the head waits here for all others to say so.
+
+        Raises:
+            GangError: The gang stopped first.
+        """
+
+    @abstractmethod
     def end(self, code: int, message: str = "") -> int:
         """Say how this member's work ended; return the exit code that all agree on, once all have ended."""
 

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import suppress
 from datetime import timedelta
@@ -44,6 +46,7 @@ class Machines:
         self.meeting = folder / "meeting"
         self.meeting.mkdir()
         self.members: list[subprocess.Popen[bytes]] = []
+        self._short: Path | None = None
 
     @staticmethod
     def free_port() -> int:
@@ -128,8 +131,14 @@ class Machines:
             return int((self.meeting / f"at-{rank}").read_text() or 0)
         return 0
 
-    def result(self, token: int = 1) -> Result:
-        found = read_result(self.store, "gang", token)
+    def short_folder(self) -> Path:
+        """Return a folder whose path is short enough for sockets."""
+        if self._short is None:
+            self._short = Path(tempfile.mkdtemp(prefix="gang-"))
+        return self._short
+
+    def result(self, token: int = 1, prefix: str = "gang") -> Result:
+        found = read_result(self.store, prefix, token)
         assert found is not None
         return found
 
@@ -144,6 +153,8 @@ class Machines:
             with suppress(ProcessLookupError):
                 os.killpg(member.pid, signal.SIGKILL)
             member.wait()
+        if self._short is not None:
+            shutil.rmtree(self._short, ignore_errors=True)
 
 
 @pytest.fixture
