@@ -21,6 +21,7 @@ def train(session: Session, steps: int) -> dict[str, float]:
 the next attempt goes on from there. Try it in a notebook with `Session.local(folder)`.
 """
 
+from spillway.checkpoints.formats import Pickled
 from spillway.runtime.session import Checkpoint, Preempted, Session
 
-__all__ = ["Checkpoint", "Preempted", "Session"]
+__all__ = ["Checkpoint", "Pickled", "Preempted", "Session"]

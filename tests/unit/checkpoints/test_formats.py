@@ -2,19 +2,32 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 import random
 import subprocess
 import sys
 from collections import OrderedDict, namedtuple
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.numpy
+import safetensors.torch
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spillway.checkpoints.formats import NUMPY, STRUCTURE, TORCH, decode_state, encode_state
+from spillway.checkpoints.formats import (
+    LONG,
+    NUMPY,
+    STRUCTURE,
+    TORCH,
+    Pickled,
+    decode_state,
+    encode_state,
+)
+from spillway.checkpoints.framing import Entry, lay_out, parse
 from spillway.errors import CorruptCheckpointError, SpecError
 
 scalars = (
@@ -56,6 +69,20 @@ def equal(one: Any, other: Any) -> bool:  # noqa: PLR0911  # one line for each k
             one.reshape(-1).view(torch.uint8), other.reshape(-1).view(torch.uint8)
         )
     return bool(one == other)
+
+
+TRAP = Path("/nowhere")
+
+
+def touch_the_trap() -> None:
+    TRAP.touch()
+
+
+class Malicious:
+    """Whoever unpickles one calls `touch_the_trap`."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return touch_the_trap, ()
 
 
 def again(state: object) -> Any:
@@ -145,11 +172,112 @@ def test_training_goes_on_bit_for_bit() -> None:
     assert train(other, 5) == expected
 
 
-def test_tied_weights_are_both_there() -> None:
+def test_tied_weights_are_saved_once_and_tied_again() -> None:
     weight = torch.nn.Parameter(torch.ones(2, 2))
-    state = again({"embedding": weight, "head": weight, "row": weight[0]})
+    parts = encode_state({"embedding": weight, "head": weight, "row": weight[0]})
+    assert len(parse(parts[TORCH])) == 2
+    state = decode_state(parts)
+    assert state["head"] is state["embedding"]
     assert torch.equal(state["head"], torch.ones(2, 2))
     assert torch.equal(state["row"], torch.ones(2))
+
+
+def test_arrays_that_are_views_of_one_memory_come_back_as_they_looked() -> None:
+    base = np.arange(6.0)
+    state = again({"base": base, "same": base, "every other": base[::2], "turned": base[::-1]})
+    assert state["same"] is state["base"]
+    assert equal(state["every other"], np.array([0.0, 2.0, 4.0]))
+    assert equal(state["turned"], np.arange(5.0, -1.0, -1.0))
+
+
+@pytest.mark.parametrize("number", [2**63, -(2**63) - 1, 10**5000, 2**63 - 1], ids=hex)
+def test_integers_of_any_size_come_back(number: int) -> None:
+    assert again([number]) == [number]
+
+
+def test_long_bytes_are_not_in_the_structure() -> None:
+    parts = encode_state({"a": bytes(5000), "b": bytes(10)})
+    assert len(parse(parts[LONG])) == 1
+    assert decode_state(parts) == {"a": bytes(5000), "b": bytes(10)}
+
+
+def test_other_programs_read_the_arrays() -> None:
+    """The parts are safetensors files, which that library checks strictly."""
+    state = {
+        "odd": torch.arange(3, dtype=torch.uint8),
+        "wide": torch.arange(5, dtype=torch.float64),
+        "half": torch.ones(3, dtype=torch.bfloat16),
+        "eight": torch.ones(3).to(torch.float8_e4m3fn),
+        "complex": torch.ones(2, dtype=torch.complex64),
+        "none": torch.empty(0, 4),
+        "array": np.arange(7, dtype=np.int16),
+    }
+    parts = encode_state(state)
+    structure = json.loads(parts[STRUCTURE])["state"]
+    tensors = safetensors.torch.load(bytes(parts[TORCH]))
+    arrays = safetensors.numpy.load(bytes(parts[NUMPY]))
+    for name, value in state.items():
+        found = tensors if isinstance(value, torch.Tensor) else arrays
+        assert equal(found[next(iter(structure[name].values()))], value), name
+    assert equal(again(state), state)
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_are_taken_for_arrays_they_are_not(garbage: bytes) -> None:
+    with pytest.raises(CorruptCheckpointError):
+        parse(garbage)
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": [2], "data_offsets": [4, 12]},
+        {"dtype": "F32", "shape": [-1, -2], "data_offsets": [0, 8]},
+        {"dtype": "F32", "shape": [2], "data_offsets": [-8, 0]},
+        {"dtype": "F31", "shape": [2], "data_offsets": [0, 8]},
+        {"dtype": "F32", "shape": [2.0], "data_offsets": [0, 8]},
+        {"dtype": "F32", "shape": [True, 2], "data_offsets": [0, 8]},
+        {"shape": [2]},
+        [],
+    ],
+)
+def test_a_header_that_does_not_fit_its_data_is_corrupt(one: object) -> None:
+    header = json.dumps({"0": one}).encode()
+    with pytest.raises(CorruptCheckpointError):
+        parse(len(header).to_bytes(8, "little") + header + bytes(8))
+
+
+def test_every_array_is_aligned_to_its_items() -> None:
+    entries = {
+        name: Entry(dtype=dtype, shape=(3,))
+        for name, dtype in (("a", "U8"), ("b", "F64"), ("c", "BF16"), ("d", "F32"))
+    }
+    frame = lay_out(entries)
+    for name, size in (("b", 8), ("c", 2), ("d", 4)):
+        assert frame.places[name][0] % size == 0
+
+
+@pytest.fixture
+def trap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(sys.modules[__name__], "TRAP", tmp_path / "sprung")
+    return tmp_path / "sprung"
+
+
+@pytest.mark.parametrize("part", [STRUCTURE, TORCH, NUMPY, LONG])
+def test_a_pickle_in_place_of_a_part_is_never_run(trap: Path, part: str) -> None:
+    parts = encode_state({"t": torch.ones(1), "n": np.ones(1), "b": bytes(2000)})
+    with pytest.raises(CorruptCheckpointError):
+        decode_state({**parts, part: pickle.dumps(Malicious())})
+    assert not trap.exists()
+
+
+def test_a_pickle_that_was_asked_for_is_run_by_name_and_not_before(trap: Path) -> None:
+    state = again({"odd": Pickled.of(Malicious()), "set": Pickled.of({1, 2}), "long": bytes(2000)})
+    assert not trap.exists()
+    assert state["set"].load() == {1, 2}
+    state["odd"].load()
+    assert trap.exists()
 
 
 def test_subclasses_of_dict_come_back_as_dict() -> None:

@@ -31,7 +31,7 @@ class Lab:
         self.folder = folder
         self.store: ObjectStore = FolderStore(folder / "store")
         self.clock = ManualClock()
-        self.notice = Notice()
+        self.notice = Notice(clock=self.clock)
 
     def submission(
         self, entry_point: str = "sample_jobs:succeed", *, token: int = 1, **facts: Any
@@ -51,7 +51,7 @@ class Lab:
         return Submission(**{**values, **facts})
 
     def session(self, token: int = 1, **facts: Any) -> Session:
-        self.notice = Notice()
+        self.notice = Notice(clock=self.clock)
         return Session(
             self.submission(token=token, **facts),
             self.store,
