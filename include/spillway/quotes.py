@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from spillway.backends.protocol import Backend, SupportsCapacity
-from spillway.catalog.offers import make_offers
+from spillway.catalog.offers import left_of_quotas, make_offers
 from spillway.errors import BackendError
 from spillway.placement.experience import LOOK_BACK, Experience, outlook
 from spillway.placement.shifting import WEEKS_BACK, RoomAhead, room_ahead
@@ -81,6 +81,8 @@ class Quotes:
             task=task,
             now=now,
             store_jurisdiction=self._store_place.jurisdiction,
+            quota_slots=left_of_quotas(pools, usage),
+            last_launches=self._ledger.last_launches(self._pools),
         )
         if self._store_place.place is not None:
             offers = with_transfer_prices(offers, self._store_place.place)

@@ -8,8 +8,8 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from spillway.catalog.store_place import StorePlace
-from spillway.dispatch import Finished, Running
-from spillway.model import Lease, Market, Placement, Resources
+from spillway.dispatch import Finished, Running, Waiting
+from spillway.model import Lease, Market, Placement, Quota, Resources
 from spillway.placement.transfer import Place
 from spillway.testing.fake_deployment import ON_DEMAND, SPEC, SPOT, FakeDeployment
 
@@ -99,3 +99,27 @@ def test_a_task_that_must_stay_needs_a_store_that_stays(tmp_path: Path) -> None:
     assert not isinstance(
         outside.dispatcher.place(replace(SPEC, residency=frozenset({"EU"}))), Placement
     )
+
+
+def test_pools_of_one_quota_use_it_up_together(tmp_path: Path) -> None:
+    quota = Quota(name="aws-g", slots=1)
+    pools = (replace(SPOT, quota=quota), replace(ON_DEMAND, quota=quota))
+    world = FakeDeployment(tmp_path, pools=pools)
+    assert running(world.dispatcher.begin(world.request("first"))).pool == "spot"
+    step = world.dispatcher.begin(world.request("second"))
+    assert isinstance(step, Waiting)
+    reasons = {p.offer.pool: p.reason for p in step.unplaced.passed_over}
+    assert "used up to the provider's quota" in reasons["on_demand"]
+    assert "used up to the provider's quota" in reasons["spot"]
+
+
+def test_a_doubtful_price_wins_once_a_launch_has_proved_it(tmp_path: Path) -> None:
+    doubtful = replace(SPOT, price_doubts=("it is far below the same machine elsewhere",))
+    world = FakeDeployment(tmp_path, pools=(doubtful, ON_DEMAND))
+    decision = placed(world)
+    assert decision.offer.pool == "on_demand"
+    assert "its price is not trusted" in decision.passed_over[0].reason
+    trusted = FakeDeployment(tmp_path / "trusted", pools=(SPOT, ON_DEMAND), ledger=world.ledger)
+    lease = running(trusted.dispatcher.begin(trusted.request()))
+    trusted.dispatcher.observe(lease.pool, [lease])
+    assert placed(world).offer.pool == "spot"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from datetime import datetime
 
+NEVER: Final[Mapping[str, datetime]] = MappingProxyType({})
 NOTHING: Final[Mapping[str, int]] = MappingProxyType({})
 
 
@@ -26,6 +28,7 @@ def make_offers(
     now: datetime,
     store_jurisdiction: str | None = None,
     quota_slots: Mapping[str, int] = NOTHING,
+    last_launches: Mapping[str, datetime] = NEVER,
 ) -> tuple[Offer, ...]:
     """Return one offer a pool, those without room included: choosing is what says why they are passed over.
 
@@ -38,12 +41,14 @@ def make_offers(
         now: When the offers are made.
         store_jurisdiction: Whose law the store of checkpoints and outputs is under; None when it is not known.
         quota_slots: By pool name, how many more slots the provider's quota allows; not named where there is none.
+        last_launches: By pool name, when a lease on it last started.
     """
     return tuple(
         replace(
             _offer(pool, usage.get(pool.name, PoolUsage()), free_slots.get(pool.name), task, now),
             store_jurisdiction=store_jurisdiction,
             quota_slots=quota_slots.get(pool.name),
+            last_launch_at=last_launches.get(pool.name),
         )
         for pool in pools
     )
@@ -73,6 +78,8 @@ def _offer(
         provider=pool.provider,
         architecture=pool.architecture,
         jurisdiction=pool.jurisdiction,
+        price_doubts=pool.price_doubts,
+        priced_at=pool.priced_at,
     )
 
 
@@ -80,3 +87,17 @@ def _free(slots: int, usage: PoolUsage, provider_free: int | None) -> int:
     """Return the slots free by our count and by the provider's, whichever is the more careful."""
     ours = max(slots - usage.leased_slots, 0)
     return ours if provider_free is None else max(min(ours, provider_free), 0)
+
+
+def left_of_quotas(pools: Iterable[Pool], usage: Mapping[str, PoolUsage]) -> Mapping[str, int]:
+    """Return how many more slots each pool's quota allows, by pool name; pools without a quota are left out."""
+    pools = list(pools)
+    leased: Counter[str] = Counter()
+    for pool in pools:
+        if pool.quota is not None and pool.name in usage:
+            leased[pool.quota.name] += usage[pool.name].leased_slots
+    return {
+        pool.name: max(pool.quota.slots - leased[pool.quota.name], 0)
+        for pool in pools
+        if pool.quota is not None
+    }

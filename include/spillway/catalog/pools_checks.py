@@ -39,6 +39,8 @@ def cross_checks(
         yield from _minimum_within_reach(pool, place)
         yield from _period_in_order(pool, place)
         yield from _accelerators(pool, place)
+        yield from _one_price(pool, place)
+        yield from _quota_known(pool, place, data.get("quotas"))
         yield from _known(pool, (*place, "backend"), backends, "backend", "install its extra")
         yield from _known(
             pool,
@@ -134,6 +136,33 @@ def _accelerators(pool: dict[str, Any], place: Place) -> Iterator[Problem]:
             place=(*place, "shape", "accelerator"),
             what="names an accelerator of which there is none",
             remedy="add `accelerator_count: 1`, or as many as there are",
+        )
+
+
+def _one_price(pool: dict[str, Any], place: Place) -> Iterator[Problem]:
+    told, looked_up = (pool.get(key) is not None for key in ("list_usd_per_hour", "price_list"))
+    if not told and not looked_up:
+        yield Problem(
+            place=place,
+            what="has no list_usd_per_hour",
+            remedy="add `list_usd_per_hour:`, or `price_list:` to read it from a list",
+        )
+    if told and looked_up:
+        yield Problem(
+            place=(*place, "price_list"),
+            what="is beside list_usd_per_hour",
+            remedy="keep one of the two",
+        )
+
+
+def _quota_known(pool: dict[str, Any], place: Place, quotas: object) -> Iterator[Problem]:
+    known = quotas if isinstance(quotas, dict) else {}
+    name = pool.get("quota")
+    if isinstance(name, str) and name not in known:
+        yield Problem(
+            place=(*place, "quota"),
+            what=f"there is no quota {name!r}",
+            remedy=nearest(name, known) or "add it to `quotas:`, with how many slots it allows",
         )
 
 

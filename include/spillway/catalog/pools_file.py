@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 import yaml
 from pydantic import ValidationError
 
+from spillway.catalog.listed_prices import ListedPrice, listed_price
 from spillway.catalog.pools_checks import cross_checks
 from spillway.catalog.pools_problems import Problem, explained
-from spillway.catalog.pools_schema import PoolsFile, json_schema
+from spillway.catalog.pools_schema import PoolSection, PoolsFile, json_schema
 from spillway.catalog.yaml_source import Place, YamlSource, parse_yaml
-from spillway.errors import PoolsFileError
+from spillway.errors import PoolsFileError, SpecError
+from spillway.model import Quota
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -49,8 +51,40 @@ def load_pools(
         problems += explained(error, source.data)
     else:
         if not problems:
-            return tuple(section.to_pool() for section in file.pools)
+            prices = _prices(path, file, problems)
+        if not problems:
+            return tuple(
+                section.to_pool(price, _quota(file, section))
+                for section, price in zip(file.pools, prices, strict=True)
+            )
     raise PoolsFileError(str(path), _lines(path, source, problems))
+
+
+def _prices(path: Path, file: PoolsFile, problems: list[Problem]) -> list[ListedPrice | None]:
+    """Return the price of each pool that a list says; adds what cannot be found to `problems`."""
+    found: list[ListedPrice | None] = []
+    for index, section in enumerate(file.pools):
+        where, price = section.price_list, None
+        if where is not None:
+            try:
+                price = listed_price(
+                    path.parent / where.file,
+                    section.provider or section.backend,
+                    instance=where.instance,
+                    region=section.region,
+                    zone=where.zone,
+                    market=section.market,
+                )
+            except SpecError as error:
+                remedy = "correct the file, the instance, the region or the zone"
+                place = ("pools", index, "price_list")
+                problems.append(Problem(place=place, what=str(error), remedy=remedy))
+        found.append(price)
+    return found
+
+
+def _quota(file: PoolsFile, section: PoolSection) -> Quota | None:
+    return Quota(name=section.quota, slots=file.quotas[section.quota]) if section.quota else None
 
 
 def _read(path: Path) -> str:

@@ -11,6 +11,7 @@ from spillway.catalog.pools_schema import (
     COMMITMENT_SECTIONS,
     PoolSection,
     PoolsFile,
+    PriceListSection,
     ShapeSection,
 )
 from spillway.catalog.yaml_source import Place
@@ -123,6 +124,8 @@ def _keys_at(place: Place) -> list[str]:
             sections = (PoolsFile,)
         case (_, _, "shape"):
             sections = (ShapeSection,)
+        case (_, _, "price_list"):
+            sections = (PriceListSection,)
         case (_, _, "commitment"):
             sections = COMMITMENT_SECTIONS
         case _:

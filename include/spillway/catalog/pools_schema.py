@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, WithJsonSchema
 
@@ -17,8 +17,12 @@ from spillway.model import (
     MonthlyMinimum,
     Pool,
     PrepaidHours,
+    Quota,
     Resources,
 )
+
+if TYPE_CHECKING:
+    from spillway.catalog.listed_prices import ListedPrice
 
 NAME_PATTERN = r"^[a-z][a-z0-9_-]{0,39}$"
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)([smhd])$")
@@ -218,6 +222,17 @@ class BlockSection(_Section):
         )
 
 
+class PriceListSection(_Section):
+    """Where the price of one slot is read: a row of a provider's price list."""
+
+    file: Annotated[str, Field(min_length=1)]
+    """The list, as comma-separated text in SkyPilot's catalogue schema; a relative path begins at the pools file."""
+    instance: Annotated[str, Field(min_length=1)]
+    """Name of the machine in the list, such as p5.48xlarge."""
+    zone: Annotated[str, Field(min_length=1)] | None = None
+    """Zone of the row; left out for the cheapest of the region."""
+
+
 COMMITMENT_SECTIONS = (HourlySection, MonthlySection, PrepaidSection, BlockSection)
 COMMITMENT_KINDS = ("hourly", "monthly_minimum", "prepaid", "capacity_block")
 
@@ -234,8 +249,12 @@ class PoolSection(_Section):
     slots: Annotated[int, Field(strict=True, ge=0)]
     """How many leases fit at once; each takes one shape. 0 closes the pool."""
     shape: ShapeSection
-    list_usd_per_hour: Amount
-    """Public price of one slot, in US dollars an hour."""
+    list_usd_per_hour: Amount | None = None
+    """Public price of one slot, in US dollars an hour; or else price_list says where it is read."""
+    price_list: PriceListSection | None = None
+    """Where the public price of one slot is read; a price that looks wrong there cannot win a placement."""
+    quota: Annotated[str, Field(min_length=1)] | None = None
+    """Name of the provider's quota, under quotas, that its slots count against."""
     commitment: (
         Annotated[
             HourlySection | MonthlySection | PrepaidSection | BlockSection,
@@ -265,15 +284,18 @@ class PoolSection(_Section):
     options: dict[str, JsonValue] = Field(default_factory=dict)
     """What only its backend understands."""
 
-    def to_pool(self) -> Pool:
-        """Return the value the section stands for."""
+    def to_pool(self, price: ListedPrice | None = None, quota: Quota | None = None) -> Pool:
+        """Return the value the section stands for, with what was looked up for it."""
         return Pool(
             name=self.name,
             backend=self.backend,
             market=self.market,
             slots=self.slots,
             shape=self.shape.to_resources(),
-            list_usd_per_hour=self.list_usd_per_hour,
+            list_usd_per_hour=price.usd_per_hour if price else self.list_usd_per_hour or Decimal(0),
+            price_doubts=price.doubts if price else (),
+            priced_at=price.priced_at if price else None,
+            quota=quota,
             commitment=None if self.commitment is None else self.commitment.to_commitment(),
             preemptions_per_hour=self._hazard(),
             grace_period=self.grace_period,
@@ -298,6 +320,8 @@ class PoolsFile(_Section):
 
     pools: Annotated[list[PoolSection], Field(min_length=1)]
     """One entry a pool; names are unique."""
+    quotas: dict[str, Annotated[int, Field(strict=True, ge=0)]] = Field(default_factory=dict)
+    """Slots that a provider's quota allows over all pools that name it."""
 
 
 def json_schema() -> dict[str, Any]:

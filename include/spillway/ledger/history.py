@@ -115,6 +115,19 @@ def _expected_end(granted_at: datetime, placed: Placement, now: datetime) -> dat
     return max(granted_at + placed.estimate.leased, now + (now - granted_at) / 10)
 
 
+def last_launches(connection: Connection, pools: Sequence[str]) -> Mapping[str, datetime]:
+    """Return when a lease on each of `pools` was last seen to start."""
+    newest = (
+        select(func.max(_lease.token))
+        .where(_lease.pool.in_(pools), _lease.started_at.is_not(None))
+        .group_by(_lease.pool)
+    )
+    rows = connection.execute(
+        select(_lease.pool, _lease.started_at).where(_lease.token.in_(newest))
+    )
+    return {row.pool: row.started_at for row in rows}
+
+
 def note_speed(connection: Connection, token: int, sample: SpeedSample) -> None:
     """Keep how fast a lease worked, in place of what was kept of it before."""
     connection.execute(delete(schema.speed_sample).where(_speed.lease_token == token))

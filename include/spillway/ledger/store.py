@@ -215,6 +215,11 @@ class Ledger:
                 connection, [pool.name for pool in pools], since=since, now=now
             )
 
+    def last_launches(self, pools: Iterable[str]) -> Mapping[str, datetime]:
+        """Return when a lease on each of `pools` was last seen to start, by name; pools where none was are left out."""
+        with self._database.read() as connection:
+            return history.last_launches(connection, list(pools))
+
     def note_speed(self, key: str, sample: SpeedSample) -> None:
         """Keep how fast the lease worked; a later sample takes the place of an earlier one.
 

@@ -20,6 +20,7 @@ from spillway.model.pool import (
     MonthlyMinimum,
     Pool,
     PrepaidHours,
+    Quota,
 )
 from spillway.model.retention import Retention
 from spillway.model.task import ALL_MARKETS, Launcher, Market, Resources, TaskKey, TaskSpec
@@ -49,6 +50,7 @@ __all__ = [
     "PoolUsage",
     "PrepaidHours",
     "PricingCategory",
+    "Quota",
     "Resources",
     "Retention",
     "SlotInterval",

@@ -69,6 +69,18 @@ Commitment = HourlyCommitment | MonthlyMinimum | PrepaidHours | CapacityBlock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Quota:
+    """What a provider allows over several pools together.
+
+    Attributes:
+        slots: How many slots of all pools that count against it may be leased at once.
+    """
+
+    name: str
+    slots: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pool:
     """Capacity with one provider, market and shape.
 
@@ -84,6 +96,9 @@ class Pool:
         provider: Who owns the machines, such as `aws`, where that is not the backend.
         architecture: Of its processors, in OCI's words, such as `amd64`; None when unknown.
         jurisdiction: Whose law its machines are under, such as `EU`; None when unknown.
+        price_doubts: What is odd about its public price, where a price list says it.
+        priced_at: When the list said it; None for a price that a person configured.
+        quota: The provider's quota that its slots count against; None where there is none.
         connection: Airflow connection with its credentials; None when it needs none.
         options: What only its backend understands; checked by the backend.
     """
@@ -103,5 +118,8 @@ class Pool:
     provider: str | None = None
     architecture: str | None = None
     jurisdiction: str | None = None
+    price_doubts: tuple[str, ...] = ()
+    priced_at: datetime | None = None
+    quota: Quota | None = None
     connection: str | None = None
     options: Mapping[str, JsonValue] = field(default_factory=dict[str, JsonValue])

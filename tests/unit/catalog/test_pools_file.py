@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -24,6 +25,7 @@ from spillway.model import (
     MonthlyMinimum,
     Pool,
     PrepaidHours,
+    Quota,
     Resources,
 )
 
@@ -347,3 +349,99 @@ def test_the_schema_takes_the_shipped_file_and_names_itself_in_it() -> None:
 def test_the_schema_takes_what_loads(file: Path) -> None:
     load(file, GOOD)
     jsonschema.validate(yaml.safe_load(GOOD), json_schema())
+
+
+# ---- prices from a list, and quotas ---------------------------------------------------------------------------
+
+PRICES = """\
+InstanceType,vCPUs,MemoryGiB,AcceleratorName,AcceleratorCount,Price,SpotPrice,Region,AvailabilityZone
+g6.xlarge,4,16,L4,1,0.80,0.32,us-east-1,us-east-1a
+g6.xlarge,4,16,L4,1,0.80,0.29,us-east-1,us-east-1b
+g6.xlarge,4,16,L4,1,0.88,0.88,eu-west-1,eu-west-1a
+"""
+
+LISTED = """\
+pools:
+  - name: spot
+    backend: local
+    provider: aws
+    market: spot
+    region: us-east-1
+    slots: 4
+    shape: {cpus: 4, memory_gib: 16}
+    price_list: {file: prices.csv, instance: g6.xlarge}
+    quota: aws-g
+  - name: dear
+    backend: local
+    provider: aws
+    market: on_demand
+    region: us-east-1
+    slots: 4
+    shape: {cpus: 4, memory_gib: 16}
+    price_list: {file: prices.csv, instance: g6.xlarge, zone: us-east-1a}
+    quota: aws-g
+quotas: {aws-g: 5}
+"""
+
+
+@pytest.fixture
+def prices(tmp_path: Path) -> Path:
+    path = tmp_path / "prices.csv"
+    path.write_text(PRICES, encoding="utf-8")
+    return path
+
+
+def test_a_price_is_read_from_a_list(file: Path, prices: Path) -> None:
+    spot, dear = load(file, LISTED)
+    assert (spot.list_usd_per_hour, dear.list_usd_per_hour) == (Decimal("0.29"), Decimal("0.8"))
+    assert spot.priced_at == datetime.fromtimestamp(prices.stat().st_mtime, UTC)
+    assert spot.price_doubts == ()
+    assert spot.quota == dear.quota == Quota(name="aws-g", slots=5)
+
+
+def test_a_price_of_a_list_that_was_written_again_is_read_again(file: Path, prices: Path) -> None:
+    load(file, LISTED)
+    prices.write_text(PRICES.replace("0.29", "0.27"), encoding="utf-8")
+    os.utime(prices, (1, 1_800_000_000))
+    assert load(file, LISTED)[0].list_usd_per_hour == Decimal("0.27")
+
+
+def test_a_price_that_looks_wrong_keeps_its_doubts(file: Path, prices: Path) -> None:
+    spot, _ = load(file, LISTED.replace("region: us-east-1", "region: eu-west-1", 1))
+    assert "spot costs what on-demand does" in spot.price_doubts
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "file: prices.csv, instance: g6.xlarge}",
+            "file: none.csv, instance: g6.xlarge}",
+            "cannot read the price list",
+        ),
+        ("instance: g6.xlarge}", "instance: g7.xlarge}", "has no machine 'g7.xlarge'"),
+        ("zone: us-east-1a", "zone: us-east-1z", "but in eu-west-1, us-east-1"),
+        (
+            "quotas: {aws-g: 5}",
+            "quotas: {aws-p: 5}",
+            "there is no quota 'aws-g'; did you mean aws-p",
+        ),
+        ("quotas: {aws-g: 5}", "quotas: {aws-g: -5}", "greater than or equal to 0"),
+        (
+            "    price_list: {file: prices.csv, instance: g6.xlarge}\n",
+            "",
+            "has no list_usd_per_hour",
+        ),
+        (
+            "    price_list: {file: prices.csv, instance: g6.xlarge}\n",
+            "    price_list: {file: prices.csv, instance: g6.xlarge}\n    list_usd_per_hour: 1\n",
+            "is beside list_usd_per_hour; keep one of the two",
+        ),
+        ("instance: g6.xlarge}", "instanze: g6.xlarge}", "did you mean instance?"),
+    ],
+)
+def test_a_price_list_or_a_quota_that_is_not_there_is_named(
+    file: Path, prices: Path, old: str, new: str, message: str
+) -> None:
+    found = problems(file, LISTED.replace(old, new, 1))
+    assert any(message in problem for problem in found), found
