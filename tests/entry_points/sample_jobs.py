@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -121,3 +122,9 @@ def never_look(session: Session) -> None:
     print("working without looking")  # noqa: T201
     while True:
         time.sleep(0.05)
+
+
+def stay_in_c(session: Session) -> None:
+    """Save once, and then stay for minutes in C code that no signal interrupts."""
+    session.checkpoint(1, {"at": 1})
+    hashlib.pbkdf2_hmac("sha256", b"password", b"salt", 1_000_000_000)

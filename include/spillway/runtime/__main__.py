@@ -22,7 +22,7 @@ from spillway.runtime.notice.choice import choose_watchers, grace_period, lead
 from spillway.runtime.notice.request import RequestWatcher
 from spillway.runtime.notice.watcher import Lookout
 from spillway.runtime.run import run
-from spillway.runtime.signals import listen, notice_signals
+from spillway.runtime.signals import heard_at_once, listen, notice_signals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -50,6 +50,7 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
             store = open_store(submission.store)
             watchers.append(RequestWatcher(store, submission))
             with (
+                heard_at_once(notice, environment),
                 Lookout(watchers, notice, lead=ahead),
                 tempfile.TemporaryDirectory(
                     prefix="spillway-", dir=environment.get("SPILLWAY_SCRATCH")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import signal
+import socket
+from contextlib import contextmanager
+from threading import Thread
 from typing import TYPE_CHECKING
 
 from spillway.errors import SpecError
@@ -10,10 +13,10 @@ from spillway.runtime.notice.notice import Notice, NoticeSeen
 from spillway.runtime.notice.slurm import seconds_to_end
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from types import FrameType
 
-__all__ = ["Notice", "listen", "notice_signals"]
+__all__ = ["Notice", "heard_at_once", "listen", "notice_signals"]
 
 VARIABLE = "SPILLWAY_NOTICE_SIGNALS"
 
@@ -29,12 +32,44 @@ def listen(
     """Make each of `signals` a notice instead of the end; only from the main thread."""
 
     def take(number: int, _frame: FrameType | None) -> None:
-        name = signal.Signals(number)
-        left = seconds_to_end(environment or {}) if name in _EARLY else None
-        notice.receive(NoticeSeen(source="signal", reason=name.name, seconds_left=left))
+        notice.receive(_meaning(number, environment or {}))
 
     for number in signals:
         signal.signal(number, take)
+
+
+@contextmanager
+def heard_at_once(notice: Notice, environment: Mapping[str, str]) -> Iterator[None]:
+    """Take signals in a thread too, until the block is left; only from the main thread, after `listen`.
+
+    Python runs a handler once the main thread is back in Python. One that is in C code for minutes, such as a collective
+    operation that waits for others, would learn of a notice when all is over.
+    """
+    reader, writer = socket.socketpair()
+    writer.settimeout(0)  # a full buffer must not hold up the signal
+    ours = notice_signals(environment)
+
+    def take_all() -> None:
+        while numbers := reader.recv(64):
+            for number in set(numbers).intersection(ours):
+                notice.receive(_meaning(number, environment))
+
+    thread = Thread(target=take_all, name="spillway-signals", daemon=True)
+    thread.start()
+    before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        writer.close()
+        thread.join()
+        reader.close()
+
+
+def _meaning(number: int, environment: Mapping[str, str]) -> NoticeSeen:
+    name = signal.Signals(number)
+    left = seconds_to_end(environment) if name in _EARLY else None
+    return NoticeSeen(source="signal", reason=name.name, seconds_left=left)
 
 
 def notice_signals(environment: Mapping[str, str]) -> tuple[signal.Signals, ...]:

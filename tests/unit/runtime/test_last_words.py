@@ -135,6 +135,16 @@ def test_a_process_that_never_looks_leaves_as_preempted_and_says_why(
     assert list(lab.store.list(".heartbeats")) == []
 
 
+def test_a_signal_is_heard_while_the_main_thread_is_in_c_code(lab: Lab, wrappers: Wrappers) -> None:
+    submission = lab.submission("sample_jobs:stay_in_c", grace_period=timedelta(seconds=2))
+    process = wrappers.start(submission)
+    wait_for_step(lab)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == exit_codes.PREEMPTED, output
+    assert result_of(lab).checkpoint_step == 1
+
+
 @pytest.fixture(params=["aws", "azure", "gcp"])
 def cloud(
     request: pytest.FixtureRequest,

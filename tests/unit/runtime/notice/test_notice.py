@@ -17,7 +17,7 @@ from spillway.errors import NoticeSourceError, SpecError
 from spillway.runtime.notice import Notice, NoticeSeen
 from spillway.runtime.notice.choice import choose_watchers, detect, grace_period, lead
 from spillway.runtime.notice.watcher import Lookout, Patrol
-from spillway.runtime.signals import listen, notice_signals
+from spillway.runtime.signals import heard_at_once, listen, notice_signals
 from spillway.testing.manual_clock import ManualClock
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def test_a_lookout_finds_what_its_watchers_see() -> None:
 
 @pytest.fixture
 def handlers() -> Iterator[None]:
-    numbers = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+    numbers = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGVTALRM)
     before = {number: signal.getsignal(number) for number in numbers}
     yield
     for number, handler in before.items():
@@ -192,6 +192,26 @@ def test_the_signal_that_slurm_was_asked_for_leaves_time_until_the_job_s_end() -
     assert 500 < notice.seconds_left <= 600
     os.kill(os.getpid(), signal.SIGTERM)
     assert notice.seconds_left <= 30
+
+
+@pytest.mark.usefixtures("handlers")
+def test_signals_that_interrupt_everything_break_nothing() -> None:
+    variables = {"SPILLWAY_NOTICE_SIGNALS": "VTALRM"}
+    notice = Notice(grace_period=timedelta(hours=1))
+    woken: SimpleQueue[None] = SimpleQueue()
+    notice.wake_by(lambda: woken.put(None))
+    listen(notice, notice_signals(variables), variables)
+    with heard_at_once(notice, variables):
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0.0002, 0.0002)
+        try:
+            for number in range(20_000):
+                notice.receive(seen(float(3600 - number % 50), source=f"source {number % 7}"))
+                assert notice.seconds_left is not None
+                assert notice.reason
+        finally:
+            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+    assert notice.received
+    assert "signal: SIGVTALRM" in notice.reason
 
 
 @pytest.mark.parametrize(
