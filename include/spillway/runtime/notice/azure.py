@@ -60,8 +60,9 @@ class AzureWatcher:
         return min((self._notice(event, answer) for event in ours), key=_nearest, default=None)
 
     def _is_ours(self, event: Mapping[str, Any]) -> bool:
-        machines = event.get("Resources") or ()
-        return event.get("EventType") in TAKES_AWAY and self._machine in machines
+        machines = event.get("Resources")
+        is_here = isinstance(machines, list) and self._machine in machines
+        return is_here and event.get("EventType") in TAKES_AWAY
 
     def _notice(self, event: Mapping[str, Any], answer: Answer) -> NoticeSeen:
         not_before = str(event.get("NotBefore") or "")
