@@ -14,8 +14,10 @@ import pytest
 from spillway.airflow import context
 from spillway.airflow.observer import PoolObserver
 from spillway.airflow.triggers import LeaseTrigger
-from spillway.dispatch import Running
-from spillway.errors import LedgerError, LedgerUnavailableError
+from spillway.dispatch import Dispatcher, Running
+from spillway.errors import LedgerError, LedgerUnavailableError, StoreError
+from spillway.model import LeaseState
+from spillway.testing.fake_deployment import SPEC
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -241,3 +243,48 @@ def test_a_kill_of_an_old_trys_trigger_leaves_the_adopted_job_alone(
     world.dispatcher.begin(replace(world.request(), owner_try=2))
     kill(lease, "failed", monkeypatch, watching(lease))
     assert world.live == [lease.key]
+
+
+def test_a_trigger_moves_a_job_that_should_be_elsewhere(world: FakeDeployment) -> None:
+    for pool in ("reserved", "spot"):
+        world.providers[pool].has_capacity = False
+    deadline = world.clock() + timedelta(hours=8, minutes=1)
+    hurried = replace(SPEC, work=timedelta(hours=8), deadline=deadline)
+    step = world.dispatcher.begin(world.request(spec=hurried))
+    assert isinstance(step, Running)
+    lease = step.lease
+    assert lease.pool == "on_demand"
+    world.say(lease, step=60, total_steps=100, first_step=1, first_progress_at=world.clock())
+    world.providers["reserved"].has_capacity = True
+
+    def is_asked() -> bool:
+        return world.ledger.lease(lease.key).state is LeaseState.MOVING
+
+    async def scenario() -> None:
+        fired = asyncio.create_task(events(watching(lease)))
+        await until(is_asked)
+        world.providers["on_demand"].preempt(lease.key)  # it saved and stopped
+        (event,) = await fired
+        assert event.payload == {"key": lease.key, "state": "moved"}
+
+    soon(scenario())
+
+
+def test_a_store_that_cannot_be_read_keeps_nobody_from_watching(
+    world: FakeDeployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease = start(world)
+
+    def fails(self: Dispatcher, lease: Lease) -> None:
+        raise StoreError("no such bucket")
+
+    monkeypatch.setattr(Dispatcher, "reconsider", fails)
+
+    async def scenario() -> None:
+        fired = asyncio.create_task(events(watching(lease)))
+        await asyncio.sleep(3 * POLL_SECONDS)
+        world.succeed(lease)
+        (event,) = await fired
+        assert event.payload == {"key": lease.key, "state": "succeeded"}
+
+    soon(scenario())

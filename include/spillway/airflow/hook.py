@@ -15,6 +15,7 @@ from airflow.sdk import Connection as AirflowConnection
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowNotFoundException
 
+from spillway.airflow.clients import client_of
 from spillway.backends import registry
 from spillway.backends.protocol import Backend, Connection
 from spillway.catalog.pools_file import load_pools
@@ -188,4 +189,5 @@ def _credentials(connection: AirflowConnection) -> Connection:
         login=connection.login,
         password=connection.password,
         extra=connection.extra_dejson,
+        client=client_of(connection.conn_type or "", connection.conn_id),
     )
