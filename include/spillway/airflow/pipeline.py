@@ -73,7 +73,7 @@ def training_params() -> dict[str, Param]:
             type="string",
             enum=["float32", "bfloat16"],
             title="Precision",
-            description="Of matrix products. bfloat16 is faster where the hardware has it, and slower where it has not.",
+            description="Of matrix products. bfloat16 takes less memory, and is faster where the hardware has it.",
             section="Workload",
         ),
         "prefetch": Param(

@@ -6,6 +6,7 @@ from spillway.checkpoints.folder import FolderStore
 from spillway.checkpoints.layout import CheckpointName
 from spillway.checkpoints.open import open_store
 from spillway.checkpoints.prune import prune
+from spillway.checkpoints.readers import reading
 from spillway.checkpoints.store import ObjectStore
 
 __all__ = [
@@ -19,4 +20,5 @@ __all__ = [
     "latest",
     "open_store",
     "prune",
+    "reading",
 ]
