@@ -1,0 +1,1 @@
+"""Replays jobs over recorded capacity and prices through the decisions of production, and compares policies."""

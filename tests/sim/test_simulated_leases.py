@@ -1,0 +1,289 @@
+"""What the simulation does to leases, against what can be worked out by hand, and what always holds."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from decimal import Decimal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sim.sim_worlds import HOUR, MINUTE, START, gone, job, pool, scenario
+from spillway.catalog.value_tables import ValueTables
+from spillway.model import (
+    CapacityBlock,
+    HourlyCommitment,
+    Market,
+    MonthlyMinimum,
+    PrepaidHours,
+)
+from spillway.sim.bill import bills
+from spillway.sim.engine import simulate
+from spillway.sim.outages import all_outages
+from spillway.sim.outcome import End, Outcome
+from spillway.sim.production import Spillway
+from spillway.sim.scenario import PriceChange, Scenario
+from spillway.sim.strategies import (
+    CheapestPerHour,
+    GreedySpot,
+    OnDemandOnly,
+    Strategy,
+    UniformProgress,
+)
+from spillway.sim.summary import as_json, summarise
+from spillway.sim.synthetic import synthetic_jobs
+
+TABLES = ValueTables()
+STRATEGIES = {
+    "on_demand": OnDemandOnly,
+    "cheapest_per_hour": CheapestPerHour,
+    "greedy_spot": GreedySpot,
+    "uniform_progress": UniformProgress,
+    "spillway": lambda: Spillway(TABLES),
+}
+
+
+def team(count: int, seed: int) -> Scenario:
+    pools = (
+        pool("kept", Market.RESERVED, "2", slots=2, commitment=HourlyCommitment(usd_per_slot_hour=Decimal(1))),
+        pool("spot", Market.SPOT, "0.5", slots=3, preemptions_per_hour=0.4, restart_overhead=2 * MINUTE),
+        pool("always", Market.ON_DEMAND, "2", slots=6),
+    )  # fmt: skip
+    end = START + timedelta(days=5)
+    return Scenario(
+        pools=pools,
+        jobs=synthetic_jobs(count, pools, seed=seed, start=START, end=end),
+        start=START,
+        end=end,
+        outages=all_outages(
+            pools, [], seed=seed, start=START, end=end, until=end + timedelta(days=31)
+        ),
+    )
+
+
+def usd(outcome: Outcome, name: str) -> tuple[Decimal, Decimal, Decimal]:
+    bill = next(one for one in bills(outcome) if one.pool == name)
+    return bill.added_usd, bill.owed_usd, bill.unused_usd
+
+
+# ---- by hand --------------------------------------------------------------------------------------------------
+
+
+def test_an_undisturbed_job_costs_its_start_its_work_and_its_checkpoints() -> None:
+    # 10 min to boot, 5 to start, 3 h of work, and a checkpoint of 6 min after the first and the second hour.
+    one = job(
+        "a",
+        3,
+        checkpoints=True,
+        checkpoint_write=6 * MINUTE,
+        restart_overhead=5 * MINUTE,
+    )
+    world = scenario(
+        pool("always", Market.ON_DEMAND, "2.40", preemptions_per_hour=0.0, restart_overhead=10 * MINUTE),
+        jobs=[one],
+    )  # fmt: skip
+    outcome = simulate(world, OnDemandOnly())
+    (attempt,) = outcome.attempts
+    assert attempt.leased == 3 * HOUR + 27 * MINUTE
+    assert (attempt.restart, attempt.writing, attempt.lost) == (
+        15 * MINUTE,
+        12 * MINUTE,
+        timedelta(0),
+    )
+    assert usd(outcome, "always")[0] == Decimal("2.40") * Decimal("3.45")
+
+
+def test_a_preemption_loses_what_was_not_saved_and_costs_a_restart() -> None:
+    # No warning. 2.5 h into the lease, half an hour of it restart: two hours done, one saved, one lost with no write.
+    spot = pool("spot", Market.SPOT, "1", grace_period=timedelta(0), preemptions_per_hour=0.01)
+    one = job("a", 5, checkpoints=True, checkpoint_write=MINUTE, restart_overhead=30 * MINUTE)
+    outcome = simulate(
+        scenario(spot, jobs=[one], outages=tuple(gone("spot", 2.25, 4))), CheapestPerHour()
+    )
+    first, second = outcome.attempts
+    assert first.end is End.PREEMPTED
+    assert (first.useful, first.writing, first.lost) == (HOUR, MINUTE, 44 * MINUTE)
+    # From 04:00: half an hour to restart, four hours of work, three checkpoints.
+    assert second.granted_at == START + 4 * HOUR
+    assert second.leased == 30 * MINUTE + 4 * HOUR + 3 * MINUTE
+    assert outcome.jobs[0].waiting == 105 * MINUTE
+
+
+def test_a_warning_long_enough_for_a_checkpoint_saves_everything() -> None:
+    spot = pool("spot", Market.SPOT, "1", grace_period=2 * MINUTE, preemptions_per_hour=0.01)
+    one = job("a", 5, checkpoints=True, checkpoint_write=MINUTE)
+    outcome = simulate(
+        scenario(spot, jobs=[one], outages=tuple(gone("spot", 2.5, 3))), CheapestPerHour()
+    )
+    assert outcome.attempts[0].lost == timedelta(0)
+    assert sum((a.useful for a in outcome.attempts), timedelta(0)) == 5 * HOUR
+
+
+def test_a_job_that_saves_nothing_starts_over() -> None:
+    spot = pool("spot", Market.SPOT, "1", preemptions_per_hour=0.01)
+    outcome = simulate(
+        scenario(spot, jobs=[job("a", 5)], outages=tuple(gone("spot", 4, 6))), CheapestPerHour()
+    )
+    assert [attempt.lost for attempt in outcome.attempts] == [4 * HOUR, timedelta(0)]
+    assert outcome.jobs[0].finished_at == START + 11 * HOUR
+
+
+def test_a_faster_pool_is_done_sooner() -> None:
+    outcome = simulate(
+        scenario(pool("fast", Market.ON_DEMAND, "1", speed=4.0), jobs=[job("a", 6)]), OnDemandOnly()
+    )
+    assert outcome.jobs[0].finished_at == START + 1.5 * HOUR
+
+
+def test_a_second_job_waits_for_the_only_slot() -> None:
+    jobs = [job("a", 2), job("b", 1, at=30 * MINUTE)]
+    outcome = simulate(scenario(pool("always", Market.ON_DEMAND, "1"), jobs=jobs), OnDemandOnly())
+    assert outcome.jobs[1].finished_at == START + 3 * HOUR
+    assert outcome.jobs[1].waiting == 90 * MINUTE
+
+
+# ---- the bill -------------------------------------------------------------------------------------------------
+
+
+def test_hours_committed_by_the_hour_are_owed_whether_used_or_not() -> None:
+    kept = pool(
+        "kept",
+        Market.RESERVED,
+        "2",
+        slots=2,
+        commitment=HourlyCommitment(usd_per_slot_hour=Decimal("1.5")),
+    )
+    outcome = simulate(scenario(kept, jobs=[job("a", 12)], days=2), CheapestPerHour())
+    assert usd(outcome, "kept") == (Decimal(0), Decimal(2 * 48 * 1.5), Decimal((96 - 12) * 1.5))
+    assert summarise(outcome).utilisation == pytest.approx(12 / 96)
+
+
+def test_hours_past_a_monthly_minimum_cost_the_overage_and_the_next_month_counts_afresh() -> None:
+    terms = MonthlyMinimum(
+        slot_hours=Decimal(10),
+        usd_per_slot_hour=Decimal(3),
+        overage_usd_per_slot_hour=Decimal(4),
+        variable_usd_per_slot_hour=Decimal("0.25"),
+    )
+    partner = pool("partner", Market.PARTNER, "5", slots=2, commitment=terms)
+    # 12 h early in the month; 16 h from eight hours before its end: 8 h in October and 8 in November.
+    jobs = [job("a", 12), job("b", 16, at=timedelta(days=31) - 8 * HOUR)]
+    outcome = simulate(scenario(partner, jobs=jobs), CheapestPerHour())
+    added, owed, unused = usd(outcome, "partner")
+    assert added == Decimal("0.25") * 28 + 4 * (12 + 8 - 10)
+    assert (owed, unused) == (30, 0)
+
+
+def test_prepaid_hours_cost_nothing_until_they_are_used_up() -> None:
+    terms = PrepaidHours(
+        slot_hours=Decimal(20),
+        usd_per_slot_hour=Decimal(1),
+        overage_usd_per_slot_hour=Decimal(2),
+        starts_at=START,
+        ends_at=START + timedelta(days=31),
+    )
+    prepaid = pool("prepaid", Market.RESERVED, "5", commitment=terms)
+    outcome = simulate(scenario(prepaid, jobs=[job("a", 26)]), CheapestPerHour())
+    assert usd(outcome, "prepaid") == (2 * 6, 20, 0)
+
+
+def test_a_capacity_block_ends_whoever_is_on_it() -> None:
+    terms = CapacityBlock(usd_per_slot_hour=Decimal(1), starts_at=START, ends_at=START + 6 * HOUR)
+    block = pool("block", Market.RESERVED, "5", slots=2, commitment=terms)
+    always = pool("on", Market.ON_DEMAND, "6")
+    one = job("a", 8, checkpoints=True)
+    outcome = simulate(scenario(block, always, jobs=[one]), CheapestPerHour())
+    assert [(a.pool, a.leased) for a in outcome.attempts] == [("block", 6 * HOUR), ("on", 2 * HOUR)]
+    assert usd(outcome, "block") == (0, 12, 6)
+
+
+def test_spot_is_billed_at_the_price_of_each_hour_and_recorded_at_that_of_the_launch() -> None:
+    spot = pool("spot", Market.SPOT, "1", preemptions_per_hour=0.0)
+    changes = (PriceChange(at=START + 90 * MINUTE, pool="spot", usd_per_hour=Decimal(3)),)
+    outcome = simulate(scenario(spot, jobs=[job("a", 4)], prices=changes), CheapestPerHour())
+    assert usd(outcome, "spot")[0] == Decimal("1.5") + Decimal("2.5") * 3
+    assert summarise(outcome).recorded_usd == 4
+
+
+# ---- always ---------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=8)
+@given(seed=st.integers(0, 10_000), name=st.sampled_from(sorted(STRATEGIES)))
+def test_nothing_is_lost_and_nothing_is_counted_twice(seed: int, name: str) -> None:
+    world = team(24, seed)
+    strategy: Strategy = STRATEGIES[name]()
+    outcome = simulate(world, strategy)
+    slots = {one.name: one.slots for one in world.pools}
+    for attempt in outcome.attempts:
+        parts = attempt.restart + attempt.writing + attempt.useful + attempt.lost
+        assert parts == attempt.leased
+        records = attempt.cost_records()
+        if attempt.leased:
+            assert records[0].charge_period_start == attempt.granted_at
+            assert records[-1].charge_period_end == attempt.ended_at
+        assert all(
+            one.charge_period_end == two.charge_period_start
+            for one, two in zip(records, records[1:], strict=False)
+        )
+        whole = sum((record.list_cost for record in records), Decimal(0))
+        assert whole == attempt.usd(attempt.list_usd_per_hour)
+    for one, told in zip(world.jobs, outcome.jobs, strict=True):
+        mine = [attempt for attempt in outcome.attempts if attempt.job == one.name]
+        held = sum((attempt.leased for attempt in mine), timedelta(0))
+        assert told.finished_at is not None
+        assert told.finished_at - one.arrives_at == held + told.waiting
+        useful = sum((attempt.useful for attempt in mine), timedelta(0))
+        assert abs(useful - one.spec.work) < timedelta(milliseconds=1)
+        assert mine[-1].end is End.FINISHED
+    for name_of_pool, there in slots.items():
+        edges = sorted(
+            edge
+            for attempt in outcome.attempts
+            if attempt.pool == name_of_pool and attempt.leased
+            for edge in ((attempt.granted_at, 1), (attempt.ended_at, -1))
+        )
+        held_now = 0
+        for _, change in edges:
+            held_now += change
+            assert held_now <= there
+
+
+@pytest.mark.parametrize("name", sorted(STRATEGIES))
+def test_no_lease_is_held_while_its_slots_are_gone(name: str) -> None:
+    world = team(60, 3)
+    outcome = simulate(world, STRATEGIES[name]())
+    steps = sorted(
+        [(a.granted_at, 1, 1) for a in outcome.attempts if a.pool == "spot" and a.leased]
+        + [(a.ended_at, 0, -1) for a in outcome.attempts if a.pool == "spot" and a.leased]
+    )
+    down: dict[int, bool] = {}
+    changes = list(world.outages)
+    held = 0
+    for at, _, change in steps:
+        while changes and changes[0].at <= at:
+            down[changes[0].slot] = not changes[0].is_up
+            changes.pop(0)
+        held += change
+        assert held <= 3 - sum(down.values()) or change < 0
+
+
+@pytest.mark.parametrize("name", sorted(STRATEGIES))
+def test_equal_scenarios_have_equal_outcomes(name: str) -> None:
+    once, again = (as_json(summarise(simulate(team(40, 11), STRATEGIES[name]()))) for _ in range(2))
+    assert once == again
+
+
+def test_a_job_whose_deadline_is_tight_is_never_late_while_on_demand_has_room() -> None:
+    always = pool("always", Market.ON_DEMAND, "3", slots=12)
+    spot = pool("spot", Market.SPOT, "1", slots=4, preemptions_per_hour=0.5)
+    jobs = [
+        job(f"{number}", 6, at=number * HOUR, due=7.5, checkpoints=True, restart_overhead=3 * MINUTE)
+        for number in range(12)
+    ]  # fmt: skip
+    end = START + timedelta(days=31)
+    outages = all_outages([spot], [], seed=5, start=START, end=end, until=end)
+    outcome = simulate(scenario(always, spot, jobs=jobs, outages=outages), Spillway(TABLES))
+    assert [one.name for one in outcome.jobs if not one.is_on_time] == []
+    assert {attempt.pool for attempt in outcome.attempts} == {"always", "spot"}
