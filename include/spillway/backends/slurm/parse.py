@@ -37,6 +37,9 @@ EVENTS: Final[Mapping[str, JobEvent | None]] = MappingProxyType(
         "CANCELLED": JobEvent.CANCELLED,
         "NODE_FAIL": JobEvent.VANISHED,  # its processes may run on, unseen
         "BOOT_FAIL": JobEvent.VANISHED,
+        "POWER_UP_NODE": JobEvent.SUBMITTED,
+        "LAUNCH_FAILED": None,
+        "RECONFIG_FAIL": None,
         "REQUEUED": None,
         "REQUEUE_FED": None,
         "REQUEUE_HOLD": None,

@@ -25,6 +25,12 @@ MAX_SUBMISSION_BYTES: Final = 100_000
 NO_FOLDER: Final = 73
 """What the script exits with when it cannot write its marks. EX_CANTCREAT of sysexits.h."""
 
+LAST_OLD_VERSION: Final = 38
+"""Last version of the REST API that takes a job's fields in their old form."""
+
+# Slurm refuses a job without any; the script sets what the job needs.
+_ENVIRONMENT: Final = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
+
 LINGER_SECONDS: Final = 60
 """How long the other nodes of a gang may go on after the first has ended."""
 
@@ -159,34 +165,68 @@ def sbatch_arguments(request: JobRequest) -> list[str]:
     return ["sbatch", "--parsable", "--no-requeue", *given]
 
 
-def rest_request(request: JobRequest) -> dict[str, object]:
-    """Return the body of `POST /slurm/v0.0.38/job/submit`."""
-    fields: dict[str, object] = {
+def rest_request(request: JobRequest, *, version: int) -> dict[str, object]:
+    """Return the body of `POST /slurm/v0.0.{version}/job/submit`.
+
+    Source: the API's own description, `slurmrestd --generate-openapi-spec`, of v0.0.38 and v0.0.42.
+    """
+    fields = {**_same_in_all_versions(request), **_OF_VERSION[version > LAST_OLD_VERSION](request)}
+    job = {field: value for field, value in fields.items() if value is not None}
+    if version > LAST_OLD_VERSION:
+        return {"job": {**job, "script": request.script}}
+    return {"job": job, "script": request.script}
+
+
+def _same_in_all_versions(request: JobRequest) -> dict[str, object]:
+    return {
         "name": request.name,
         "comment": request.comment,
         "standard_output": request.output,
-        "open_mode": "append",
         "current_working_directory": request.working_folder,
-        "nodes": request.nodes,
         "tasks": request.nodes,
         "tasks_per_node": 1,
         "cpus_per_task": request.cpus,
-        "memory_per_node": request.memory_mib,
-        "signal": f"TERM@{request.notice_seconds}",
         "dependency": "singleton",
         "requeue": False,
-        "gres": request.gres,
         "partition": request.partition,
         "qos": request.qos,
         "account": request.account,
         "reservation": request.reservation,
         "constraints": request.constraint,
-        "time_limit": request.time_limit_minutes,
-        # Slurm refuses a job without any; the script sets what the job needs.
-        "environment": {"PATH": "/usr/local/bin:/usr/bin:/bin"},
     }
-    job = {field: value for field, value in fields.items() if value is not None}
-    return {"job": job, "script": request.script}
+
+
+def _old_fields(request: JobRequest) -> dict[str, object]:
+    return {
+        "open_mode": "append",
+        "nodes": request.nodes,
+        "memory_per_node": request.memory_mib,
+        "signal": f"TERM@{request.notice_seconds}",
+        "gres": request.gres,
+        "time_limit": request.time_limit_minutes,
+        "environment": _ENVIRONMENT,
+    }
+
+
+def _new_fields(request: JobRequest) -> dict[str, object]:
+    gres = request.gres
+    return {
+        "open_mode": ["APPEND"],
+        "nodes": str(request.nodes),
+        "memory_per_node": _number(request.memory_mib),
+        "kill_warning_signal": "TERM",
+        "kill_warning_delay": _number(request.notice_seconds),
+        "tres_per_node": gres and ",".join(f"gres/{one}" for one in gres.split(",")),
+        "time_limit": _number(request.time_limit_minutes),
+        "environment": [f"{name}={value}" for name, value in _ENVIRONMENT.items()],
+    }
+
+
+def _number(value: int | None) -> dict[str, object] | None:
+    return None if value is None else {"set": True, "infinite": False, "number": value}
+
+
+_OF_VERSION: Final = (_old_fields, _new_fields)
 
 
 def _script(submission: Submission, options: SlurmOptions, *, mark: str) -> str:

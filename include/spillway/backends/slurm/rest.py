@@ -66,13 +66,15 @@ class RestClient:
         self._options = options
         self._connection = connection
         self._version = str(connection.extra.get("api_version") or API_VERSION)
+        self._version_number = _number_of(self._version)
         self._has_accounting = True
         self._http = _http_client(connection, transport)
 
     def submit(self, request: JobRequest) -> int:
         """Hand the job in, and return Slurm's number of it."""
         path = f"/slurm/{self._version}/job/submit"
-        answer = self._call("POST", path, rest_request(request), otherwise=RejectedError)
+        body = rest_request(request, version=self._version_number)
+        answer = self._call("POST", path, body, otherwise=RejectedError)
         return int(answer["job_id"])
 
     def jobs(self) -> Sequence[JobRow]:
@@ -221,6 +223,13 @@ class RestClient:
 def is_url(host: str) -> bool:
     """Return whether a connection's host names a slurmrestd."""
     return re.match(r"https?://", host) is not None
+
+
+def _number_of(version: str) -> int:
+    match = re.fullmatch(r"v0\.0\.(\d+)", version)
+    if match is None:
+        raise SpecError(f"api_version {version!r} of the connection is none: write `v0.0.42`")
+    return int(match[1])
 
 
 def _http_client(connection: Connection, transport: httpx.BaseTransport | None) -> httpx.Client:

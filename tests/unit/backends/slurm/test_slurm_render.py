@@ -115,7 +115,7 @@ def test_both_ways_ask_for_the_same() -> None:
     flags = dict(
         flag.removeprefix("--").partition("=")[::2] for flag in sbatch_arguments(request)[3:]
     )
-    body = rest_request(request)["job"]
+    body = rest_request(request, version=38)["job"]
     assert isinstance(body, dict)
     same = {
         "job-name": "name",
@@ -140,12 +140,26 @@ def test_both_ways_ask_for_the_same() -> None:
     assert "--no-requeue" in sbatch_arguments(request)
 
 
+def test_a_newer_api_is_asked_in_its_own_words() -> None:
+    options = SlurmOptions(
+        folder="/shared", gres="gpu:h100:8,nvme:1", time_limit=timedelta(hours=2)
+    )
+    body = rest_request(render(submission(nodes=2), options), version=42)
+    job = body["job"]
+    assert isinstance(job, dict)
+    assert job["tres_per_node"] == "gres/gpu:h100:8,gres/nvme:1"
+    assert job["memory_per_node"] == {"set": True, "infinite": False, "number": 2048}
+    assert (job["nodes"], job["open_mode"]) == ("2", ["APPEND"])
+    assert job["script"].startswith("#!/bin/bash")
+    assert not {"gres", "signal"} & set(job)
+
+
 def test_what_was_not_given_is_not_asked_for() -> None:
     request = render(submission(), SlurmOptions(folder="/shared"))
     assert not {"--qos", "--gres", "--time"} & {
         flag.partition("=")[0] for flag in sbatch_arguments(request)
     }
-    body = rest_request(request)["job"]
+    body = rest_request(request, version=38)["job"]
     assert isinstance(body, dict)
     assert None not in body.values()
 
