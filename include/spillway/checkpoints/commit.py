@@ -13,6 +13,7 @@ import uuid
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeAlias
 
+from spillway.checkpoints.checksums import checksum
 from spillway.checkpoints.find import Found, chain, latest
 from spillway.checkpoints.layout import (
     CheckpointName,
@@ -22,18 +23,19 @@ from spillway.checkpoints.layout import (
     part_path,
 )
 from spillway.checkpoints.readers import beginning
-from spillway.checkpoints.verify import Claim, checksum, read_claim, read_manifest, read_part
+from spillway.checkpoints.verify import Claim, read_claim, read_manifest, read_part
 from spillway.errors import (
     CorruptCheckpointError,
     FencedError,
     IncompleteCheckpointError,
+    SpecError,
     StoreError,
 )
 from spillway.model import Manifest, Part
 from spillway.model.codec import encode_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
 
     from pydantic import JsonValue
@@ -65,7 +67,7 @@ def claim(store: ObjectStore, prefix: str, token: int, *, fresh: bool = False) -
     return found
 
 
-def commit(
+def commit(  # noqa: PLR0913  # half of them are facts to remember, each by its name
     store: ObjectStore,
     prefix: str,
     name: CheckpointName,
@@ -75,13 +77,15 @@ def commit(
     metadata: Mapping[str, JsonValue] | None = None,
     metrics: Mapping[str, float] | None = None,
     entry_point: str = "",
+    checksums: Mapping[str, str] | None = None,
 ) -> Manifest:
     """Save a checkpoint of a lease that has begun; it exists once this returns, and not in part before.
 
-    A step that the lease has saved already is not saved again.
+    A step that the lease has saved already is not saved again. `checksums` are those of parts where they are known.
 
     Raises:
         FencedError: A newer lease has begun; stop. What was saved counts only if that lease began from it.
+        SpecError: A part could not be had.
         StoreError: The store could not be written, and what was written of the checkpoint has been removed if possible.
     """
     _check_fence(store, prefix, name.token)
@@ -95,8 +99,13 @@ def commit(
             step=name.step,
             created_at=now,
             parts=tuple(
-                _write_part(store, prefix, part, part_path(name, writer, part), parts[part])
-                for part in parts
+                Part(
+                    name=part,
+                    path=path,
+                    size=memoryview(data).nbytes,
+                    checksum=(checksums or {}).get(part) or checksum(data),
+                )
+                for part, path, data in _write_parts(store, prefix, name, writer, parts)
             ),
             metadata=dict(metadata or {}),
             metrics=dict(metrics or {}),
@@ -105,7 +114,7 @@ def commit(
         _check_fence(store, prefix, name.token)
         _create_manifest(store, manifest_path(prefix, name), encode_json(manifest))
         _check_fence(store, prefix, name.token)
-    except (FencedError, StoreError):
+    except (FencedError, SpecError, StoreError):
         with suppress(StoreError):  # the first error is the one to report
             _discard(store, prefix, name, [part_path(name, writer, part) for part in parts])
         raise
@@ -137,9 +146,14 @@ def _saved_before(store: ObjectStore, prefix: str, name: CheckpointName) -> Mani
     return manifest
 
 
-def _write_part(store: ObjectStore, prefix: str, part: str, path: str, data: BytesLike) -> Part:
-    store.put(f"{prefix}/{path}", data)
-    return Part(name=part, path=path, size=memoryview(data).nbytes, checksum=checksum(data))
+def _write_parts(
+    store: ObjectStore, prefix: str, name: CheckpointName, writer: str, parts: Parts
+) -> Iterator[tuple[str, str, BytesLike]]:
+    """Write one part after the other, and yield its name, its path and, until the next, its bytes."""
+    for part in parts:
+        path, data = part_path(name, writer, part), parts[part]
+        store.put(f"{prefix}/{path}", data)
+        yield part, path, data
 
 
 def _create_manifest(store: ObjectStore, path: str, data: bytes) -> None:

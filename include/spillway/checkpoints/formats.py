@@ -23,7 +23,7 @@ from spillway.checkpoints.staging import aligned
 from spillway.errors import CorruptCheckpointError, SpecError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from spillway.checkpoints.store import BytesLike
 
@@ -192,8 +192,13 @@ class Prepared:
         """Bytes that `write` needs."""
         return sum(aligned(self._frame(kind).size) for kind in self.arrays)
 
-    def write(self, room: memoryview) -> dict[str, BytesLike]:
-        """Copy every array into `room`, and return the parts, which are views of it that begin at multiples of `ALIGNMENT`."""
+    def write(
+        self, room: memoryview, filled: Callable[[str, memoryview, int], None] = lambda *_: None
+    ) -> dict[str, BytesLike]:
+        """Copy every array into `room`, and return the parts, which are views of it that begin at multiples of `ALIGNMENT`.
+
+        After each array `filled` is called with the part's name, the part, and up to which byte it is filled.
+        """
         parts: dict[str, BytesLike] = {STRUCTURE: self.structure}
         begin = 0
         for kind in self.arrays:
@@ -203,6 +208,7 @@ class Prepared:
             arrays = kind.arrays
             for name, (first, last) in frame.places.items():
                 arrays.copy_into(kind.values[name], part[first:last])
+                filled(kind.part, part, last)
             parts[kind.part] = part
             begin += aligned(frame.size)
         return parts

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-import xxhash
-
+from spillway.checkpoints.checksums import ALGORITHM, checksum
 from spillway.checkpoints.files import INDEX, PIECES
 from spillway.checkpoints.layout import CheckpointName, claim_path, manifest_path
 from spillway.errors import CorruptCheckpointError, IncompleteCheckpointError, SpecError
@@ -15,12 +14,9 @@ from spillway.model import Manifest, Part
 from spillway.model.codec import decode_json
 
 if TYPE_CHECKING:
-    from spillway.checkpoints.store import BytesLike, ObjectStore
+    from spillway.checkpoints.store import ObjectStore
 
 T = TypeVar("T")
-
-ALGORITHM = "xxh3_128"
-"""Finds every error of disks, memory and networks, at a speed that costs the work beside it next to nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,11 +30,6 @@ class Claim:
 
     token: int
     base: str | None = None
-
-
-def checksum(data: BytesLike) -> str:
-    """Return the checksum of `data` as `algorithm:hex`."""
-    return f"{ALGORITHM}:{xxhash.xxh3_128_hexdigest(data)}"
 
 
 def read_claim(store: ObjectStore, prefix: str, token: int) -> Claim | None:

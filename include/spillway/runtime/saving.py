@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from pydantic import JsonValue
 
 from spillway.checkpoints import CheckpointName, commit, prune
+from spillway.checkpoints.checksums import FollowingChecksums
 from spillway.checkpoints.commit import Parts
 from spillway.checkpoints.staging import Staging
 from spillway.errors import FencedError, SpillwayError, StoreError
@@ -47,6 +48,7 @@ class Snapshot:
     Attributes:
         size: Bytes of its arrays and files.
         parts: What it is made of; views of the staging memory.
+        checksums: Of those that are copied already.
         taken_at: When the work went on, on the monotonic clock.
         copying: How long it did not.
         is_waited_for: Whether the work goes on only once it counts.
@@ -55,6 +57,7 @@ class Snapshot:
     step: int
     size: int
     parts: Parts
+    checksums: FollowingChecksums
     taken_at: float
     copying: timedelta
     is_waited_for: bool
@@ -156,7 +159,8 @@ class Saver:
         size = state.size + (files.room if files else 0)
         room = self._staging.room(size)  # may take long, and only once, so it is not counted
         began = self._clock.monotonic()
-        parts: Parts = state.write(room)
+        checksums = FollowingChecksums(self._thread.submit)
+        parts: Parts = state.write(room, filled=checksums.filled)
         if files:
             parts = files.parts(room[state.size :], beside=parts)
         now = self._clock.monotonic()
@@ -164,6 +168,7 @@ class Saver:
             step=step,
             size=state.size + (files.size if files else 0),
             parts=parts,
+            checksums=checksums,
             taken_at=now,
             copying=timedelta(seconds=now - began),
             is_waited_for=files is not None or state.size <= SMALL_BYTES,
@@ -229,6 +234,7 @@ class Saver:
                 metadata=snapshot.metadata,
                 metrics=snapshot.metrics,
                 entry_point=self._submission.entry_point,
+                checksums=snapshot.checksums.results(),
             )
         except SpillwayError as error:
             log.error("the checkpoint of step %d was not saved: %s", snapshot.step, error)  # noqa: TRY400  # it is raised where the work is
