@@ -16,7 +16,8 @@ SEED = 5  # it stops within an accumulation and within an epoch
 
 
 def run_ranks(folder: Path, stop: int) -> None:
-    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo"}
+    loopback = "lo0" if sys.platform == "darwin" else "lo"
+    environment = {**os.environ, "GLOO_SOCKET_IFNAME": loopback}
     processes = [
         subprocess.Popen(
             [sys.executable, "-W", "ignore", SCRIPT, str(folder), str(rank), str(stop)],

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spillway.model import Heartbeat
+from spillway.checkpoints import latest
+from spillway.checkpoints.layout import manifest_names
+from spillway.model import Heartbeat, Retention
 from spillway.runtime import Session
 from spillway.runtime.stored import note_stored, stretches
 
@@ -36,6 +39,18 @@ def test_stretches_sum_to_what_was_stored_over_time(changes: list[tuple[int, int
     found = sum(gib * ((until - since) / HOUR) for (since, gib), (until, _) in pairwise(told))
     assert found == pytest.approx(expected)
     assert told[0][0] == seen[0][0]
+
+
+def test_a_session_keeps_what_its_task_says(lab: Any) -> None:
+    session = lab.session(retention=Retention(last=1, metric="loss"))
+    for step, loss in ((1, 3.0), (2, 1.0), (3, 2.0), (4, 2.5)):
+        session.progress(step, loss=loss)
+        session.checkpoint(step, {"step": step})
+        session.flush()
+    assert [name.step for name in manifest_names(lab.store, "task")] == [2, 4]
+    found = latest(lab.store, "task")
+    assert found is not None
+    assert found.manifest.metrics == {"loss": 2.5}
 
 
 def test_a_session_tells_what_its_checkpoints_take(tmp_path: object) -> None:
