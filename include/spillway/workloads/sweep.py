@@ -215,7 +215,13 @@ class _Table:
 
     def _save(self) -> None:
         rows = [codec.encode(self._rows[trial]) for trial in sorted(self._rows)]
-        self._session.checkpoint(len(rows), {"trials": rows}, **self._identity())
+        begun_with = self._identity()
+        self._session.checkpoint(
+            len(rows),
+            {"trials": rows},
+            search=begun_with["search"],
+            points=begun_with["points"],
+        )
 
     def _stop_if_hopeless(self) -> None:
         failed = [row for row in self._rows.values() if row.status is TrialStatus.FAILED]
