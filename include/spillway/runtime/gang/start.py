@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -75,6 +76,9 @@ def run_in_gang(attempt: Attempt) -> int:
     except GangError as error:  # the capacity did not come together; elsewhere it may
         log.error("%s", error)  # noqa: TRY400  # the message has the place and the remedy
         return _say(exit_codes.PREEMPTED, member, attempt.environment)
+    # Whatever ends this process after it was told to stop, that it was told is on record.
+    gang.notice.wake_by(lambda: _leave_word_of_stop(attempt, gang))
+    gang.on_leaving = lambda code: _leave_word(attempt, gang, code)
     code = _run_with_ray(attempt, gang) if launcher is Launcher.RAY else _run_member(attempt, gang)
     return _say(code, member, attempt.environment)
 
@@ -103,10 +107,8 @@ def find_member(submission: Submission, environment: Mapping[str, str]) -> Membe
 def _run_member(attempt: Attempt, gang: Gang) -> int:
     """Call the entry point here, and agree with the others on how it ended."""
     if gang.member.is_head:
-        gang.on_leaving = lambda code: _correct_result(attempt, gang, said=None, verdict=code)
         code = _run(attempt, gang, attempt.store, partial(HeadSession, gang=gang))
-        error = read_result(attempt.store, attempt.submission.prefix, attempt.submission.token)
-        verdict = gang.end(code, _message(error))
+        verdict = gang.end(code, _message(_own_result(attempt)))
         _correct_result(attempt, gang, said=code, verdict=verdict)
         return verdict
     view = FollowerStore(attempt.store, attempt.submission)
@@ -149,6 +151,14 @@ def _run_with_ray(attempt: Attempt, gang: Gang) -> int:
     return gang.end(exit_codes.SUCCEEDED)
 
 
+def _own_result(attempt: Attempt) -> Result | None:
+    with suppress(
+        StoreError
+    ):  # it was said to the log, and words for others are all that it is wanted for
+        return read_result(attempt.store, attempt.submission.prefix, attempt.submission.token)
+    return None
+
+
 def _message(result: Result | None) -> str:
     return "" if result is None or result.error is None else result.error.message
 
@@ -166,6 +176,17 @@ def _correct_result(attempt: Attempt, gang: Gang, *, said: int | None, verdict: 
         error=ErrorRecord(type=GangError.__name__, message=message),
     )
     write_result(attempt.store, attempt.submission.prefix, result)
+
+
+def _leave_word(attempt: Attempt, gang: Gang, code: int) -> None:
+    """Say how it ends, for work that will not come to an end by itself."""
+    _say(code, gang.member, attempt.environment)
+    if gang.member.is_head:
+        _correct_result(attempt, gang, said=None, verdict=code)
+
+
+def _leave_word_of_stop(attempt: Attempt, gang: Gang) -> None:
+    _say(exit_codes.PREEMPTED, gang.member, attempt.environment)
 
 
 def _say(code: int, member: Member, environment: Mapping[str, str]) -> int:

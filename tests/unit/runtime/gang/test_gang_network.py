@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import uuid
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -93,7 +94,9 @@ def test_a_cut_link_stops_every_member_on_both_sides_of_it(
 ) -> None:
     arguments = {"folder": str(machines.meeting), "steps": 10**6}
     machines.start(
-        machines.submission("count_in_step", 3, arguments=arguments),
+        machines.submission(
+            "count_in_step", 3, arguments=arguments, grace_period=timedelta(seconds=5)
+        ),
         head=network.address(0),
         port=29477,
         inside=network.inside,

@@ -99,6 +99,20 @@ def test_members_that_do_not_look_up_are_ended_after_the_grace_period(machines: 
     assert error.message == "member 2 of 3 failed: member 2 cannot go on"
 
 
+def test_what_hangs_after_a_loss_leaves_word_that_it_was_preempted(machines: Machines) -> None:
+    ends = machines.folder / "ends"
+    ends.mkdir()
+    arguments = {"folder": str(machines.meeting), "steps": 10**6}
+    submission = machines.submission(
+        "count_in_step", 3, arguments=arguments, grace_period=timedelta(seconds=1)
+    )
+    machines.start(submission, SPILLWAY_GANG_ENDS=str(ends))
+    machines.wait_until_at(3, range(3))
+    machines.members[2].kill()
+    assert machines.codes(SECONDS_TO_STOP)[:2] == [PREEMPTED, PREEMPTED], machines.logs()
+    assert [(ends / str(rank)).read_text() for rank in range(2)] == ["75", "75"]
+
+
 def test_a_gang_that_does_not_come_together_ends_as_preempted(machines: Machines) -> None:
     machines.start(
         machines.submission("say_who", 3, arguments={"folder": str(machines.meeting)}),
