@@ -214,13 +214,13 @@ def test_a_large_object_that_changes_while_it_is_read_is_never_a_mixture(
     wired: tuple[BucketStore, Wire], direct: BucketStore
 ) -> None:
     store, wire = wired
-    direct.put("a", b"1" * (2 * PIECE_BYTES))
+    direct.put("a", b"1" * (3 * PIECE_BYTES))
     reads: list[str] = []
 
     def replace_after_first_read(method: str, path: str) -> Fault:
         reads.append(path)
         if len(reads) == 2:
-            direct.put("a", b"2" * (2 * PIECE_BYTES))
+            direct.put("a", b"2" * (3 * PIECE_BYTES))
         return Fault.NONE
 
     wire.fault = replace_after_first_read

@@ -21,7 +21,7 @@ from itertools import islice
 from threading import Lock
 from typing import TYPE_CHECKING, Final
 
-from spillway.checkpoints.bucket_errors import explain, is_bucket_missing
+from spillway.checkpoints.bucket_errors import explain, is_bucket_missing, is_range_refused
 from spillway.checkpoints.bucket_url import BucketUrl, connect
 from spillway.checkpoints.store import check_path
 from spillway.errors import StoreError, StoreUnavailableError, UnfencedStoreError
@@ -108,10 +108,7 @@ class BucketStore:
         """Return the object, or None when there is none."""
         with self._explained("read", check_path(path)):
             try:
-                found = self._api.get(self._client, path)
-                if found.meta["size"] <= PIECE_BYTES:
-                    return bytes(found.bytes())
-                return self._read_in_pieces(found.meta)
+                return self._read(path)
             except FileNotFoundError as error:
                 if is_bucket_missing(error):
                     raise
@@ -176,8 +173,25 @@ class BucketStore:
             return None
         return {str(name): value for name, value in found.attributes.items()}
 
-    def _read_in_pieces(self, meta: ObjectMeta) -> bytes:
-        """Return an object of one version, `_AT_ONCE` pieces under way at a time."""
+    def _read(self, path: str) -> bytes:
+        try:
+            first = self._api.get(self._client, path, options={"range": (0, PIECE_BYTES)})
+        except self._api.exceptions.GenericError as error:
+            if is_range_refused(error):  # of an empty object
+                return b""
+            raise
+        piece = first.bytes()
+        if first.meta["size"] <= PIECE_BYTES:
+            return bytes(piece)
+        whole = io.BytesIO()
+        whole.write(piece)
+        del piece
+        for following in self._read_after_first(first.meta):
+            whole.write(following)
+        return whole.getvalue()  # what was written, not a copy of it
+
+    def _read_after_first(self, meta: ObjectMeta) -> Iterator[BytesLike]:
+        """Yield the following pieces of the same version of an object, `_AT_ONCE` of them under way at a time."""
 
         def read(start: int) -> BytesLike:
             options: GetOptions = {
@@ -186,14 +200,12 @@ class BucketStore:
             }
             return memoryview(self._api.get(self._client, meta["path"], options=options).bytes())
 
-        whole = io.BytesIO()
-        starts = iter(range(0, meta["size"], PIECE_BYTES))
+        starts = iter(range(PIECE_BYTES, meta["size"], PIECE_BYTES))
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             under_way = deque(pool.submit(read, start) for start in islice(starts, _AT_ONCE))
             while under_way:
-                whole.write(under_way.popleft().result())
+                yield under_way.popleft().result()
                 under_way.extend(pool.submit(read, start) for start in islice(starts, 1))
-        return whole.getvalue()  # what was written, not a copy of it
 
     def _can_fence(self) -> bool:
         with self._trying:

@@ -72,6 +72,11 @@ def is_bucket_missing(error: Exception) -> bool:
     return any(code in str(error) for code in _NO_BUCKET)
 
 
+def is_range_refused(error: Exception) -> bool:
+    """Return whether an error says that the object has no byte of the range that was asked for."""
+    return "status code: 416" in str(error)
+
+
 def explain(error: Exception, *, action: str, scheme: str) -> StoreError:
     """Return what to raise in place of `error`.
 
