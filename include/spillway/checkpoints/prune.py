@@ -24,13 +24,13 @@ from spillway.model import Manifest, Retention
 from spillway.model.codec import decode_json, encode_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from spillway.checkpoints.store import ObjectStore
 
 log = logging.getLogger(__name__)
 
-ORPHAN_AGE: Final = timedelta(days=1)
+STRAY_AGE: Final = timedelta(days=1)
 """How long parts without a manifest are left alone while the lease that wrote them may be at it still."""
 
 
@@ -50,8 +50,8 @@ class Pruned:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Orphans:
-    """Parts without a manifest of a lease that may be writing them: when each checkpoint's were first seen so."""
+class Strays:
+    """Parts without a manifest of a lease that may be writing them: when each was first seen so."""
 
     seen: Mapping[str, datetime] = field(default_factory=dict[str, datetime])
 
@@ -67,7 +67,7 @@ def prune(
     """Keep the checkpoints that `keep` asks for, a number being so many of the newest; remove every other.
 
     Never removed: the newest whole one, which is what the next lease builds on, and what a reader holds. Parts without a
-    manifest are removed at once where the lease that wrote them has been replaced, and else after `ORPHAN_AGE`. Safe to
+    manifest are removed at once where the lease that wrote them has been replaced, and else after `STRAY_AGE`. Safe to
     repeat, and to do from several processes.
 
     Args:
@@ -96,9 +96,12 @@ def prune(
     for name in removed:  # first, so that no manifest is ever left without its parts
         store.delete(manifest_path(prefix, name))
     held_by = marks(store, prefix, now=now)  # whoever reads what was just removed may finish
-    for name in (*removed, *_dead(store, prefix, parts.keys() - names, newest_token, now)):
+    strays = _strays(prefix, parts, names, whole)
+    doomed = {path: name for name in removed for path in parts.get(name, ())}
+    doomed |= {path: strays[path] for path in _dead(store, prefix, strays, newest_token, now)}
+    for path, name in doomed.items():
         if not any(mark.holds(name) for mark in held_by):
-            _delete(store, parts.get(name, ()))
+            store.delete(path)
     return Pruned(
         removed=tuple(removed),
         verdicts=verdicts,
@@ -128,31 +131,48 @@ def _whole_ones(
     return whole
 
 
+def _strays(
+    prefix: str,
+    parts: Mapping[CheckpointName, Sequence[str]],
+    names: set[CheckpointName],
+    whole: Iterable[Manifest],
+) -> dict[str, CheckpointName]:
+    """Return the parts that belong to no manifest, each with the checkpoint it was written for."""
+    named = {name_of(one): {f"{prefix}/{part.path}" for part in one.parts} for one in whole}
+    return {
+        path: name
+        for name, paths in parts.items()
+        for path in paths
+        if name not in names or path not in named.get(name, paths)
+    }
+
+
 def _dead(
     store: ObjectStore,
     prefix: str,
-    orphans: Iterable[CheckpointName],
+    strays: Mapping[str, CheckpointName],
     newest_token: int,
     now: datetime | None,
-) -> list[CheckpointName]:
-    """Return which of `orphans` nobody can be writing any more."""
-    replaced = [name for name in orphans if name.token < newest_token]
-    return replaced + _aged(store, prefix, [n for n in orphans if n.token >= newest_token], now)
+) -> list[str]:
+    """Return which of `strays` nobody can be writing any more."""
+    replaced = [path for path, name in strays.items() if name.token < newest_token]
+    current = [path for path, name in strays.items() if name.token >= newest_token]
+    return replaced + _aged(store, prefix, current, now)
 
 
 def _aged(
-    store: ObjectStore, prefix: str, orphans: list[CheckpointName], now: datetime | None
-) -> list[CheckpointName]:
+    store: ObjectStore, prefix: str, strays: Sequence[str], now: datetime | None
+) -> list[str]:
     """Return those that have been without a manifest for long, by notes kept beside them: a store's own times differ."""
-    path = f"{prefix}/orphans.json"
-    if now is None or not (orphans or store.get(path)):
+    path = f"{prefix}/strays.json"
+    if now is None or not (strays or store.get(path)):
         return []
     before = _read_notes(store, path)
-    seen = {str(name): before.get(str(name), now) for name in orphans}
-    aged = [name for name in orphans if now - seen[str(name)] >= ORPHAN_AGE]
-    left = {name: at for name, at in seen.items() if name not in map(str, aged)}
+    seen = {stray: before.get(stray, now) for stray in strays}
+    aged = [stray for stray in strays if now - seen[stray] >= STRAY_AGE]
+    left = {stray: at for stray, at in seen.items() if stray not in aged}
     if left != before:
-        store.put(path, encode_json(Orphans(seen=left)))
+        store.put(path, encode_json(Strays(seen=left)))
     return aged
 
 
@@ -161,11 +181,6 @@ def _read_notes(store: ObjectStore, path: str) -> Mapping[str, datetime]:
     if data is None:
         return {}
     try:
-        return decode_json(data, Orphans).seen
+        return decode_json(data, Strays).seen
     except SpecError:  # they are noted anew
         return {}
-
-
-def _delete(store: ObjectStore, paths: Iterable[str]) -> None:
-    for path in paths:
-        store.delete(path)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from spillway.checkpoints import CheckpointName, claim, commit, latest, prune
 from spillway.checkpoints.layout import manifest_names, part_paths
-from spillway.checkpoints.prune import ORPHAN_AGE
+from spillway.checkpoints.prune import STRAY_AGE
 from spillway.checkpoints.readers import beginning, reading
 from spillway.checkpoints.retention import judge, metric_of
 from spillway.checkpoints.verify import read_manifest, read_part
@@ -274,11 +274,32 @@ def newest_step(store: MemoryStore) -> int:
 def test_parts_of_a_dead_commit_are_collected_after_a_safe_age() -> None:
     store = saved(1)
     store.put("task/parts/000000000001-000000000002/a", b"half")
-    for age in (timedelta(0), ORPHAN_AGE / 2):
+    for age in (timedelta(0), STRAY_AGE / 2):
         prune(store, "task", keep=1, now=NOW + age)
         assert len(part_paths(store, "task")) == 2
-    prune(store, "task", keep=1, now=NOW + ORPHAN_AGE)
+    prune(store, "task", keep=1, now=NOW + STRAY_AGE)
     assert [name.step for name in part_paths(store, "task")] == [1]
+
+
+def test_what_a_writer_left_that_was_followed_at_the_same_step_is_collected_too() -> None:
+    store = saved(1)
+    store.put(f"task/parts/{CheckpointName(token=1, step=1)}/dead/a", b"half")
+    whole = len(store.objects)
+    prune(store, "task", keep=1, now=NOW)
+    prune(store, "task", keep=1, now=NOW + STRAY_AGE)
+    assert len(store.objects) == whole  # the stray is gone, and notes have come
+    assert not [path for path in store.objects if "/dead/" in path]
+    assert newest_step(store) == 1
+
+
+def test_a_writer_at_work_is_not_mistaken_for_one_that_died_at_the_same_step() -> None:
+    store = saved(1)
+    store.put("task/parts/000000000001-000000000002/dead/a", b"half")
+    prune(store, "task", keep=1, now=NOW)
+    store.put("task/parts/000000000001-000000000002/alive/a", b"half")
+    prune(store, "task", keep=1, now=NOW + STRAY_AGE)
+    (left,) = part_paths(store, "task")[CheckpointName(token=1, step=2)]
+    assert "alive" in left
 
 
 def test_parts_that_became_a_checkpoint_are_not_counted_as_dead_later() -> None:
@@ -286,7 +307,7 @@ def test_parts_that_became_a_checkpoint_are_not_counted_as_dead_later() -> None:
     store.put("task/parts/000000000001-000000000002/a", b"half")
     prune(store, "task", keep=9, now=NOW)
     save(store, 2)
-    prune(store, "task", keep=9, now=NOW + ORPHAN_AGE)
+    prune(store, "task", keep=9, now=NOW + STRAY_AGE)
     assert newest_step(store) == 2
     assert steps_of(store) == [1, 2]
 
@@ -294,9 +315,9 @@ def test_parts_that_became_a_checkpoint_are_not_counted_as_dead_later() -> None:
 def test_notes_of_dead_commits_that_cannot_be_read_are_begun_anew() -> None:
     store = saved(1)
     store.put("task/parts/000000000001-000000000002/a", b"half")
-    store.put("task/orphans.json", b"?")
+    store.put("task/strays.json", b"?")
     prune(store, "task", keep=1, now=NOW)
-    prune(store, "task", keep=1, now=NOW + ORPHAN_AGE)
+    prune(store, "task", keep=1, now=NOW + STRAY_AGE)
     assert [name.step for name in part_paths(store, "task")] == [1]
 
 
