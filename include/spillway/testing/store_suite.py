@@ -14,6 +14,7 @@ from spillway.checkpoints import CheckpointName, claim, commit, latest, open_sto
 from spillway.checkpoints.store import SupportsVersions
 from spillway.errors import FencedError, StoreError
 from spillway.testing.store_race import OBJECTS, PREFIX, race_in_processes
+from spillway.testing.stores import Died, InterruptedStore, die
 
 if TYPE_CHECKING:
     from spillway.checkpoints.store import ObjectStore
@@ -173,6 +174,23 @@ class StoreContract:
         assert found is not None
         assert found.name == begun_from.name
         assert found.parts["state"] == str(found.manifest.step).encode()
+
+    def test_a_writer_that_dies_anywhere_leaves_the_one_before_or_its_own(
+        self, store: ObjectStore
+    ) -> None:
+        for at in range(1000):
+            task = f"task-{at}"
+            claim(store, task, 1)
+            commit(store, task, CheckpointName(token=1, step=1), {"state": b"1"}, now=NOW)
+            dying = InterruptedStore(store, die, at=at)
+            try:
+                commit(dying, task, CheckpointName(token=1, step=2), {"state": b"2"}, now=NOW)
+            except Died:
+                found = latest(store, task)
+                assert found is not None
+                assert (found.parts["state"], found.skipped) == (str(found.name.step).encode(), ())
+            else:
+                return
 
     def test_processes_that_race_leave_one_winner_and_fence_the_rest(
         self, store: ObjectStore, store_url: str
