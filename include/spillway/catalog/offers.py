@@ -58,7 +58,7 @@ def _offer(
     pool: Pool, usage: PoolUsage, provider_free: int | None, task: TaskSpec, now: datetime
 ) -> Offer:
     leased = expected_course(task, pool).leased
-    quoted = price(pool, usage, leased=leased, now=now)
+    quoted = price(pool, usage, leased=leased, now=now, slots=task.nodes)
     return Offer(
         pool=pool.name,
         backend=pool.backend,
@@ -66,6 +66,7 @@ def _offer(
         region=pool.region,
         shape=pool.shape,
         free_slots=_free(slots_owed(pool, now), usage, provider_free),
+        slots=pool.slots,
         cooling_down=usage.cooling_down,
         marginal_usd_per_hour=quoted.marginal,
         effective_usd_per_hour=quoted.effective,

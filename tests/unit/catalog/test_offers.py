@@ -150,3 +150,19 @@ def test_a_pools_file_says_what_constraints_ask_for() -> None:
     assert (pool.architecture, pool.jurisdiction) == ("arm64", "EU")
     assert pool.shape.accelerator_fraction == 0.5
     assert pool.shape.accelerator_memory_gib == 40
+
+
+def test_a_gang_waits_for_a_pool_that_is_large_enough_and_passes_over_one_that_is_not() -> None:
+    gang = replace(TRAIN, nodes=3)
+    sizes = {pool.name: pool.slots for pool in SHIPPED}
+    decision = choose(gang, quote({}, gang).values(), NOW)
+    assert isinstance(decision, Placement)
+    assert sizes[decision.offer.pool] >= 3
+    alone = quote({})[decision.offer.pool]
+    rented = decision.estimate.leased / timedelta(hours=1) * 3 * float(alone.marginal_usd_per_hour)
+    assert float(decision.estimate.cost_usd) == pytest.approx(rented, rel=1e-3)
+    full = {pool.name: PoolUsage(leased_slots=pool.slots - 2) for pool in SHIPPED}
+    nowhere = choose(gang, quote(full, gang).values(), NOW)
+    assert isinstance(nowhere, Unplaced)
+    waits = {passed.offer.pool: passed.can_wait for passed in nowhere.passed_over}
+    assert waits == {name: slots >= 3 for name, slots in sizes.items()}
