@@ -95,7 +95,11 @@ def test_a_cut_link_stops_every_member_on_both_sides_of_it(
     arguments = {"folder": str(machines.meeting), "steps": 10**6}
     machines.start(
         machines.submission(
-            "count_in_step", 3, arguments=arguments, grace_period=timedelta(seconds=5)
+            "count_in_step",
+            3,
+            arguments=arguments,
+            grace_period=timedelta(seconds=5),
+            checkpoint_interval=timedelta(0),
         ),
         head=network.address(0),
         port=29477,
