@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -186,7 +187,8 @@ def test_sigterm_is_a_notice_after_which_training_goes_on_from_its_step(
 ) -> None:
     gate = str(lab.folder / "gate")
     arguments = {"steps": 10, "gate": gate}
-    first = lab.submission("sample_jobs:train", arguments=arguments)
+    patient = timedelta(minutes=1)  # on a busy machine, a second may be over before it has saved
+    first = lab.submission("sample_jobs:train", arguments=arguments, grace_period=patient)
     process = wrappers.start(first)
     deadline = time.monotonic() + 60
     while not ((seen := read_heartbeat(lab.store, "task", 1)) and seen.step):
