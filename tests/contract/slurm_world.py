@@ -14,6 +14,7 @@ from spillway.backends.protocol import Connection
 from spillway.backends.slurm.backend import SlurmBackend
 from spillway.model import JobEvent, Market, Pool, Resources
 from spillway.testing.backend_suite import ENDS, Behaviour, World
+from spillway.testing.slurm_cluster import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,13 +30,23 @@ FUNCTIONS = {
     Behaviour.FAILS_WITH_3: "exit_with_3",
     Behaviour.RUNS_ON: "run_on",
     Behaviour.PRINTS: "print_text",
+    Behaviour.MEETS: "meet",
     Behaviour.IS_PREEMPTED: "preempt_itself",
 }
 PATIENCE_SECONDS = 60.0
 
+# The nodes are this machine by other names, which do not resolve: members of a gang are told where the first one is.
+PYTHON = """\
+#!/bin/sh
+[ "$SLURM_NNODES" = 1 ] || export SPILLWAY_GANG_HEAD=127.0.0.1 SPILLWAY_GANG_PORT={port} SPILLWAY_GANG_RANK="$SLURM_NODEID"
+exec {python} "$@"
+"""
+
 
 class SlurmWorld(World):
     """A pool of its own, so that tests do not see each other's jobs; through the commands of this machine."""
+
+    gangs = True
 
     def __init__(self, cluster: SlurmCluster, *, slots: int = 2, **options: Any) -> None:
         self.cluster = cluster
@@ -43,6 +54,9 @@ class SlurmWorld(World):
         self.name = f"contract-{uuid.uuid4().hex}"
         self.shape = Resources()
         self.options = options
+        self.python = cluster.jobs / f"python-{self.name}"
+        self.python.write_text(PYTHON.format(port=free_port(), python=sys.executable))
+        self.python.chmod(0o755)
 
     def pool(self) -> Pool:
         return Pool(
@@ -56,7 +70,7 @@ class SlurmWorld(World):
                 "folder": str(self.cluster.jobs),
                 "folder_here": str(self.cluster.jobs),
                 "partition": "scavenge",
-                "python": sys.executable,
+                "python": str(self.python),
                 "environment": {"PYTHONPATH": str(ENTRY_POINTS)},
                 "slurm_conf": str(self.cluster.conf),
                 **self.options,

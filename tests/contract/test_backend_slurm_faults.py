@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -129,19 +128,9 @@ def test_the_time_limit_is_told_before_it_ends_the_job(
     assert (seen.event, seen.exit_code) == (JobEvent.PREEMPTED, 75)
 
 
-def test_a_gang_starts_on_as_many_nodes_with_a_rank_each(
-    cluster: SlurmCluster, tmp_path: Path
-) -> None:
-    # The nodes are this machine by other names, which do not resolve.
-    python = tmp_path / "python"
-    head = f"SPILLWAY_GANG_HEAD=127.0.0.1 SPILLWAY_GANG_PORT={free_port()}"
-    python.write_text(
-        f'#!/bin/sh\n{head} SPILLWAY_GANG_RANK=$SLURM_NODEID exec {sys.executable} "$@"\n'
-    )
-    python.chmod(0o755)
+def test_a_gang_starts_on_as_many_nodes_with_a_rank_each(world: SlurmWorld, tmp_path: Path) -> None:
     said = tmp_path / "said"
     said.mkdir()
-    world = SlurmWorld(cluster, python=str(python))
     backend = world.connect()
     gang = world.job_of("slurm_jobs:say_where", folder=str(said))
     job = backend.submit(replace(gang, nodes=2, resources=WHOLE_NODE))

@@ -17,7 +17,7 @@ from spillway.backends.slurm.options import SlurmOptions, read_options
 from spillway.backends.slurm.render import output_path, render
 from spillway.backends.slurm.rest import RestClient, is_url
 from spillway.backends.slurm.shells import LocalShell, SshShell
-from spillway.errors import BackendError, CapacityError, TransientError
+from spillway.errors import BackendError, CapacityError
 from spillway.model import JobEvent, Observation, Pool, Submission
 from spillway.runtime.exit_codes import PREEMPTED
 
@@ -189,7 +189,7 @@ class SlurmBackend:
         try:
             rows = parse.earliest_by_name(self._client.past_jobs(names))
             marks = self._client.marks([name for name in names if name not in rows])
-        except TransientError as error:  # it says nothing of these, and must not hide the others
+        except BackendError as error:  # it says nothing of these, and must not hide the others
             return {name: Observation(event=None, seen_at=now, detail=str(error)) for name in names}
         return {
             name: self._observation(rows[name], now)

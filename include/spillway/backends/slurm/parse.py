@@ -214,7 +214,7 @@ def _queue_row(fields: list[str]) -> JobRow:
         job_id=int(job_id),
         name=name,
         state=state,
-        exit_code=exit_code(int(status or 0)) if state in ENDS else None,
+        exit_code=_printed_exit_code(status) if state in ENDS else None,
         reason=reason,
         nodes=_count(nodes),
         submitted_at=_time(submitted),
@@ -224,16 +224,23 @@ def _queue_row(fields: list[str]) -> JobRow:
 def _account_row(fields: list[str]) -> JobRow:
     job_id, name, state, code, reason, nodes, submitted = fields[:7]
     state = state.split(" ")[0].rstrip("+")  # "CANCELLED by 1000"
-    returned, _, signal = code.partition(":")
     return JobRow(
         job_id=int(job_id),
         name=name,
         state=state,
-        exit_code=(-int(signal or 0) or int(returned or 0)) if state in ENDS else None,
+        exit_code=_printed_exit_code(code) if state in ENDS else None,
         reason=reason,
         nodes=_count(nodes),
         submitted_at=_time(submitted),
     )
+
+
+def _printed_exit_code(text: str) -> int:
+    """Return the exit code in `3:0`, code and signal; old `squeue` prints what `wait(2)` gave instead."""
+    code, colon, signal = text.partition(":")
+    if not colon:
+        return exit_code(int(text or 0))
+    return -int(signal) or int(code)
 
 
 def _rest_row(job: Mapping[str, Any]) -> JobRow:

@@ -137,6 +137,16 @@ def test_squeue_is_read() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("printed", "expected"),
+    [("768", 3), ("3:0", 3), ("15", -15), ("0:15", -15), ("0", 0), ("0:0", 0)],
+    ids=["old", "new", "old_signal", "new_signal", "old_zero", "new_zero"],
+)
+def test_squeue_prints_exit_codes_in_two_ways(printed: str, expected: int) -> None:
+    (job,) = parse.queue_rows(f"1|sw-a|FAILED|{printed}|None|1|2026-11-21T00:57:01|\n")
+    assert job.exit_code == expected
+
+
 def test_the_first_of_a_name_counts() -> None:
     assert parse.earliest_by_name(parse.queue_rows(SQUEUE))["sw-abc"].job_id == 1
 
