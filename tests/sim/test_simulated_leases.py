@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from decimal import Decimal
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -224,8 +225,7 @@ def test_nothing_is_lost_and_nothing_is_counted_twice(seed: int, name: str) -> N
             assert records[0].charge_period_start == attempt.granted_at
             assert records[-1].charge_period_end == attempt.ended_at
         assert all(
-            one.charge_period_end == two.charge_period_start
-            for one, two in zip(records, records[1:], strict=False)
+            one.charge_period_end == two.charge_period_start for one, two in pairwise(records)
         )
         whole = sum((record.list_cost for record in records), Decimal(0))
         assert whole == attempt.usd(attempt.list_usd_per_hour)

@@ -78,6 +78,7 @@ class _Run:
     is_new: bool = True
     asked_at: datetime | None = None
     ask_from: datetime | None = None
+    has_declined: bool = False
 
 
 @dataclass(slots=True)
@@ -242,7 +243,9 @@ class _Simulation:
         # Room that was given back while others were asked is for those that wait: what is to be asked is settled late.
         for index in sorted(self._waiting):
             run = self._waiting[index]
-            due = run.is_new or not run.able.isdisjoint(self._round.opened)
+            # One that could have run and would rather wait is asked again when the others are looked at.
+            opened = not run.has_declined and not run.able.isdisjoint(self._round.opened)
+            due = run.is_new or opened
             due = due or (self._round.is_look and self._is_worth_asking(run, now))
             if due and run.asked_at != now and any(self._slots[pool].free for pool in run.able):
                 self._place(run, now)
@@ -266,6 +269,7 @@ class _Simulation:
     def _place(self, run: _Run, now: datetime) -> None:
         question = self._question(run, now)
         pool = self._strategy.answer(question)
+        run.has_declined = pool is None
         if pool is not None:
             self._grant(run, _offer(question, pool), now)
 

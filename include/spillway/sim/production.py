@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 DEFAULT_SHARING: Final = 8.0
 _HOUR: Final = timedelta(hours=1)
+_MOST_LOOKS: Final = 36
 _NOTHING: Final = timedelta(0)
 
 
@@ -94,7 +95,13 @@ class Spillway:
             memory = _Memory(state=state, spec=self._table_for(wanted, job, views, question))
         model = prior(memory.spec.pools)
         weighed = weigh(
-            Situation(job=job, pools=views, now=now, state=memory.state, spec=memory.spec),
+            Situation(
+                job=job,
+                pools=views,
+                now=now,
+                state=_in_whole_looks(memory.state, question),
+                spec=memory.spec,
+            ),
             table=self._tables.get(memory.spec, model),
             model=model,
         )
@@ -132,6 +139,17 @@ class Spillway:
         hours = max(duration / _HOUR, 1 / self._sharing)
         power = math.ceil(math.log(hours, self._sharing) - 1e-9)
         return timedelta(hours=self._sharing**power)
+
+
+def _in_whole_looks(state: PolicyState, question: Question) -> PolicyState:
+    """Return what was remembered as if it had been seen a whole number of looks ago, the nearest.
+
+    A belief is carried on by a matrix for each span of time, which takes far longer to make than a decision. So spans are few.
+    """
+    if state.seen_at is None:
+        return state
+    looks = min(round((question.now - state.seen_at) / question.look), _MOST_LOOKS)
+    return replace(state, seen_at=question.now - looks * question.look)
 
 
 def by_price(question: Question) -> Placement | None:

@@ -1,0 +1,96 @@
+"""A month of 10,000 jobs, simulated: jobs a second for each policy, and what ours costs beside the others.
+
+Value tables are kept in a folder of the run's own, so the first figure of ours holds making them, and the second does not.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
+from time import perf_counter
+
+from measurement import Baseline, Measurement
+
+from spillway.catalog.value_tables import ValueTables
+from spillway.model import HourlyCommitment, Market, Pool, Resources
+from spillway.sim.engine import GIVE_UP_AFTER, simulate
+from spillway.sim.outages import all_outages
+from spillway.sim.production import Spillway
+from spillway.sim.scenario import Scenario, whole_month
+from spillway.sim.strategies import CheapestPerHour, GreedySpot, OnDemandOnly, UniformProgress
+from spillway.sim.summary import Summary, summarise
+from spillway.sim.synthetic import synthetic_jobs
+
+JOBS = int(os.environ.get("SPILLWAY_SIMULATED_JOBS", "10000"))
+
+
+def run() -> list[Measurement]:
+    """Simulate the month under each policy."""
+    world = month(JOBS)
+    found: list[Measurement] = []
+    with tempfile.TemporaryDirectory() as folder:
+        tables = Path(folder)
+        on_demand, base = timed(world, OnDemandOnly())
+        others = [timed(world, one()) for one in (CheapestPerHour, GreedySpot, UniformProgress)]
+        ours = timed(world, Spillway(ValueTables(tables, memory_bytes=2**30)))
+        again = timed(world, Spillway(ValueTables(tables, memory_bytes=2**30)))
+    named = [("", on_demand, base), *(("", one, s) for one, s in others)]
+    named += [(", tables made", *ours), (", tables kept", *again)]
+    for what, summary, seconds in named:
+        found.append(
+            Measurement(
+                name=f"{summary.policy}{what}: {JOBS:,} jobs over a month",
+                value=JOBS / seconds,
+                unit="jobs/s",
+                baseline=Baseline(name="on_demand", value=JOBS / base),
+            )
+        )
+    uniform = others[-1][0]
+    found.append(
+        Measurement(
+            name=f"spillway: added to the bill ({ours[0].late} late, uniform_progress {uniform.late})",
+            value=float(ours[0].added_usd),
+            unit="USD",
+            baseline=Baseline(name="uniform_progress", value=float(uniform.added_usd)),
+        )
+    )
+    return found
+
+
+def timed(world: Scenario, strategy: object) -> tuple[Summary, float]:
+    began = perf_counter()
+    outcome = simulate(world, strategy)  # type: ignore[arg-type]  # each is a Strategy
+    return summarise(outcome), perf_counter() - began
+
+
+def month(jobs: int) -> Scenario:
+    start, end = whole_month("2026-10")
+    kept = HourlyCommitment(usd_per_slot_hour=Decimal("1.8"))
+    pools = (
+        pool("reserved", Market.RESERVED, "3.0", slots=12, commitment=kept),
+        pool("spot-a", Market.SPOT, "1.0", slots=40, preemptions_per_hour=0.15),
+        pool("spot-b", Market.SPOT, "1.1", slots=40, preemptions_per_hour=0.1),
+        pool("on_demand", Market.ON_DEMAND, "3.0", slots=400),
+    )
+    return Scenario(
+        pools=pools,
+        jobs=synthetic_jobs(jobs, pools, seed=1, start=start, end=end),
+        start=start,
+        end=end,
+        outages=all_outages(pools, [], seed=1, start=start, end=end, until=end + GIVE_UP_AFTER),
+    )
+
+
+def pool(name: str, market: Market, price: str, **more: object) -> Pool:
+    return Pool(
+        name=name,
+        backend="simulated",
+        market=market,
+        shape=Resources(cpus=8, memory_gib=32, accelerator="A100", accelerator_count=1),
+        list_usd_per_hour=Decimal(price),
+        restart_overhead=timedelta(minutes=2),
+        **more,  # type: ignore[arg-type]  # slots and terms
+    )
