@@ -1,0 +1,105 @@
+"""Members that work in step all stop at the same boundary, whoever is told and whenever."""
+
+from __future__ import annotations
+
+import random
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from socket import create_server
+from threading import Barrier, Event
+
+import pytest
+
+from spillway.errors import GangError
+from spillway.runtime import exit_codes
+from spillway.runtime.gang.join import join
+from spillway.runtime.gang.membership import LOOPBACK, Member
+from spillway.runtime.gang.watch import Gang, GangTerms
+from spillway.runtime.notice import Notice, NoticeSeen
+
+TERMS = GangTerms(secret=b"of this test", grace_seconds=60, start_seconds=30)
+PATIENCE_SECONDS = 30.0
+
+
+def free_port() -> int:
+    with closing(create_server((LOOPBACK, 0))) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+def members(count: int) -> list[Member]:
+    port = free_port()
+    return [Member(rank=r, nodes=count, head_address=LOOPBACK, port=port) for r in range(count)]
+
+
+def never(code: int) -> None:
+    pytest.fail(f"the process would have been ended with {code}")
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_all_stop_at_one_boundary_and_none_waits_for_ever(seed: int) -> None:
+    rng = random.Random(seed)
+    gang = members(rng.randint(2, 4))
+    told = {rng.randrange(len(gang)): rng.randint(1, 40) for _ in range(rng.randint(1, 2))}
+    in_step = Barrier(len(gang))
+
+    def work(member: Member) -> tuple[int, int]:
+        notice = Notice()
+        mine = join(member, TERMS, notice, leave=never)
+        steps = 0
+        while True:
+            in_step.wait(PATIENCE_SECONDS)  # the collective operation
+            steps += 1
+            if told.get(member.rank) == steps:
+                notice.receive(NoticeSeen(source="test", reason="taken back", seconds_left=60))
+            mine.boundary()
+            if mine.notice.received:
+                return steps, mine.end(exit_codes.PREEMPTED)
+            Event().wait(0.002)
+
+    with ThreadPoolExecutor(len(gang)) as threads:
+        ended = list(threads.map(work, gang))
+    assert len({steps for steps, _ in ended}) == 1
+    assert {code for _, code in ended} == {exit_codes.PREEMPTED}
+
+
+def test_work_that_knows_no_boundaries_is_told_at_once() -> None:
+    def work(member: Member) -> bool:
+        notice = Notice()
+        mine = join(member, TERMS, notice, leave=never)
+        if member.rank == 1:
+            notice.receive()
+        woken = Event()
+        mine.notice.wake_by(woken.set)
+        seen = woken.wait(PATIENCE_SECONDS)
+        mine.end(exit_codes.PREEMPTED)
+        return seen
+
+    with ThreadPoolExecutor(2) as threads:
+        assert list(threads.map(work, members(2))) == [True, True]
+
+
+def test_the_others_learn_where_the_head_goes_on_from() -> None:
+    def work(member: Member) -> str | None:
+        mine = join(member, TERMS, Notice(), leave=never)
+        if member.is_head:
+            mine.tell_restored("000000000001-000000000007")
+        found = mine.wait_restored()
+        mine.end(exit_codes.SUCCEEDED)
+        return found
+
+    with ThreadPoolExecutor(3) as threads:
+        assert set(threads.map(work, members(3))) == {"000000000001-000000000007"}
+
+
+def test_members_that_wait_for_a_head_that_failed_are_told() -> None:
+    def work(member: Member) -> int:
+        mine: Gang = join(member, TERMS, Notice(), leave=never)
+        if member.is_head:
+            return mine.end(exit_codes.FAILED, "no such data")
+        with pytest.raises(GangError, match="stopped before"):
+            mine.wait_restored()
+        return mine.end(exit_codes.PREEMPTED)
+
+    with ThreadPoolExecutor(2) as threads:
+        assert list(threads.map(work, members(2))) == [exit_codes.FAILED] * 2
