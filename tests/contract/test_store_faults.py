@@ -12,6 +12,7 @@ from spillway.checkpoints import CheckpointName, claim, commit, latest
 from spillway.checkpoints.bucket import PIECE_BYTES, BucketStore
 from spillway.errors import (
     CheckpointError,
+    FencedError,
     StoreAccessError,
     StoreUnavailableError,
     UnfencedStoreError,
@@ -92,6 +93,10 @@ def test_a_store_that_ignores_create_only_writes_is_taken_when_told_so(
         claim(store, "task", 1)
         save(store, 1)
         assert not store.create("task/claims/000000000001.json", b"again")
+        assert found_step(store) == 1
+        claim(store, "task", 2)
+        with pytest.raises(FencedError):  # which does not rest on the store
+            save(store, 2)
         assert found_step(store) == 1
     assert caplog.text.count("ignores create-only writes") == 1
 

@@ -46,7 +46,7 @@ _MOST_PIECES: Final = 10_000
 _AT_ONCE: Final = 2
 _WRITER: Final = "writer"  # Azure takes letters only
 _CREATE_ATTEMPTS: Final = 3
-_LOST: Final = "two processes that run the same lease could both commit, and neither would know, so a checkpoint may be made of both"
+_LOST: Final = "two processes that run the same lease could both commit a step, and one would not know that its own was replaced"
 
 
 class BucketStore:
