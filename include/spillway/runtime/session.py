@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -305,7 +306,7 @@ class Session:
     ) -> None:
         self._note_progress(step)
         metrics = self._heartbeat.metrics
-        self._saver.save(step, state, files, metadata=metadata, metrics=metrics)
+        self._saver.save(step, state, files, metadata=_copy(metadata), metrics=metrics)
 
     def _save_last(
         self, step: int, state: object, files: Path | str | None, metadata: dict[str, JsonValue]
@@ -394,6 +395,14 @@ class Session:
         """Take `facts` into the heartbeat; `at_once` when they should not wait."""
         self._heartbeat = replace(self._heartbeat, written_at=self._clock.now(), **facts)
         self._pulse.tell(self._heartbeat, at_once=at_once)
+
+
+def _copy(metadata: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    try:
+        copied: dict[str, JsonValue] = json.loads(json.dumps(metadata))
+    except (TypeError, ValueError) as error:
+        raise SpecError(f"what is remembered with a checkpoint has to be JSON: {error}") from error
+    return copied
 
 
 def _look_at(files: Path | str | None) -> Files | None:

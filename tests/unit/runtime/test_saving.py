@@ -81,6 +81,24 @@ def test_the_work_goes_on_while_a_state_is_written_and_may_change_it(
     assert (restored.state["weights"] == 1.0).all()
 
 
+def test_what_is_remembered_with_a_state_is_as_it_was_too(lab: Lab, slow: SlowStore) -> None:
+    session = lab.session()
+    history: list[Any] = [1]
+    session.checkpoint(5, state(1.0), history=history)
+    history.append(2)
+    slow.may_write.set()
+    session.flush()
+    restored = lab.session(token=2).restore()
+    assert restored is not None
+    assert restored.metadata == {"history": [1]}
+
+
+def test_what_cannot_be_remembered_is_refused_at_once(lab: Lab) -> None:
+    things: Any = {1, 2}
+    with pytest.raises(SpecError, match="has to be JSON"):
+        lab.session().checkpoint(5, {}, things=things)
+
+
 def test_a_small_state_is_durable_when_the_call_returns(lab: Lab) -> None:
     lab.session().checkpoint(5, {"weights": np.zeros(3)})
     assert steps_saved(lab) == [5]
