@@ -232,3 +232,19 @@ def test_a_large_object_that_changes_while_it_is_read_is_never_a_mixture(
     with pytest.raises(StoreUnavailableError, match="changed meanwhile"):
         store.get("a")
     assert BUCKET in reads[0]
+
+
+@pytest.mark.parametrize("server", SERVERS, indirect=True)
+def test_a_large_object_that_breaks_off_is_not_there(
+    hasty: tuple[BucketStore, Wire], direct: BucketStore
+) -> None:
+    store, wire = hasty
+    wire.fault = lambda method, path: (
+        Fault.LOSE_REQUEST
+        if method == "PUT" and ("partNumber=2" in path or "comp=blocklist" in path)
+        else Fault.NONE
+    )
+    with pytest.raises(StoreUnavailableError):
+        store.put("a/large", bytes(2 * PIECE_BYTES))
+    assert direct.get("a/large") is None
+    assert direct.list("a") == []
