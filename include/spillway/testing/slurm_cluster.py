@@ -140,7 +140,8 @@ class SlurmCluster:
     def kill_node(self, name: str) -> int:
         """Kill the node's daemon and its step managers, so that its jobs run on unseen; return how many managers it had."""
         daemon = self.daemons.pop(name)
-        managers = [process for process in processes_of(self) if _manages_steps_of(process, name)]
+        spool = str(self.folder / "spool" / name)
+        managers = [process for process in psutil.process_iter() if _manages_steps(process, spool)]
         daemon.kill()
         daemon.wait()
         for manager in managers:
@@ -309,15 +310,15 @@ def _wait_for(condition: Callable[[], bool], cluster: SlurmCluster, what: str) -
         time.sleep(0.05)
 
 
-def _manages_steps_of(process: psutil.Process, node: str) -> bool:
-    """Return whether it is a step manager of the node: one listens on a socket in the node's own folder."""
+def _manages_steps(process: psutil.Process, spool: str) -> bool:
+    """Return whether it is a step manager of the node whose folder is `spool`: each listens on a socket there."""
     try:
+        if not process.name().startswith("slurmstepd"):
+            return False
         sockets = process.net_connections(kind="unix")
-        return process.name() == "slurmstepd" and any(
-            f"/spool/{node}/" in str(s.laddr) for s in sockets
-        )
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         return False
+    return any(spool in str(one.laddr) for one in sockets)
 
 
 def _require(name: str) -> str:
