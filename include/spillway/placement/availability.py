@@ -39,12 +39,12 @@ class AvailabilityModel:
     returns_per_hour: tuple[tuple[float, ...], ...]
     switches_per_hour: tuple[tuple[float, ...], ...]
 
-    def faster(self, factor: float) -> AvailabilityModel:
-        """Return the model with capacity coming and going `factor` times as often."""
+    def lossier(self, factor: float) -> AvailabilityModel:
+        """Return the model with available capacity going `factor` times as often, and coming back as before."""
         return AvailabilityModel(
             age_edges_hours=self.age_edges_hours,
             losses_per_hour=_times(self.losses_per_hour, factor),
-            returns_per_hour=_times(self.returns_per_hour, factor),
+            returns_per_hour=self.returns_per_hour,
             switches_per_hour=self.switches_per_hour,
         )
 

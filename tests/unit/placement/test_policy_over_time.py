@@ -218,6 +218,19 @@ def test_stationary_shares_stay_as_they_are():
     assert chain.stationary @ chain.step(1.0) == pytest.approx(chain.stationary, abs=1e-9)
 
 
+@pytest.mark.parametrize("factor", [1.5, 2.0, 5.0])
+def test_a_lossier_model_is_available_less_of_the_time(factor):
+    as_learned, lossier = chain_of(LEARNED), chain_of(LEARNED.lossier(factor))
+    half = as_learned.half
+    assert lossier.stationary[half:].sum() < as_learned.stationary[half:].sum()
+    assert (lossier.mean_stay_hours[half:] < as_learned.mean_stay_hours[half:]).all()
+
+
+def test_a_lone_pool_is_believed_no_steadier_than_one_of_several():
+    alone, among = chain_of(prior(1)), chain_of(prior(2))
+    assert (alone.mean_stay_hours[alone.half :] <= among.mean_stay_hours[among.half :]).all()
+
+
 def test_tables_are_kept_on_disk_and_a_broken_file_is_made_again(tmp_path):
     spec = small_table(2.0, 1.0).spec
     built = ValueTables(tmp_path).get(spec, LEARNED)
