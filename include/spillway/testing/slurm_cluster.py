@@ -177,9 +177,12 @@ def slurm_cluster() -> Iterator[SlurmCluster]:
 
 def processes_of(cluster: SlurmCluster) -> Iterator[psutil.Process]:
     """Yield every live process that the cluster started, its jobs' among them."""
+    spool = str(cluster.folder / "spool")
     for process in psutil.process_iter():
         with suppress(psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
-            if process.environ().get("SLURM_CONF") == str(cluster.conf):
+            # A step manager writes its title over its environment.
+            conf = process.environ().get("SLURM_CONF")
+            if conf == str(cluster.conf) or _manages_steps(process, spool):
                 yield process
 
 
