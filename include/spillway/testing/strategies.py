@@ -38,8 +38,10 @@ from spillway.model import (
     PoolUsage,
     PrepaidHours,
     PricingCategory,
+    Quota,
     Resources,
     Retention,
+    SlotInterval,
     SpeedSample,
     Submission,
     TaskKey,
@@ -290,6 +292,20 @@ def pool_days() -> st.SearchStrategy[PoolDay]:
     )
 
 
+def slot_intervals() -> st.SearchStrategy[SlotInterval]:
+    """Return intervals over which slots may have been held."""
+
+    def held(start: datetime, length: timedelta, slots: int, is_open: bool) -> SlotInterval:  # noqa: FBT001
+        return SlotInterval(start=start, end=start + length, slots=slots, is_open=is_open)
+
+    return st.builds(held, instants, durations(), node_counts(), st.booleans())
+
+
+def quotas() -> st.SearchStrategy[Quota]:
+    """Return quotas."""
+    return st.builds(Quota, name=names, slots=st.integers(0, 100))
+
+
 def speed_samples() -> st.SearchStrategy[SpeedSample]:
     """Return speeds that leases may have worked at."""
     return st.builds(
@@ -517,8 +533,10 @@ ANY_VALUE: Final[Mapping[type, st.SearchStrategy[Any]]] = MappingProxyType(
         PoolUsage: usages(),
         PrepaidHours: prepaid_hours(),
         PricingCategory: st.sampled_from(PricingCategory),
+        Quota: quotas(),
         Resources: resources(),
         Retention: retentions(),
+        SlotInterval: slot_intervals(),
         SpeedSample: speed_samples(),
         Submission: submissions(),
         TaskKey: task_keys(),
