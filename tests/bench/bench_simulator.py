@@ -1,4 +1,4 @@
-"""A month of 10,000 jobs, simulated: jobs a second for each policy, and what ours costs beside the others.
+"""A month of jobs, simulated, `SPILLWAY_SIMULATED_JOBS` of them: jobs a second for each policy, and what ours costs beside the others.
 
 Value tables are kept in a folder of the run's own, so the first figure of ours holds making them, and the second does not.
 """
@@ -24,7 +24,7 @@ from spillway.sim.strategies import CheapestPerHour, GreedySpot, OnDemandOnly, U
 from spillway.sim.summary import Summary, summarise
 from spillway.sim.synthetic import synthetic_jobs
 
-JOBS = int(os.environ.get("SPILLWAY_SIMULATED_JOBS", "10000"))
+JOBS = int(os.environ.get("SPILLWAY_SIMULATED_JOBS", "2000"))
 
 
 def run() -> list[Measurement]:
