@@ -53,15 +53,20 @@ class CommandLine:
             stdin=request.script.encode(),
             otherwise=RejectedError,
         )
-        return int(answer.output.decode().strip().splitlines()[-1].partition(";")[0])
+        with failures.readable("sbatch"):
+            return int(answer.output.decode().strip().splitlines()[-1].partition(";")[0])
 
     def jobs(self) -> Sequence[JobRow]:
         """Return the user's jobs that the controller remembers."""
-        return parse.queue_rows(self._text(*_QUEUE, "-O", parse.QUEUE_FORMAT))
+        printed = self._text(*_QUEUE, "-O", parse.QUEUE_FORMAT)
+        with failures.readable("squeue"):
+            return parse.queue_rows(printed)
 
     def comments(self) -> Mapping[int, str]:
         """Return the comments of those jobs, by Slurm's number."""
-        return parse.queue_comments(self._text(*_QUEUE, "-o", parse.COMMENT_FORMAT))
+        printed = self._text(*_QUEUE, "-o", parse.COMMENT_FORMAT)
+        with failures.readable("squeue"):
+            return parse.queue_comments(printed)
 
     def past_jobs(self, names: Sequence[str]) -> Sequence[JobRow]:
         """Return what accounting knows of the user's jobs of these names."""
@@ -71,16 +76,18 @@ class CommandLine:
         if answer.exit_code and _NO_ACCOUNTING in answer.errors + answer.output.decode():
             return []
         self._check(answer, otherwise=TransientError)
-        return parse.account_rows(answer.output.decode())
+        with failures.readable("sacct"):
+            return parse.account_rows(answer.output.decode())
 
     def marks(self, names: Sequence[str]) -> Mapping[str, Marks]:
         """Return what jobs of these names left in the shared folder."""
         printed = self._text(*_script(_READ_MARKS, self._options.shared_folder(), *names))
         rows = (line.split() for line in printed.splitlines())
-        return {
-            name: Marks(job_id=int(job_id), exit_code=None if code == "-" else int(code))
-            for name, job_id, code in rows
-        }
+        with failures.readable("the login node"):
+            return {
+                name: Marks(job_id=int(job_id), exit_code=None if code == "-" else int(code))
+                for name, job_id, code in rows
+            }
 
     def cancel(self, job_ids: Sequence[int]) -> None:
         """Cancel the jobs."""
@@ -90,7 +97,9 @@ class CommandLine:
         """Return what the partition's nodes have to give."""
         partition = self._options.partition
         asked = [f"--partition={partition}"] if partition else []
-        return sinfo_nodes(self._text("sinfo", "-h", "-N", *asked, "-O", NODE_FORMAT))
+        printed = self._text("sinfo", "-h", "-N", *asked, "-O", NODE_FORMAT)
+        with failures.readable("sinfo"):
+            return sinfo_nodes(printed)
 
     def read(self, path: str, offset: int, limit: int) -> bytes:
         """Return at most `limit` bytes of the file from `offset` on; none when it is not there."""

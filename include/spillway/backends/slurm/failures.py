@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from spillway.errors import AccessError, BackendError, CapacityError, RejectedError, TransientError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Generator, Mapping
 
 NAME: Final = "slurm"
 
@@ -171,6 +172,18 @@ def by_text(text: str, *, otherwise: type[BackendError], key: str | None = None)
         if known_text in text:
             return _error(kind, text, remedy, key)
     return _error(otherwise, text, "", key)
+
+
+@contextmanager
+def readable(what: str) -> Generator[None]:
+    """Make of an answer that is not what was asked for a `TransientError`: it says nothing of any job."""
+    try:
+        yield
+    except (ValueError, LookupError, TypeError) as error:
+        raise TransientError(
+            f"the answer of {what} cannot be read ({error!r}); is there something beside Slurm that prints?",
+            backend=NAME,
+        ) from error
 
 
 def _error(kind: type[BackendError], text: str, remedy: str, key: str | None) -> BackendError:

@@ -75,15 +75,18 @@ class RestClient:
         path = f"/slurm/{self._version}/job/submit"
         body = rest_request(request, version=self._version_number)
         answer = self._call("POST", path, body, otherwise=RejectedError)
-        return int(answer["job_id"])
+        with failures.readable("slurmrestd"):
+            return int(answer["job_id"])
 
     def jobs(self) -> Sequence[JobRow]:
         """Return every job of the cluster that the controller remembers: the API does not ask for one user's."""
-        return parse.rest_rows(self._get("jobs"))
+        with failures.readable("slurmrestd"):
+            return parse.rest_rows(self._get("jobs"))
 
     def comments(self) -> Mapping[int, str]:
         """Return the comments of those jobs, by Slurm's number."""
-        return parse.rest_comments(self._get("jobs"))
+        with failures.readable("slurmrestd"):
+            return parse.rest_comments(self._get("jobs"))
 
     def past_jobs(self, names: Sequence[str]) -> Sequence[JobRow]:
         """Return what accounting knows of jobs of these names."""
@@ -96,7 +99,8 @@ class RestClient:
             self._has_accounting = False
             return []
         wanted = set(names)
-        return [row for row in parse.rest_account_rows(answer) if row.name in wanted]
+        with failures.readable("slurmrestd"):
+            return [row for row in parse.rest_account_rows(answer) if row.name in wanted]
 
     def marks(self, names: Sequence[str]) -> Mapping[str, Marks]:
         """Return what jobs of these names left in the shared folder, where this machine sees it."""
@@ -109,7 +113,8 @@ class RestClient:
 
     def nodes(self) -> Sequence[NodeRoom]:
         """Return what the partition's nodes have to give."""
-        return rest_nodes(self._get("nodes"), self._options.partition)
+        with failures.readable("slurmrestd"):
+            return rest_nodes(self._get("nodes"), self._options.partition)
 
     def read(self, path: str, offset: int, limit: int) -> bytes:
         """Return at most `limit` bytes of the file from `offset` on; none when it cannot be seen from here."""

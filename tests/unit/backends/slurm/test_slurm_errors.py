@@ -288,6 +288,19 @@ def test_a_queue_that_cannot_be_asked_says_nothing_at_all() -> None:
         backend(Recorded(squeue=down)).observe([JOB])
 
 
+@pytest.mark.parametrize(
+    "noise", ["Welcome to the cluster!\n", "a|b|c\n", "1|sw-a|FAILED|?|x|1|x|\n"]
+)
+def test_what_is_not_an_answer_says_nothing_of_a_job(noise: str) -> None:
+    with pytest.raises(TransientError, match="cannot be read"):
+        backend(Recorded(squeue=said(noise))).observe([JOB])
+
+
+def test_an_answer_without_its_fields_says_nothing_of_a_job() -> None:
+    with pytest.raises(TransientError, match="cannot be read"):
+        rest(lambda _: httpx.Response(200, json={"jobs": [{"name": "sw-a"}]})).jobs()
+
+
 def test_a_job_that_ran_before_the_controller_forgot_it_is_not_started_again() -> None:
     name = backend(Recorded())._name(JOB)
     shell = Recorded(squeue=NOTHING, sacct=DISABLED, bash=said(f"{name} 12 -\n"))
@@ -325,3 +338,30 @@ def test_a_script_that_began_before_answers_as_it_ended(tmp_path: Path) -> None:
     assert run() == 75
     (tmp_path / f"{name}.exit").write_text("3\n")
     assert run() == 3
+
+
+# ---- how often it is asked --------------------------------------------------------------------------------------
+
+
+def test_a_thousand_jobs_are_one_question() -> None:
+    jobs = [Job(key=f"dag/run/task/{index}/1") for index in range(1000)]
+    names = [backend(Recorded())._name(job) for job in jobs]
+    queue = said("\n".join(f"{n}|{name}|RUNNING|0|None|1|N/A|" for n, name in enumerate(names, 1)))
+    shell = Recorded(squeue=queue)
+    seen = backend(shell).observe(jobs)
+    assert {one.event for one in seen.values()} == {JobEvent.STARTED}
+    assert shell.asked == ["squeue"]
+
+
+def test_room_is_remembered_for_a_moment_and_counted_anew_after_a_submission() -> None:
+    sinfo = said("pn1|idle|0/8/0/8|16000|0|(null)|(null)|\n")
+    shell = Recorded(squeue=NOTHING, sacct=DISABLED, sinfo=sinfo, bash=said("7\n"))
+    one = backend(shell)
+    assert [one.free_slots() for _ in range(3)] == [2, 2, 2]
+    assert shell.asked == ["squeue", "sinfo"]
+    shell.answers["bash"] = said()
+    with pytest.raises(TransientError):
+        one.submit(SUBMISSION)
+    shell.asked.clear()
+    one.free_slots()
+    assert shell.asked == ["squeue", "sinfo"]
