@@ -40,6 +40,7 @@ from spillway.errors import (
     TaskFailedError,
     TransientError,
 )
+from spillway.heard import Heard
 from spillway.ledger import LeaseRequest
 from spillway.lookout import Lookout
 from spillway.model import (
@@ -56,10 +57,8 @@ from spillway.model import (
 from spillway.moves import Moves
 from spillway.placement.explain import reasons_table
 from spillway.placement.lifecycle import is_final, move
-from spillway.placement.throughput import speed_sample
 from spillway.placing import Placing
 from spillway.quotes import Quotes
-from spillway.runtime.exchange import Result, read_heartbeat, read_result
 from spillway.runtime.heartbeats import retire_heartbeat
 
 if TYPE_CHECKING:
@@ -67,11 +66,9 @@ if TYPE_CHECKING:
 
     from spillway.ledger import Ledger
     from spillway.model import Heartbeat
+    from spillway.runtime.exchange import Result
 
 log = logging.getLogger(__name__)
-
-LEAST_WORK = timedelta(seconds=1)
-"""What a task whose last checkpoint is at its end is still taken to need."""
 
 WAIT_FOR_ROOM = timedelta(seconds=15)
 """How long a task for which no pool has room waits before it asks again."""
@@ -145,6 +142,8 @@ class Dispatcher:
         self._backend_of = backend_of
         self._backends: dict[str, Backend] = {}
         self._clock = clock
+        provider = store_place.place.provider if store_place.place else None
+        self._heard = Heard(ledger, store_provider=provider)
         self.quotes = Quotes(
             pools=self.pools, ledger=ledger, backend=self.backend, store_place=store_place
         )
@@ -155,7 +154,7 @@ class Dispatcher:
             quotes=self.quotes,
             lookout=lookout,
             backend=self.backend,
-            heartbeat=self._heartbeat_if_any,
+            heartbeat=self._heard.heartbeat_if_any,
         )
 
     # ---- placing ----------------------------------------------------------------------------------------------
@@ -211,21 +210,12 @@ class Dispatcher:
 
     def _left_to_do(self, request: TaskRequest) -> timedelta:
         """Return the task's work without the share that a checkpoint of an earlier lease has saved."""
-        for attempt in reversed(self.ledger.attempts(request.task)):
-            if request.fresh_start and attempt.owner_clear != request.owner_clear:
-                break
-            said = self._heartbeat_if_any(attempt)
-            if said is not None and said.checkpoint_step is not None and said.total_steps:
-                left = 1 - min(said.checkpoint_step / said.total_steps, 1.0)
-                return max(request.spec.work * left, LEAST_WORK)
-        return request.spec.work
-
-    def _heartbeat_if_any(self, lease: Lease) -> Heartbeat | None:
-        try:
-            return self.heartbeat(lease)
-        except StoreError as error:  # an estimate is made of it, no more
-            log.warning("the heartbeat of %s cannot be read: %s", lease.key, error)
-            return None
+        attempts = [
+            attempt
+            for attempt in reversed(self.ledger.attempts(request.task))
+            if not request.fresh_start or attempt.owner_clear == request.owner_clear
+        ]
+        return self._heard.work_left(request.spec.work, attempts)
 
     def _grant(self, request: TaskRequest, decision: Placement) -> Lease:
         pool = self.pools[decision.offer.pool]
@@ -340,8 +330,7 @@ class Dispatcher:
 
     def heartbeat(self, lease: Lease) -> Heartbeat | None:
         """Return the last thing the task itself said, or None when it said nothing yet."""
-        store = open_store(lease.submission.store)
-        return read_heartbeat(store, lease.submission.prefix, lease.token)
+        return self._heard.heartbeat(lease)
 
     def read_log(self, lease: Lease, offset: int) -> LogChunk:
         """Return the job's output from byte `offset` on; empty where the provider has none to show."""
@@ -357,23 +346,16 @@ class Dispatcher:
         if lease.ended_at is not None:
             return lease
         self.backend(lease.pool).release(_job(lease))
+        self._heard.learn(
+            lease
+        )  # before its end: a process that dies in between is followed by one that comes here again
         settled = self.ledger.end(lease.key, now=self._clock())
         self._moves.forget(lease.key)
         with suppress(StoreError):  # it is found where a killed job left it, too
             submission = settled.submission
             retire_heartbeat(open_store(submission.store), submission.prefix, submission.token)
         log.info("lease settled: %s %s", settled.key, settled.state)
-        self._learn_speed(settled)
         return settled
-
-    def _learn_speed(self, lease: Lease) -> None:
-        """Keep how fast the lease worked, for the placements to come."""
-        placement, said = self.ledger.placement(lease.key), self._heartbeat_if_any(lease)
-        if placement.task is None or said is None:
-            return
-        sample = speed_sample(placement.task, placement.offer.shape, said)
-        if sample is not None:
-            self.ledger.note_speed(lease.key, sample)
 
     def cancel(self, key: str, *, detail: str, owner_try: int | None = None) -> bool:
         """Stop the job of lease `key`; return whether this call did.
@@ -411,7 +393,7 @@ class Dispatcher:
         return self.advance(request, lease.key)
 
     def _finish(self, lease: Lease) -> Finished:
-        result = self._result(lease)
+        result = self._heard.result(lease)
         if result is None or result.error is not None:
             raise TaskFailedError(
                 f"{lease.key} exited with 0 but left no result in {lease.submission.store}; "
@@ -422,7 +404,7 @@ class Dispatcher:
         return Finished(lease=lease, result=result.value)
 
     def _failure(self, lease: Lease) -> TaskFailedError:
-        result = self._result(lease)
+        result = self._heard.result(lease)
         cause = result.error.message if result and result.error else lease.detail
         cause += self._last_output(lease, result)
         return TaskFailedError(
@@ -435,7 +417,7 @@ class Dispatcher:
         """Return what the job printed last, where it was killed or people cannot see its log elsewhere."""
         if result is not None and isinstance(self.backend(lease.pool), SupportsLogs):
             return ""
-        said = result or self._heartbeat_if_any(lease)
+        said = result or self._heard.heartbeat_if_any(lease)
         return f"; it printed last:\n{said.log_tail}" if said and said.log_tail else ""
 
     def _check_attempts_left(self, request: TaskRequest) -> None:
@@ -468,10 +450,6 @@ class Dispatcher:
             # Why it was to move says more than how it stopped.
             detail=lease.detail if lease.state is LeaseState.MOVING else observation.detail,
         )
-
-    def _result(self, lease: Lease) -> Result | None:
-        store = open_store(lease.submission.store)
-        return read_result(store, lease.submission.prefix, lease.token)
 
     def backend(self, pool: str) -> Backend:
         """Return the backend of the pool called `pool`.

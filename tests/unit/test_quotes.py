@@ -123,3 +123,18 @@ def test_a_doubtful_price_wins_once_a_launch_has_proved_it(tmp_path: Path) -> No
     lease = running(trusted.dispatcher.begin(trusted.request()))
     trusted.dispatcher.observe(lease.pool, [lease])
     assert placed(world).offer.pool == "spot"
+
+
+def test_what_a_lease_stores_is_charged_beyond_its_end(tmp_path: Path) -> None:
+    store = StorePlace(place=Place(provider="aws", region="us-east-1"))
+    world = FakeDeployment(tmp_path, pools=(ON_DEMAND,), store_place=store)
+    request = world.request()
+    lease = running(world.dispatcher.begin(request))
+    began = world.clock()
+    world.clock.advance(3600)
+    world.say(lease, stored_gib=10.0, stored_since=began, stored_from=began)
+    world.succeed(lease)
+    world.dispatcher.advance(request, lease.key)
+    world.clock.advance(729 * 3600)
+    (charge,) = world.ledger.storage_charges(now=world.clock())
+    assert charge.cost == Decimal("0.23")  # 10 GiB for a month

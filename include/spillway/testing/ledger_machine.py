@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from spillway.errors import LedgerError, PoolFullError
 from spillway.model import JobEvent, LeaseState, TaskKey
+from spillway.placement.lifecycle import is_final
 from spillway.testing.ledger_samples import (
     EFFECTIVE,
     LIST,
@@ -50,7 +51,7 @@ class ModelLease:
     @property
     def is_over(self) -> bool:
         """Whether its job is over."""
-        return self.state not in (LeaseState.GRANTED, LeaseState.STARTING, LeaseState.RUNNING)
+        return is_final(self.state)
 
 
 class LeaseLife(RuleBasedStateMachine):
@@ -117,7 +118,12 @@ class LeaseLife(RuleBasedStateMachine):
         lease = self.leases[index % len(self.leases)]
         if not lease.is_over:
             if event is JobEvent.STARTED:
-                lease.state = LeaseState.RUNNING
+                if lease.state is not LeaseState.MOVING:
+                    lease.state = LeaseState.RUNNING
+            elif event is JobEvent.ASKED_TO_MOVE:
+                lease.state = LeaseState.MOVING
+            elif event is JobEvent.PREEMPTED and lease.state is LeaseState.MOVING:
+                lease.state = LeaseState.MOVED
             elif event is not JobEvent.SUBMITTED:
                 lease.state = LeaseState(event.value)
             elif lease.state is LeaseState.GRANTED:
