@@ -122,8 +122,7 @@ def _least(objective: Floats, limits: list[Any]) -> Floats:
         options={"mip_rel_gap": 0},
     )
     assert solved.x is not None, solved.message  # what the limits were found with is one solution
-    chosen: Floats = np.round(solved.x)
-    return chosen
+    return np.asarray(solved.x, dtype=np.float64).round()
 
 
 def _cheapest(cost: Floats) -> Ints:
