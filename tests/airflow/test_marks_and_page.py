@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import TYPE_CHECKING
 from unittest.mock import create_autospec
 
@@ -16,6 +17,8 @@ from sqlalchemy.orm.attributes import manager_of_class
 
 from spillway.airflow import listener
 from spillway.airflow.page import make_app
+from spillway.dispatch import Running
+from spillway.model import Heartbeat
 from spillway.reconcile import reconcile
 
 if TYPE_CHECKING:
@@ -95,3 +98,25 @@ def test_a_person_sees_only_dags_that_they_may_read(
     assert page.status_code == 200
     assert ("reserved" in page.text) is sees
     assert ("No lease yet" in page.text) is not sees
+
+
+def test_the_page_says_what_keeping_checkpoints_costs(
+    world: FakeDeployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = world.dispatcher.begin(world.request())
+    assert isinstance(step, Running)
+    said = Heartbeat(
+        token=step.lease.token,
+        written_at=world.clock(),
+        stored_gib=73.0,
+        stored_since=world.clock(),
+        stored_from=world.clock(),
+    )
+    world.ledger.note_stored(step.lease.key, said, usd_per_gib_month=Decimal(1))
+    manager = create_autospec(BaseAuthManager, instance=True)
+    manager.get_authorized_dag_ids.return_value = {"nightly"}
+    monkeypatch.setattr("spillway.airflow.page.get_auth_manager", lambda: manager)
+    app = make_app()
+    app.dependency_overrides[get_user] = lambda: "vera"
+    page = TestClient(app).get("/page?dag_id=nightly")
+    assert "Keeping the checkpoints of these tasks has cost" in page.text

@@ -54,6 +54,12 @@ def page(
         ]
         shown = found[:PAGE_ROWS]
         rows = [_row(report, ledger.placement(report.lease.key), now) for report in shown]
+        tasks = {report.lease.task for report in shown}
+        stored = [
+            charge
+            for charge in ledger.storage_charges(now=now, dag_id=dag_id, run_id=run_id)
+            if charge.task in tasks
+        ]
     return _templates.get_template("page.html").render(
         rows=rows,
         title=" / ".join(part for part in (dag_id, run_id, task_id) if part) or "All runs",
@@ -61,6 +67,7 @@ def page(
         marginal=sum(report.marginal_cost for report in shown),
         effective=sum(report.effective_cost for report in shown),
         listed=sum(report.list_cost for report in shown),
+        storage=sum(charge.cost for charge in stored),
         is_cut=len(found) > len(shown),
     )
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import logging
+from datetime import timedelta
 from threading import Event, Thread
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from spillway.errors import NoticeSourceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from datetime import timedelta
 
     from spillway.runtime.notice.notice import Notice, NoticeSeen
 
 log = logging.getLogger(__name__)
+
+
+ADVICE_AHEAD: Final = timedelta(minutes=15)
 
 
 class Watcher(Protocol):
@@ -40,8 +43,8 @@ class Watcher(Protocol):
 class Patrol:
     """Lets one watcher look again and again, and tells the notice what it saw.
 
-    Something that is `lead` or less away is a notice. What is farther away is advice until then: leaving an hour before a
-    planned maintenance would waste that hour.
+    Something that is `lead` or less away is a notice. What is `ADVICE_AHEAD` farther away is advice until then: leaving a
+    quarter of an hour before a planned maintenance would waste that time, and a limit that is days away is no news.
     """
 
     def __init__(self, watcher: Watcher, notice: Notice, *, lead: timedelta) -> None:
@@ -72,7 +75,7 @@ class Patrol:
         early = 0.0 if seen.is_at_once else (seen.seconds_left or 0.0) - self._lead_seconds
         if not seen.is_advice and early <= 0:
             self._notice.receive(seen)
-        elif self._notice.advise(seen):
+        elif early <= ADVICE_AHEAD.total_seconds() and self._notice.advise(seen):
             log.warning("saving soon is wise: %s: %s", seen.source, seen.reason)
         return min(self._watcher.period_seconds, early if early > 0 else float("inf"))
 

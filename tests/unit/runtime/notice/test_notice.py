@@ -122,6 +122,15 @@ def test_what_is_far_away_is_advice_until_it_is_near() -> None:
     assert notice.received
 
 
+def test_a_limit_that_is_days_away_is_no_news() -> None:
+    notice = Notice(clock=ManualClock())
+    watcher = Script(seen(7 * 86400.0))
+    pause = Patrol(watcher, notice, lead=LEAD).look()
+    assert notice.advised_at is None
+    assert not notice.received
+    assert pause == watcher.period_seconds
+
+
 def test_advice_is_no_notice_and_is_taken_once() -> None:
     clock = ManualClock()
     notice = Notice(clock=clock)
