@@ -79,7 +79,7 @@ class SupportsCapacity(Protocol):
     """A provider that says how much room it has."""
 
     def free_slots(self) -> int:
-        """Return how many more jobs the provider would start now."""
+        """Return how many more jobs of one node the provider would start now."""
         ...
 
 
