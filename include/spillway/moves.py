@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from spillway.backends.protocol import Backend, Job
 from spillway.checkpoints.open import open_store
 from spillway.model import JobEvent, LeaseState
-from spillway.placement.over_time import LOOK, has_time, what_is_left
+from spillway.placement.over_time import LOOK, has_time, to_follow, what_is_left
 from spillway.runtime.stop_request import StopRequest, ask_to_stop, read_stop_request
 
 if TYPE_CHECKING:
@@ -19,20 +19,12 @@ if TYPE_CHECKING:
     from spillway.ledger import Ledger
     from spillway.lookout import Lookout
     from spillway.model import Heartbeat, Lease
-    from spillway.placement.over_time import Weighed
     from spillway.quotes import Quotes
 
 log = logging.getLogger(__name__)
 
 HEAR_WITHIN: Final = timedelta(minutes=1)
 """How long a job may take to see that it is asked to stop."""
-
-
-WORTH_MOVING: Final = 0.25
-"""What moving now instead of at the next look has to save, as a part of what staying until then costs.
-
-Less is within the error of what is expected, and a job that hesitates between two pools would pay for restarts.
-"""
 
 
 class Moves:
@@ -80,7 +72,7 @@ class Moves:
         said = self._heartbeat(lease)
         offers = self._quotes.offers(what_is_left(task, said), now, max_age=LOOK)
         weighed = self._lookout.while_running(task, lease, said, offers, now)
-        if weighed is not None and is_worth_moving(weighed, lease.pool):
+        if weighed is not None and to_follow(weighed).pool != lease.pool:
             self._ask(lease, weighed.decision.reason, now)
 
     def _ask(self, lease: Lease, reason: str, now: datetime) -> None:
@@ -97,16 +89,3 @@ class Moves:
         if asked is None or now > asked.stop_by:
             self._backend(lease.pool).release(Job(key=lease.key, provider_id=lease.provider_id))
             self._ledger.record(lease.key, JobEvent.PREEMPTED, now=now, detail=lease.detail)
-
-
-def is_worth_moving(weighed: Weighed, held: str) -> bool:
-    """Whether a job should leave the pool it holds: staying is late, or staying for one look costs too much."""
-    decision, situation = weighed.decision, weighed.situation
-    if decision.pool == held:
-        return False
-    stay = next((option for option in decision.options if option.pool == held), None)
-    if stay is None or not stay.in_time:
-        return True
-    usd_per_hour = next(pool.usd_per_hour for pool in situation.pools if pool.name == held)
-    look_usd = usd_per_hour * (situation.job.next_look / timedelta(hours=1))
-    return stay.expected_usd - decision.options[0].expected_usd >= WORTH_MOVING * look_usd

@@ -223,3 +223,31 @@ def test_moves_use_up_no_attempts(world: FakeDeployment) -> None:
     observed(world, lease)
     world.providers["on_demand"].preempt(lease.key)
     assert running(world.dispatcher.advance(request, lease.key)).pool == "spot"
+
+
+def test_nobody_waits_to_save_less_than_a_cent(world: FakeDeployment) -> None:
+    """A minute of work: on spot when it is there, and wherever there is room when it is not."""
+    soon = world.clock() + timedelta(minutes=30)
+    small = spec(world, work=timedelta(minutes=1), deadline=soon, max_attempts=5)
+    assert running(world.dispatcher.begin(world.request("now", spec=small))).pool == "spot"
+    world.providers["spot"].has_capacity = False
+    lease = running(
+        world.dispatcher.begin(
+            world.request("later", spec=replace(small, work=timedelta(seconds=20)))
+        )
+    )
+    assert lease.pool == "on_demand"
+
+
+def test_spot_capacity_that_is_there_is_taken(world: FakeDeployment) -> None:
+    for name in ("first", "second"):
+        assert running(world.dispatcher.begin(world.request(name, spec=spec(world)))).pool == "spot"
+        world.clock.advance(60)
+
+
+def test_the_reason_says_when_waiting_would_save_too_little(world: FakeDeployment) -> None:
+    world.providers["spot"].has_capacity = False
+    small = spec(world, work=timedelta(seconds=20), deadline=world.clock() + timedelta(minutes=30))
+    lease = running(world.dispatcher.begin(world.request(spec=small)))
+    reason = world.ledger.placement(lease.key).reason
+    assert reason.endswith("would save too little")

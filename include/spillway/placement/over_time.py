@@ -8,15 +8,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
 from spillway.model import Heartbeat, Lease, Offer, PassedOver, Placement, TaskSpec, Unplaced
 from spillway.model.codec import encode
 from spillway.placement.choose import choose, residency_evidence
 from spillway.placement.estimate import estimate
+from spillway.placement.explain import usd
 from spillway.placement.feasible import refusal
 from spillway.placement.policy import decide
-from spillway.placement.policy_values import Decision, Held, JobProgress, PolicyState, PoolView
+from spillway.placement.policy_values import (
+    Decision,
+    Held,
+    JobProgress,
+    Option,
+    PolicyState,
+    PoolView,
+)
 from spillway.placement.value_table import TableSpec
 
 if TYPE_CHECKING:
@@ -27,6 +36,10 @@ if TYPE_CHECKING:
 
 LOOK: Final = timedelta(minutes=1)
 """Time between two decisions about one job."""
+
+WORTH_A_LOOK: Final = 0.25
+LEAST_SAVING_USD: Final = 0.01
+LEAST_SAVING: Final = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,16 +185,44 @@ def _shares(said: Heartbeat | None) -> tuple[float, float]:
 # ---- what it answers ------------------------------------------------------------------------------------------
 
 
+def to_follow(weighed: Weighed) -> Option:
+    """Return the option to follow: the policy's best, unless waiting or leaving for it would save too little.
+
+    It has to save `WORTH_A_LOOK` of what running on until the next look costs, or a job that hesitates between two pools would
+    pay for restarts; and over the whole job a cent and 2 %, or people would wait for what nobody can see on a bill.
+    """
+    best, job = weighed.decision.options[0], weighed.situation.job
+    held = None if job.held is None else job.held.pool
+    stay = _without_waiting(weighed.decision, held)
+    if stay is None or stay.pool == best.pool or (held is None and best.pool is not None):
+        return best
+    if best.in_time and not stay.in_time:
+        return best
+    usd_per_hour = next(p.usd_per_hour for p in weighed.situation.pools if p.name == stay.pool)
+    look_usd = usd_per_hour * (job.next_look / _HOUR)
+    whole_usd = usd_per_hour * (job.work_left / _HOUR)
+    saves_now = stay.expected_usd - best.expected_usd >= WORTH_A_LOOK * look_usd
+    saves = whole_usd - best.expected_usd >= max(LEAST_SAVING_USD, LEAST_SAVING * whole_usd)
+    return best if saves_now and saves else stay
+
+
+def _without_waiting(decision: Decision, held: str | None) -> Option | None:
+    """Return what a job does that neither waits nor leaves: stay, or run where that is best."""
+    running = [option for option in decision.options if option.pool is not None]
+    if held is not None:
+        running = [option for option in running if option.pool == held]
+    return running[0] if running else None
+
+
 def placed(
     task: TaskSpec, offers: Sequence[Offer], weighed: Weighed, now: datetime
 ) -> Placement | Unplaced:
     """Return the policy's decision as a placement, with the reason for every offer passed over."""
-    decision = weighed.decision
     by_price = choose(task, offers, now)
     if isinstance(by_price, Unplaced):
         return by_price
-    memo = encode(weighed)
-    taken = next((offer for offer in offers if offer.pool == decision.pool), None)
+    memo, followed = encode(weighed), to_follow(weighed)
+    taken = next((offer for offer in offers if offer.pool == followed.pool), None)
     if taken is None or refusal(task, taken, now) is not None:
         return Unplaced(
             passed_over=_all_passed_over(by_price, weighed, None),
@@ -189,17 +230,27 @@ def placed(
             decided_at=now,
             weighed=memo,
             until=now + LOOK,
-            reason=decision.reason,
+            reason=weighed.decision.reason,
         )
     return Placement(
         offer=taken,
         estimate=estimate(task, taken),
-        reason=decision.reason,
+        reason=_why(weighed.decision, followed),
         passed_over=_all_passed_over(by_price, weighed, taken.pool),
         task=by_price.task,
         decided_at=now,
         residency=residency_evidence(task, taken),
         weighed=memo,
+    )
+
+
+def _why(decision: Decision, followed: Option) -> str:
+    if followed == decision.options[0]:
+        return decision.reason
+    name = decision.options[0].pool or "waiting"
+    return (
+        f"run: {followed.pool} is expected to complete for {_usd(followed.expected_usd)}; {name}, for "
+        f"{_usd(decision.options[0].expected_usd)}, would save too little"
     )
 
 
@@ -228,7 +279,14 @@ def _expected(decision: Decision, pool: str) -> str | None:
             late = "" if option.in_time else ", and might be late"
             best = decision.options[0]
             return (
-                f"is expected to complete for {option.expected_usd:.2f} USD{late}; "
-                f"{best.pool or 'waiting'} for {best.expected_usd:.2f} USD"
+                f"is expected to complete for {_usd(option.expected_usd)}{late}; "
+                f"{best.pool or 'waiting'} for {_usd(best.expected_usd)}"
             )
     return None
+
+
+_HOUR: Final = timedelta(hours=1)
+
+
+def _usd(amount: float) -> str:
+    return usd(Decimal(str(amount)))
