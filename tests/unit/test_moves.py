@@ -243,11 +243,3 @@ def test_spot_capacity_that_is_there_is_taken(world: FakeDeployment) -> None:
     for name in ("first", "second"):
         assert running(world.dispatcher.begin(world.request(name, spec=spec(world)))).pool == "spot"
         world.clock.advance(60)
-
-
-def test_the_reason_says_when_waiting_would_save_too_little(world: FakeDeployment) -> None:
-    world.providers["spot"].has_capacity = False
-    small = spec(world, work=timedelta(seconds=20), deadline=world.clock() + timedelta(minutes=30))
-    lease = running(world.dispatcher.begin(world.request(spec=small)))
-    reason = world.ledger.placement(lease.key).reason
-    assert reason.endswith("would save too little")

@@ -1,0 +1,84 @@
+"""When what the policy prefers is worth following: waiting and leaving have to save what shows."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from spillway.model import Market
+from spillway.placement.over_time import Situation, Weighed, to_follow
+from spillway.placement.policy_values import (
+    Action,
+    Decision,
+    Held,
+    JobProgress,
+    Option,
+    PolicyState,
+    PoolView,
+)
+from spillway.placement.value_table import TableSpec
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+SPEC = TableSpec(
+    look_hours=1 / 60,
+    looks_per_step=1,
+    work_hours=1.0,
+    slack_hours=1.0,
+    restart_hours=0.0,
+    spot_price=0.3,
+)
+
+
+def option(pool: str | None, usd: float, *, in_time: bool = True) -> Option:
+    return Option(pool=pool, expected_usd=usd, in_time=in_time)
+
+
+def weighed(*options: Option, held: str | None = None, hours: float = 10.0) -> Weighed:
+    """What the policy says of `hours` of work, with on-demand capacity at 1 USD an hour and spot at 0.30 USD."""
+    views = (
+        PoolView(name="on_demand", market=Market.ON_DEMAND, usd_per_hour=1.0),
+        PoolView(name="spot", market=Market.SPOT, usd_per_hour=0.3),
+    )
+    job = JobProgress(
+        work_left=timedelta(hours=hours),
+        deadline=NOW + timedelta(days=2),
+        restart_overhead=timedelta(0),
+        next_look=MINUTE,
+        held=None if held is None else Held(pool=held),
+    )
+    decision = Decision(
+        action=Action.RUN, pool=options[0].pool, reason="as the policy says", options=options
+    )
+    situation = Situation(job=job, pools=views, now=NOW, state=PolicyState(), spec=SPEC)
+    return Weighed(situation=situation, decision=decision, state=PolicyState())
+
+
+@pytest.mark.parametrize(
+    ("said", "follows"),
+    [
+        # Nothing is held, and running is best anyway.
+        (weighed(option("spot", 3.0), option("on_demand", 5.0)), "spot"),
+        # Waiting saves what shows: 5 USD in all, and at this look more than a quarter of a minute on demand.
+        (weighed(option(None, 5.0), option("on_demand", 5.01)), None),
+        # At this look it saves nearly nothing: the next will do.
+        (weighed(option(None, 5.0), option("on_demand", 5.001)), "on_demand"),
+        # The whole job costs less than a cent.
+        (weighed(option(None, 0.002), option("on_demand", 0.008), hours=0.008), "on_demand"),
+        # Spot has room: what could be saved by waiting for better spot is not there.
+        (weighed(option(None, 2.99), option("spot", 3.0), option("on_demand", 9.0)), "spot"),
+        # Leaving what is held is like waiting.
+        (weighed(option("spot", 3.0), option("on_demand", 3.01), held="on_demand"), "spot"),
+        (weighed(option("spot", 3.0), option("on_demand", 3.001), held="on_demand"), "on_demand"),
+        # What would be late is left, whatever it saves.
+        (
+            weighed(option("on_demand", 10.0), option("spot", 3.0, in_time=False), held="spot"),
+            "on_demand",
+        ),
+        # What is held and no option any more is left.
+        (weighed(option("on_demand", 10.0), option(None, 11.0), held="gone"), "on_demand"),
+    ],
+)
+def test_what_saves_too_little_is_not_followed(said: Weighed, follows: str | None) -> None:
+    assert to_follow(said).pool == follows
