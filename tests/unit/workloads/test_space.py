@@ -81,7 +81,7 @@ def test_a_log_range_gives_each_magnitude_its_share() -> None:
     [
         ([1, 2], 'write {"choice": [1, 2]}'),
         ({}, "names no distribution"),
-        ({"normal": [0, 1]}, "loguniform, uniform, choice, randint"),
+        ({"normal": [0, 1]}, "loguniform, uniform, quniform, choice, randint"),
         ({"uniform": [0, 1], "choice": [1]}, "names no distribution"),
         ({"choice": []}, "at least one value"),
         ({"choice": 3}, "at least one value"),
@@ -93,6 +93,14 @@ def test_a_log_range_gives_each_magnitude_its_share() -> None:
         ({"loguniform": [0, 1]}, "above 0, or take uniform"),
         ({"randint": [0, 1.5]}, "whole numbers"),
         ({"randint": [3, 3]}, "the smaller number first"),
+        ({"quniform": [0, 1]}, "give [low, high, step]"),
+        ({"quniform": [0, 1, 0]}, "above 0 and up to 1"),
+        ({"quniform": [0, 1, 2]}, "above 0 and up to 1"),
+        ({"choice": [1], "when": "sgd"}, "give another parameter and its value"),
+        ({"when": {"good": 1}}, "names no distribution"),
+        ({"choice": [1], "when": {"nowhere": 1}}, "give one of good, width"),
+        ({"choice": [1], "when": {"width": 1}}, "depends on itself"),
+        ({"choice": [1], "when": {"good": True}}, "which it never is: give some of [1]"),
     ],
 )
 def test_a_mistake_is_refused_with_its_parameter_and_its_remedy(
@@ -112,3 +120,37 @@ def test_all_mistakes_are_told_at_once() -> None:
 def test_an_empty_space_is_refused() -> None:
     with pytest.raises(SpecError, match="give it a parameter"):
         parse_space({})
+
+
+def test_a_quantized_range_has_each_of_its_values_and_no_other() -> None:
+    space = parse_space({"x": {"quniform": [0, 0.9, 0.1]}})
+    drawn = {round(draw(space, seed=0, trial=trial)["x"], 9) for trial in range(300)}
+    assert drawn == {round(tenth / 10, 9) for tenth in range(10)}
+
+
+def test_a_parameter_is_there_only_where_its_condition_holds() -> None:
+    space = parse_space(
+        {
+            "optimizer": {"choice": ["adam", "sgd"]},
+            "momentum": {"uniform": [0, 1], "when": {"optimizer": "sgd"}},
+            "nesterov": {"choice": [True, False], "when": {"momentum": [0.5], "optimizer": "sgd"}},
+            "rate": {"uniform": [0, 1]},
+        }
+    )
+    plain = parse_space({"optimizer": {"choice": ["adam", "sgd"]}})
+    for trial in range(30):
+        parameters = draw(space, seed=0, trial=trial)
+        assert ("momentum" in parameters) == (parameters["optimizer"] == "sgd")
+        assert "nesterov" not in parameters
+        assert "rate" in parameters
+    assert {draw(plain, seed=0, trial=trial)["optimizer"] for trial in range(9)} == {"adam", "sgd"}
+
+
+def test_conditions_that_wait_for_each_other_are_refused() -> None:
+    with pytest.raises(SpecError, match="a: it depends on itself"):
+        parse_space(
+            {
+                "a": {"choice": [1], "when": {"b": 1}},
+                "b": {"choice": [1], "when": {"a": 1}},
+            }
+        )
