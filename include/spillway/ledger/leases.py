@@ -291,6 +291,8 @@ def _submission(request: LeaseRequest, *, key: str, token: int) -> Submission:
         market=request.placement.offer.market,
         # Any node that is lost stops all of them.
         preemptions_per_hour=None if hazard is None else hazard * request.spec.nodes,
+        marginal_usd_per_hour=request.placement.offer.marginal_usd_per_hour * request.spec.nodes,
+        effective_usd_per_hour=request.placement.offer.effective_usd_per_hour * request.spec.nodes,
     )
 
 

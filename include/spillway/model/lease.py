@@ -61,6 +61,8 @@ class Submission:
         preemptions_per_hour: Rate at which the pool is expected to take capacity back, from any of the nodes; None when
             unknown.
         retention: Which of the task's checkpoints are kept.
+        marginal_usd_per_hour: Marginal price at launch, of all its nodes together; None when nobody said.
+        effective_usd_per_hour: Price with commitments amortised, at launch, of all its nodes.
     """
 
     key: str
@@ -79,6 +81,8 @@ class Submission:
     preemptions_per_hour: float | None = None
     retention: Retention = field(default_factory=Retention)
     launcher: Launcher = Launcher.PLAIN
+    marginal_usd_per_hour: Decimal | None = None
+    effective_usd_per_hour: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

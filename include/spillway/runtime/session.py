@@ -152,6 +152,11 @@ class Session:
         return cls(submission, store, scratch=scratch, clock=clock, notice=notice)
 
     @property
+    def submission(self) -> Submission:
+        """The request that the attempt was started with: pool, resources, price."""
+        return self._submission
+
+    @property
     def preempted(self) -> bool:
         """Whether the capacity will be taken back; save what is worth saving and return."""
         return self._notice.received
