@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING
 from unittest.mock import create_autospec
@@ -120,3 +121,27 @@ def test_the_page_says_what_keeping_checkpoints_costs(
     app.dependency_overrides[get_user] = lambda: "vera"
     page = TestClient(app).get("/page?dag_id=nightly")
     assert "Keeping the checkpoints of these tasks has cost" in page.text
+
+
+def test_the_page_says_how_far_a_job_is_and_how_often_it_saves(
+    world: FakeDeployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = world.dispatcher.begin(world.request())
+    assert isinstance(step, Running)
+    world.say(
+        step.lease,
+        step=40,
+        total_steps=100,
+        steps_per_second=2.5,
+        checkpoint_interval=timedelta(minutes=12),
+        checkpoint_reason="a save takes 3 s",
+        expected_loss=timedelta(minutes=6),
+    )
+    manager = create_autospec(BaseAuthManager, instance=True)
+    manager.get_authorized_dag_ids.return_value = {"nightly"}
+    monkeypatch.setattr("spillway.airflow.page.get_auth_manager", lambda: manager)
+    app = make_app()
+    app.dependency_overrides[get_user] = lambda: "vera"
+    page = TestClient(app).get("/page")
+    assert "step 40 of 100, 2.5 a second" in page.text
+    assert "saves every 12 min: a save takes 3 s; a preemption costs 6 min" in page.text

@@ -15,11 +15,13 @@ from fastapi import FastAPI, Query
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader
 
+from spillway.airflow.heartbeats import Heartbeats
 from spillway.airflow.hook import SpillwayHook
+from spillway.placement.explain import span
 
 if TYPE_CHECKING:
     from spillway.ledger import LeaseReport
-    from spillway.model import Placement
+    from spillway.model import Heartbeat, Placement
 
 PAGE_ROWS: Final = 100
 _READ_ROWS: Final = 20 * PAGE_ROWS  # of which some may be of DAGs that the user may not read
@@ -53,7 +55,11 @@ def page(
             and map_index in (None, report.lease.task.map_index)
         ]
         shown = found[:PAGE_ROWS]
-        rows = [_row(report, ledger.placement(report.lease.key), now) for report in shown]
+        said = Heartbeats().read(r.lease for r in shown if r.lease.ended_at is None)
+        rows = [
+            _row(report, ledger.placement(report.lease.key), said.get(report.lease.key), now)
+            for report in shown
+        ]
         tasks = {report.lease.task for report in shown}
         stored = [
             charge
@@ -72,11 +78,30 @@ def page(
     )
 
 
-def _row(report: LeaseReport, placement: Placement, now: datetime) -> dict[str, Any]:
+def _row(
+    report: LeaseReport, placement: Placement, said: Heartbeat | None, now: datetime
+) -> dict[str, Any]:
     lease = report.lease
     return {
+        "progress": _progress(said),
+        "saving": _saving(said),
         "report": report,
         "lease": lease,
         "seconds": ((lease.ended_at or now) - lease.granted_at).total_seconds(),
         "passed_over": placement.passed_over,
     }
+
+
+def _progress(said: Heartbeat | None) -> str:
+    if said is None or said.step is None:
+        return ""
+    rate = f", {said.steps_per_second:.3g} a second" if said.steps_per_second else ""
+    return f"step {said.step} of {said.total_steps or '?'}{rate}"
+
+
+def _saving(said: Heartbeat | None) -> str:
+    """Return how often the job saves, why, and what a preemption is expected to cost it."""
+    if said is None or said.checkpoint_interval is None:
+        return ""
+    loss = "" if said.expected_loss is None else f"; a preemption costs {span(said.expected_loss)}"
+    return f"saves every {span(said.checkpoint_interval)}: {said.checkpoint_reason}{loss}"
