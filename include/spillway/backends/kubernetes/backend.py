@@ -1,0 +1,297 @@
+"""The Kubernetes backend: Jobs, JobSets or RayJobs of one pool in one namespace, found again by their names."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from spillway.backends.kubernetes import naming, parse
+from spillway.backends.kubernetes import pods as pods_of
+from spillway.backends.kubernetes.capacity import pods_that_fit, quota_left
+from spillway.backends.kubernetes.client import Client, client_of
+from spillway.backends.kubernetes.failures import NAME, ConflictError, MissingError
+from spillway.backends.kubernetes.logs import Cursor, lines_after
+from spillway.backends.kubernetes.options import read_options
+from spillway.backends.kubernetes.render import (
+    CONTAINER,
+    EVENTS,
+    KINDS,
+    PODS,
+    SERVICES,
+    WORKLOADS,
+    Manifest,
+    needs_service,
+    render,
+    render_service,
+    requests,
+)
+from spillway.backends.kubernetes.watch import Mirror
+from spillway.backends.protocol import Connection, Job, LogChunk
+from spillway.errors import AccessError, BackendError, CapacityError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from spillway.model import Observation, Pool, Submission
+
+MAX_LOG_BYTES: Final = 8 << 20
+"""Most output that is asked for at once."""
+
+ROOM_SECONDS: Final = 5.0
+"""How old the count of free slots may be."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    """What the namespace holds of the pool's jobs, by their names; evictions by Kueue by uid."""
+
+    workloads: Mapping[str, Manifest]
+    pods: Mapping[str, Sequence[Manifest]]
+    evictions: Mapping[str, str]
+
+
+class KubernetesBackend:
+    """Jobs of one pool, each one object of the pool's `kind`."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        *,
+        home: Path,  # noqa: ARG002  # nothing is kept on this machine
+        connection: Connection | None = None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._pool = pool
+        self._options = read_options(pool, connection)
+        self._kind = KINDS[self._options.kind]
+        namespace = str(self._options.namespace)
+        self._client: Client = client_of(connection, pool=pool.name, namespace=namespace)
+        self._clock = clock
+        self._selector = f"{naming.POOL}={naming.pool_label(pool.name)}"
+        self._workloads = Mirror(self._client, self._kind, selector=self._selector)
+        self._pods = Mirror(self._client, PODS, selector=self._selector)
+        self._admissions = Mirror(self._client, WORKLOADS)
+        self._room: tuple[float, int] | None = None
+        self._cursors: dict[str, Cursor] = {}
+        self._lock = threading.Lock()
+
+    def submit(self, submission: Submission) -> Job:
+        """Have the object be there, unless it has been there before.
+
+        Two that do this at once apply the same object by the same name, so there is one.
+
+        Raises:
+            CapacityError: Every slot of the pool is taken, or the namespace's quota is used up.
+            RejectedError: The cluster does not know the kind, or a policy or its schema refuses the object.
+            AccessError: A permission is missing, which the message names, or the credentials are refused.
+            TransientError: The cluster could not be asked; call again with the same key.
+        """
+        try:
+            self._submit(submission)
+        except BackendError as error:
+            error.key = submission.key
+            raise
+        finally:
+            self._forget_room()
+        return Job(key=submission.key, provider_id=self._name(submission.key))
+
+    def observe(self, jobs: Sequence[Job]) -> Mapping[str, Observation]:
+        """Return what the cluster says of each job, by key: from memory while they go on, asked for when one has ended."""
+        if not jobs:
+            return {}
+        observations = self._observations(jobs, self._look(Mirror.objects))
+        if any(map(parse.is_end, observations.values())):
+            observations = self._observations(jobs, self._look(Mirror.refresh))
+        return observations
+
+    def release(self, job: Job) -> None:
+        """Delete the object, and with it its pods; one that has finished is left to its time to live.
+
+        The cluster gives pods their grace period, and goes on with it whether we are there or not.
+
+        Raises:
+            TransientError: The cluster could not be asked.
+        """
+        name = self._name(job.key)
+        workload = self._client.get(self._kind, name)
+        lives_on = (
+            self._options.kind == "rayjob"
+        )  # KubeRay removes the cluster of one, and not itself
+        if workload is not None and (parse.is_live(workload) or lives_on):
+            self._client.delete(self._kind, name)
+        self._workloads.forget()
+        self._forget_room()
+
+    def free_slots(self) -> int:
+        """Return how many more jobs would start now, counted within the last few seconds."""
+        with self._lock:
+            if self._room is None or time.monotonic() - self._room[0] > ROOM_SECONDS:
+                self._room = (time.monotonic(), self._count_room())
+            return self._room[1]
+
+    def list_jobs(self) -> Sequence[Job]:
+        """Return every live job of the pool."""
+        return [
+            Job(key=key, provider_id=workload["metadata"]["name"])
+            for workload in self._live()
+            if (key := parse.key_of(workload)) is not None
+        ]
+
+    def read_log(self, job: Job, offset: int) -> LogChunk:
+        """Return the job's output from byte `offset` on, whole lines only: of a gang, that of its first member."""
+        name = self._name(job.key)
+        pods = pods_of.by_job(self._pods.objects().values()).get(name, [])
+        if not pods:
+            return LogChunk(text="", next_offset=offset)
+        cursor = self._cursors.get(job.key)
+        known = cursor if cursor is not None and cursor.offset == offset else None
+        query = {"container": CONTAINER, "timestamps": "true"}
+        if known is not None:
+            query["sinceTime"] = known.since
+        if known is not None or offset == 0:
+            query["limitBytes"] = str(MAX_LOG_BYTES)
+        raw = self._client.read_log(pods[0]["metadata"]["name"], **query)
+        is_over = pods_of.is_over(pods[0]) and len(raw) < MAX_LOG_BYTES
+        data, stamp = lines_after(raw, known.stamp if known else "", is_over=is_over)
+        if known is None:
+            data = data[offset:]
+        if stamp:
+            self._cursors[job.key] = Cursor(offset=offset + len(data), stamp=stamp)
+        return LogChunk(text=data.decode(errors="replace"), next_offset=offset + len(data))
+
+    def _name(self, key: str) -> str:
+        return naming.object_name(self._pool.name, key)
+
+    def _submit(self, submission: Submission) -> None:
+        name = self._name(submission.key)
+        workload = self._client.get(self._kind, name)
+        if workload is None:
+            manifest = render(submission, self._options)
+            self._check_capacity(submission)
+            workload = self._apply(name, manifest)
+        if needs_service(submission, self._options) and parse.is_live(workload):
+            uid = str(workload["metadata"]["uid"])
+            self._client.apply(SERVICES, render_service(submission, self._options, uid))
+
+    def _apply(self, name: str, manifest: Manifest) -> Manifest:
+        try:
+            return self._client.apply(self._kind, manifest)
+        except ConflictError:  # somebody else was first, and Kueue has changed it since
+            workload = self._client.get(self._kind, name)
+            if workload is None:
+                raise
+            return workload
+
+    def _check_capacity(self, submission: Submission) -> None:
+        taken = _slots_taken(self._live())
+        if taken + submission.nodes > self._pool.slots:
+            raise CapacityError(
+                f"pool {self._pool.name!r} has {taken} of its {self._pool.slots} slots taken, and {submission.nodes} are"
+                " asked for",
+                backend=NAME,
+            )
+
+    def _live(self) -> list[Manifest]:
+        """Return the pool's live objects, as the server has them now."""
+        found, _ = self._client.list_all(self._kind, labelSelector=self._selector)
+        # What a list holds does not repeat its kind.
+        return [one for each in found if parse.is_live(one := {**each, "kind": self._kind.name})]
+
+    def _look(self, read: Callable[[Mirror], Mapping[str, Manifest]]) -> _Seen:
+        """Return what is there; objects before their pods, so that an end finds its pods ended."""
+        kind = {"kind": self._kind.name}
+        workloads = {name: {**one, **kind} for name, one in read(self._workloads).items()}
+        return _Seen(
+            workloads=workloads,
+            pods=pods_of.by_job(read(self._pods).values()),
+            evictions=self._evictions(read) if self._options.queue is not None else {},
+        )
+
+    def _evictions(self, read: Callable[[Mirror], Mapping[str, Manifest]]) -> Mapping[str, str]:
+        try:
+            return parse.evictions(read(self._admissions).values())
+        except MissingError:  # Kueue of another version: its evictions are seen as waiting
+            return {}
+
+    def _observations(self, jobs: Iterable[Job], seen: _Seen) -> dict[str, Observation]:
+        now = self._clock()
+        names = {job.key: self._name(job.key) for job in jobs}
+        stuck = self._why_no_pods(names.values(), seen)
+        found: dict[str, Observation] = {}
+        for key, name in names.items():
+            workload = seen.workloads.get(name)
+            uid = str(workload["metadata"]["uid"]) if workload is not None else ""
+            found[key] = parse.observation(
+                workload,
+                seen.pods.get(name, ()),
+                now,
+                start_within=self._options.start_within,
+                evicted=seen.evictions.get(uid, ""),
+                stuck=stuck.get(name, ""),
+            )
+        return found
+
+    def _why_no_pods(self, names: Iterable[str], seen: _Seen) -> Mapping[str, str]:
+        """Return what the cluster says of jobs that get no pods, such as that a quota is used up; one call, if any."""
+        waiting = [
+            name
+            for name in names
+            if name not in seen.pods
+            and (workload := seen.workloads.get(name)) is not None
+            and parse.state_of(workload)[0] is None
+        ]
+        if not waiting:
+            return {}
+        try:
+            events, _ = self._client.list_all(EVENTS, fieldSelector="reason=FailedCreate")
+        except AccessError:  # it is for people only
+            return {}
+        return {str(one["involvedObject"].get("name")): str(one.get("message")) for one in events}
+
+    def _count_room(self) -> int:
+        live = self._live()
+        free = max(self._pool.slots - _slots_taken(live), 0)
+        if self._options.room == "slots" or free == 0:
+            return free
+        wanted = requests(self._pool.shape, self._options)
+        if self._options.queue is not None:
+            return min(free, quota_left(self._cluster_queue(), wanted))
+        pods = list(self._client.list_of_cluster("/api/v1/pods"))
+        fits = pods_that_fit(
+            self._client.list_of_cluster("/api/v1/nodes"),
+            pods,
+            wanted,
+            node_labels=self._options.node_labels(self._pool.shape),
+            tolerations=self._options.tolerations,
+        )
+        return max(min(free, fits - _pods_to_come(live, pods)), 0)
+
+    def _cluster_queue(self) -> Manifest:
+        prefix, namespace = WORKLOADS.prefix, self._client.namespace
+        local = self._client.get_of_cluster(
+            f"{prefix}/namespaces/{namespace}/localqueues/{self._options.queue}"
+        )
+        return self._client.get_of_cluster(
+            f"{prefix}/clusterqueues/{local['spec']['clusterQueue']}"
+        )
+
+    def _forget_room(self) -> None:
+        with self._lock:
+            self._room = None
+
+
+def _slots_taken(workloads: Iterable[Manifest]) -> int:
+    return sum(map(parse.nodes_of, workloads))
+
+
+def _pods_to_come(live: Iterable[Manifest], pods: Iterable[Manifest]) -> int:
+    """Return how many pods of live jobs have no node yet, and will take the room that is idle now."""
+    placed = pods_of.by_job(pod for pod in pods if pod["spec"].get("nodeName"))
+    return sum(
+        max(parse.nodes_of(one) - len(placed.get(one["metadata"]["name"], ())), 0) for one in live
+    )

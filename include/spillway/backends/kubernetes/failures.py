@@ -1,0 +1,110 @@
+"""Every way in which an API server, or the road to it, can say no; sorted by what the caller can do."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import urllib3.exceptions
+from kubernetes.client.exceptions import (  # pyright: ignore[reportMissingTypeStubs]  # it has no types
+    ApiException,
+    OpenApiException,
+)
+
+from spillway.errors import AccessError, BackendError, CapacityError, RejectedError, TransientError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+NAME: Final = "kubernetes"
+
+LATER: Final = "the same request may succeed later"
+
+CLIENT_ERRORS: Final = (OpenApiException, urllib3.exceptions.HTTPError, OSError, ValueError)
+"""Everything that the client and what it is made of raise; ValueError for an answer that is no JSON."""
+
+
+class MissingError(RejectedError):
+    """There is no such object."""
+
+
+class GoneError(TransientError):
+    """The history that was asked for is forgotten: list anew."""
+
+
+class ConflictError(TransientError):
+    """Somebody else changed the object, or made it first: look at it again."""
+
+
+_WEBHOOK: Final = "admission webhook"
+_POLICY: Final = "admission policy"
+
+# Source: Kubernetes, API conventions, "HTTP Status codes" and "Reasons",
+# github.com/kubernetes/community/blob/master/contributors/devel/sig-architecture/api-conventions.md.
+_BY_STATUS: Final[Mapping[int, tuple[type[BackendError], str]]] = {
+    400: (RejectedError, "correct the pool's options"),
+    401: (AccessError, "renew the credentials in the pool's connection"),
+    404: (MissingError, "make it, or correct the option that names it"),
+    405: (RejectedError, "the API server does not offer that"),
+    406: (RejectedError, "the API server does not offer that"),
+    409: (ConflictError, LATER),
+    410: (GoneError, LATER),
+    413: (RejectedError, "put large arguments into the store and pass their place"),
+    415: (RejectedError, "server-side apply needs Kubernetes 1.22"),
+    422: (RejectedError, "correct the pool's options"),
+    429: (TransientError, LATER),
+}
+
+
+def explain(error: Exception, action: str, *, key: str | None = None) -> BackendError:
+    """Return the exception for what went wrong when `action`, such as `create jobs.batch in ml`, was tried."""
+    if isinstance(error, ApiException) and int(error.status or 0) > 0:
+        return by_status(int(error.status), _body(error), action, key=key)
+    said = " ".join((str(error) or type(error).__name__).split())[:500]
+    if "CERTIFICATE_VERIFY_FAILED" in said:
+        return AccessError(
+            f"the API server is not who the connection says ({said}); correct its certificate authority",
+            backend=NAME,
+            key=key,
+        )
+    return TransientError(
+        f"the API server could not be asked to {action}: {said}; {LATER}", backend=NAME, key=key
+    )
+
+
+def by_status(
+    status: int, body: Mapping[str, Any], action: str, *, key: str | None = None
+) -> BackendError:
+    """Return the exception for an answer of the API server: its HTTP status, and the `Status` that came with it."""
+    said = " ".join(str(body.get("message") or body.get("reason") or "").split())[:800]
+    if status == 403:
+        kind, remedy = _forbidden(said, action)
+    else:
+        kind, remedy = _BY_STATUS.get(
+            status, (TransientError if status >= 500 else RejectedError, LATER)
+        )
+    return kind(f"Kubernetes answers {status} to {action}: {said}; {remedy}", backend=NAME, key=key)
+
+
+def _forbidden(said: str, action: str) -> tuple[type[BackendError], str]:
+    """Tell a quota that is used up, and a policy that says no, from a permission that is missing."""
+    if "exceeded quota" in said:
+        return CapacityError, "the namespace's ResourceQuota is used up; another pool may do"
+    if _WEBHOOK in said or _POLICY in said or "violates PodSecurity" in said:
+        return RejectedError, "a policy of the cluster forbids it; correct the pool's options"
+    return (
+        AccessError,
+        f"let the connection's user {action}; docs/backends/kubernetes.md has the Role",
+    )
+
+
+def _body(error: Any) -> Mapping[str, Any]:
+    """Return the `Status` that the server sent; what else it sent, such as a proxy's page, as its message."""
+    text = str(error.body or "")
+    try:
+        content = json.loads(text)
+    except ValueError:
+        content = None
+    if isinstance(content, dict):
+        return cast("dict[str, Any]", content)
+    return {"message": text or str(error.reason or "")}

@@ -1,0 +1,194 @@
+"""Objects of Kubernetes' API as plain JSON, for the fake of it: which kinds there are, what is wrong with one, who may have it. Pure."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import kubernetes.client
+
+Object = dict[str, Any]
+
+# Which kinds there are, by plural: the path of group and version, and the client's model that says which fields it has.
+KINDS: Final[Mapping[str, tuple[str, str, str | None]]] = {
+    "jobs": ("/apis/batch/v1", "Job", "V1Job"),
+    "pods": ("/api/v1", "Pod", "V1Pod"),
+    "services": ("/api/v1", "Service", "V1Service"),
+    "events": ("/api/v1", "Event", None),
+    "secrets": ("/api/v1", "Secret", "V1Secret"),
+    "nodes": ("/api/v1", "Node", "V1Node"),
+    "jobsets": ("/apis/jobset.x-k8s.io/v1alpha2", "JobSet", None),
+    "rayjobs": ("/apis/ray.io/v1", "RayJob", None),
+    "workloads": ("/apis/kueue.x-k8s.io/v1beta1", "Workload", None),
+    "localqueues": ("/apis/kueue.x-k8s.io/v1beta1", "LocalQueue", None),
+    "clusterqueues": ("/apis/kueue.x-k8s.io/v1beta1", "ClusterQueue", None),
+}
+OF_THE_CLUSTER: Final = frozenset({"nodes", "clusterqueues"})
+_VERBS: Final = {"GET": "get", "PATCH": "patch", "DELETE": "delete", "POST": "create"}
+_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_LABEL: Final = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
+
+
+class Refusal(Exception):  # noqa: N818 - an answer, not an error
+    """The answer is that it cannot be done: a `Status` of failure."""
+
+    def __init__(self, status: int, reason: str, message: str) -> None:
+        self.status = status
+        self.body: Object = {
+            "kind": "Status",
+            "apiVersion": "v1",
+            "status": "Failure",
+            "message": message,
+            "reason": reason,
+            "code": status,
+        }
+        super().__init__(message)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What was asked, taken apart; `name` is empty for a collection, `namespace` for the whole cluster."""
+
+    method: str
+    plural: str
+    namespace: str
+    name: str
+    part: str
+    query: Mapping[str, str]
+    body: Object = field(default_factory=dict)
+    token: str = ""
+
+    @property
+    def verb(self) -> str:
+        """What a Role calls it."""
+        if self.method == "GET" and not self.name:
+            return "watch" if self.query.get("watch") == "true" else "list"
+        return _VERBS[self.method]
+
+
+def stamp(seconds_from_now: float = 0) -> str:
+    """Return a time as the API writes it, to the second."""
+    when = datetime.now(UTC) + timedelta(seconds=seconds_from_now)
+    return f"{when:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def owner_of(made: Object) -> str | None:
+    """Return the uid of what the object belongs to."""
+    owners = made["metadata"].get("ownerReferences") or [{}]
+    uid: str | None = owners[0].get("uid")
+    return uid
+
+
+def set_condition(made: Object, condition: Object) -> None:
+    """Put the condition in the place of the one of its type."""
+    conditions: list[Object] = made.setdefault("status", {}).setdefault("conditions", [])
+    old = next((one for one in conditions if one["type"] == condition["type"]), None)
+    if old is None:
+        conditions.append({"lastTransitionTime": stamp(), **condition})
+    elif {**old, **condition} != old:
+        old.update(condition, lastTransitionTime=stamp())
+
+
+def unknown_fields(made: Any, model: str, place: str = "") -> list[str]:
+    """Return which fields the client's model of the API does not have."""
+    kind = getattr(kubernetes.client, model, None)
+    if kind is None or not isinstance(made, dict):
+        return []
+    types = {kind.attribute_map[name]: text for name, text in kind.openapi_types.items()}
+    found: list[str] = []
+    for name, value in made.items():
+        if name not in types:
+            found.append(f"{place}.{name}")
+            continue
+        inner = re.fullmatch(r"list\[(\w+)\]", types[name])
+        for one in value if inner else [value]:
+            found += unknown_fields(one, inner[1] if inner else types[name], f"{place}.{name}")
+    return found
+
+
+def validate(request: Request, body: Object) -> None:
+    """Check what is to be there against the schema, and against what the API server checks beside it.
+
+    Raises:
+        Refusal: It has mistakes.
+    """
+    kind = KINDS[request.plural][1]
+    if unknown := unknown_fields(body, KINDS[request.plural][2] or ""):
+        raise Refusal(
+            400,
+            "BadRequest",
+            f"failed to create typed patch object: {unknown[0]}: field not declared in schema",
+        )
+    problems = [
+        f"metadata.labels: Invalid value: {value!r}"
+        for value in (body["metadata"].get("labels") or {}).values()
+        if not _LABEL.fullmatch(value)
+    ]
+    if not _NAME.fullmatch(request.name):
+        problems.append(
+            f"metadata.name: Invalid value: {request.name!r}: a lowercase RFC 1123 label"
+        )
+    if kind == "Job":
+        problems += _problems_of_job(body["spec"])
+    if kind == "RayJob" and not body["spec"].get("entrypoint"):
+        problems.append("spec.entrypoint: Required value")
+    if problems:
+        raise Refusal(422, "Invalid", f'{kind} "{request.name}" is invalid: {"; ".join(problems)}')
+
+
+def _problems_of_job(spec: Object) -> list[str]:
+    pod = spec["template"]["spec"]
+    problems = []
+    if pod.get("restartPolicy") not in {"Never", "OnFailure"}:
+        problems.append(
+            'spec.template.spec.restartPolicy: Required value: valid values: "OnFailure", "Never"'
+        )
+    if spec.get("completionMode") == "Indexed" and "completions" not in spec:
+        problems.append("spec.completions: Required value: when completion mode is Indexed")
+    for name, quantity in pod["containers"][0].get("resources", {}).get("requests", {}).items():
+        limit = pod["containers"][0]["resources"].get("limits", {}).get(name)
+        if "/" in name and limit != quantity:
+            problems.append(f"{name}: limit must be set for non overcommitable resources")
+    return problems
+
+
+def fits(seen: Object, request: Request) -> bool:
+    """Return whether namespace and selectors of the request let the object through."""
+    if request.namespace and seen["metadata"].get("namespace") != request.namespace:
+        return False
+    labels = seen["metadata"].get("labels") or {}
+    wanted = _selector(request.query.get("labelSelector", ""))
+    if any(labels.get(name) != value for name, value in wanted.items()):
+        return False
+    fields = leaves(seen)
+    wanted = _selector(request.query.get("fieldSelector", ""))
+    return all(fields.get(name) == value for name, value in wanted.items())
+
+
+def _selector(text: str) -> dict[str, str]:
+    pairs = (one.partition("=") for one in text.split(",") if one)
+    return {name: value.lstrip("=") for name, _, value in pairs}
+
+
+def leaves(made: Any, place: str = "") -> dict[str, Any]:
+    """Return the values by their paths; a list is a value."""
+    if not isinstance(made, dict):
+        return {place: made}
+    found: dict[str, Any] = {}
+    for name, value in made.items():
+        found |= leaves(value, f"{place}.{name}" if place else name)
+    return found
+
+
+def merge(there: Any, body: Any) -> Any:
+    """Return what is there with what `body` says in its place; a list is replaced as a whole."""
+    if not isinstance(there, dict) or not isinstance(body, dict):
+        return copy.deepcopy(body)
+    return {
+        **copy.deepcopy(there),
+        **{name: merge(there.get(name), value) for name, value in body.items()},
+    }
