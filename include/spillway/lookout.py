@@ -59,7 +59,9 @@ class Lookout:
             return None
         usable = usable_offers(task, offers, now)
         job = new_job(task, reference_speed(usable))
-        return self._weigh(job, pool_views(usable), now, None)
+        return self._weigh(
+            job, pool_views(usable, moved_gib=task.state_gib + task.input_gib), now, None
+        )
 
     def while_running(
         self,
@@ -74,7 +76,9 @@ class Lookout:
             return None
         usable = usable_offers(what_is_left(task, said), offers, now, held=lease.pool)
         job = running_job(task, lease, said, reference_speed(usable), now)
-        return self._weigh(job, pool_views(usable), now, lease.key)
+        return self._weigh(
+            job, pool_views(usable, moved_gib=task.state_gib + task.input_gib), now, lease.key
+        )
 
     def _weigh(
         self, job: JobProgress, pools: tuple[PoolView, ...], now: datetime, key: str | None

@@ -107,8 +107,15 @@ def usable_offers(
     return found
 
 
-def pool_views(usable: Sequence[tuple[Offer, bool]]) -> tuple[PoolView, ...]:
-    """Return how the policy sees usable offers; prices are for the work done in an hour at `reference_speed`."""
+def pool_views(
+    usable: Sequence[tuple[Offer, bool]], *, moved_gib: float = 0.0
+) -> tuple[PoolView, ...]:
+    """Return how the policy sees usable offers; prices are for the work done in an hour at `reference_speed`.
+
+    Args:
+        usable: As `usable_offers` returns them.
+        moved_gib: What each start reads out of the checkpoint store.
+    """
     reference = reference_speed(usable)
     return tuple(
         PoolView(
@@ -117,6 +124,7 @@ def pool_views(usable: Sequence[tuple[Offer, bool]]) -> tuple[PoolView, ...]:
             usd_per_hour=float(offer.marginal_usd_per_hour) * reference / offer.speed,
             available=has_room,
             extra_restart=offer.restart_overhead,
+            move_usd=moved_gib * float(offer.restore_usd_per_gib),
         )
         for offer, has_room in usable
     )

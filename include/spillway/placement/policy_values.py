@@ -61,6 +61,7 @@ class PoolView:
         usd_per_hour: Marginal price.
         available: Whether it has room now, or holds the job; None when that was not looked at.
         extra_restart: What running here adds to the job's restart overhead, such as moving its data.
+        move_usd: What a start here costs beside the machine, such as egress of the job's state; nothing for a job that is here.
     """
 
     name: str
@@ -68,6 +69,7 @@ class PoolView:
     usd_per_hour: float
     available: bool | None = True
     extra_restart: timedelta = timedelta(0)
+    move_usd: float = 0.0
 
     @property
     def is_steady(self) -> bool:

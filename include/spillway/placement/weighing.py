@@ -68,6 +68,8 @@ class Weighing:
         if pool is None:
             return Option(pool=None, expected_usd=self.waiting(), in_time=self.keeps_deadline(None))
         cost = self.on_steady(pool) if pool.is_steady else self.on_spot(pool)
+        if pool.name != self.held:
+            cost += pool.move_usd
         return Option(pool=pool.name, expected_usd=cost, in_time=self.keeps_deadline(pool))
 
     def keeps_deadline(self, pool: PoolView | None) -> bool:
