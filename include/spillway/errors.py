@@ -37,6 +37,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import timedelta
 
 
 class SpillwayError(Exception):
@@ -103,7 +104,22 @@ class BackendError(SpillwayError):
 
 
 class TransientError(BackendError):
-    """The provider could not be asked; the same request may succeed later."""
+    """The provider could not be asked; the same request may succeed later.
+
+    Attributes:
+        retry_after: How long the provider wants not to be asked again, as throttling answers say; None when it said nothing.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        backend: str,
+        key: str | None = None,
+        retry_after: timedelta | None = None,
+    ) -> None:
+        self.retry_after = retry_after
+        super().__init__(message, backend=backend, key=key)
 
 
 class CapacityError(BackendError):

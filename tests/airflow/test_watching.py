@@ -129,12 +129,12 @@ def test_a_ledger_that_cannot_be_asked_does_not_end_the_watch(world: FakeDeploym
     failures = 3
 
     class Unavailable:
-        def lease(self, key: str) -> Lease:
+        def leases(self, keys: set[str]) -> object:
             nonlocal failures
             if failures:
                 failures -= 1
                 raise LedgerUnavailableError("the database is being restarted")
-            return world.ledger.lease(key)
+            return world.ledger.leases(keys)
 
         def __getattr__(self, name: str) -> object:
             return getattr(world.ledger, name)

@@ -1,35 +1,43 @@
-"""One observation loop for all leases of one pool: calls to a provider grow with pools, not with jobs."""
+"""One observation loop for all leases of one pool: calls to a provider grow with pools, not with jobs.
+
+A look is two queries of the ledger, one call to the provider, one listing of each store, and as many reads of output as
+`OUTPUTS_PER_LOOK` allows, however many leases are watched.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import random
-from collections import defaultdict
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from spillway.airflow.heartbeats import Heartbeats
+from spillway.airflow.pace import Pace
+from spillway.airflow.turns import Turns
 from spillway.errors import (
     BackendError,
-    LedgerError,
     LedgerUnavailableError,
     SpecError,
     StoreError,
+    TransientError,
 )
-from spillway.model import Heartbeat, Lease
+from spillway.ledger.leases import unknown
+from spillway.model import Heartbeat, Lease, LeaseState
 from spillway.placement.lifecycle import is_final
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 
     from spillway.dispatch import Dispatcher
 
 log = logging.getLogger(__name__)
 
-MAX_BACK_OFF: Final = 12
-"""A provider that cannot be asked is asked this many times less often, at the most."""
+OUTPUTS_PER_LOOK: Final = 20
+"""Of how many jobs one look reads the output, as that is a call each; all others have their turn at the next ones."""
+
+WEIGHED_PER_LOOK: Final = 50
+"""Of how many jobs with a deadline one look asks whether they should move, which takes some 10 ms each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,12 +45,12 @@ class Sighting:
     """What one look showed of one lease.
 
     Attributes:
-        output: What the job printed since the last look.
+        output: What the job printed since its output was last read; None when this look did not read it.
     """
 
     lease: Lease
     heartbeat: Heartbeat | None
-    output: str
+    output: str | None
 
 
 News = Sighting | BaseException
@@ -50,12 +58,18 @@ News = Sighting | BaseException
 
 
 class Watch:
-    """One watcher's view of a lease."""
+    """One watcher's view of a lease.
+
+    Attributes:
+        offset: Up to where the job's output was read, in bytes.
+        state: What its watcher was told last; None before the first look.
+    """
 
     def __init__(self, key: str) -> None:
         self.key = key
         self.news: asyncio.Queue[News] = asyncio.Queue()
         self.offset = 0
+        self.state: LeaseState | None = None
 
     async def next(self) -> Sighting:
         """Wait for the next look at the lease.
@@ -82,39 +96,40 @@ class PoolObserver:
         self._make_dispatcher = make_dispatcher
         self._dispatcher: Dispatcher | None = None
         self._pool = pool
-        self._poll_seconds = poll_seconds
+        self._pace = Pace(poll_seconds)
         self._heartbeats = Heartbeats()
-        self._watches: list[Watch] = []
+        self._readers = Turns[Watch](OUTPUTS_PER_LOOK)
+        self._weighed = Turns[str](WEIGHED_PER_LOOK)
+        self._has_deadline: dict[str, bool] = {}
+        self._watches: dict[Watch, None] = {}  # in order of arrival
         self._looking: asyncio.Task[None] | None = None
 
     @asynccontextmanager
     async def watch(self, key: str) -> AsyncIterator[Watch]:
         """Give a watch on lease `key`, to which every look arrives until the block is left."""
         watch = Watch(key)
-        self._watches.append(watch)
+        self._watches[watch] = None
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._look_repeatedly())
             self._looking.add_done_callback(self._tell_why_it_ended)
         try:
             yield watch
         finally:
-            self._watches.remove(watch)
+            del self._watches[watch]
 
     async def _look_repeatedly(self) -> None:
-        failures = 0
         while self._watches:
             watches = tuple(self._watches)
             try:
                 news = await asyncio.to_thread(self._look, watches)
-                failures = 0
             except (BackendError, LedgerUnavailableError, SpecError) as error:
-                failures += 1
                 self._dispatcher = None  # made anew, with the credentials and pools of then
-                log.warning("could not look at pool %s (%d times): %s", self._pool, failures, error)
+                self._pace.was_hindered(error)
+                log.warning("could not look at pool %s: %s", self._pool, error)
                 news = []
             for watch, one in news:
                 watch.news.put_nowait(one)
-            await asyncio.sleep(self._pause(failures))
+            await asyncio.sleep(self._pace.pause_seconds())
 
     def _tell_why_it_ended(self, looking: asyncio.Task[None]) -> None:
         """Tell every watcher of an error that ended the loop, or they would wait for ever."""
@@ -122,58 +137,78 @@ class PoolObserver:
             for watch in self._watches:
                 watch.news.put_nowait(error)
 
-    def _pause(self, failures: int) -> float:
-        jitter: float = 1 + random.uniform(-0.1, 0.1)  # noqa: S311 # spreads the polls of many triggerers
-        return self._poll_seconds * min(2.0**failures, MAX_BACK_OFF) * jitter
-
-    def _look(self, watches: tuple[Watch, ...]) -> list[tuple[Watch, News]]:
+    def _look(self, watches: Sequence[Watch]) -> list[tuple[Watch, News]]:
         dispatcher = self._dispatcher = self._dispatcher or self._make_dispatcher()
-        news: list[tuple[Watch, News]] = []
-        by_key: defaultdict[str, list[Watch]] = defaultdict(list)
-        live: list[Lease] = []
-        for watch in watches:
-            by_key[watch.key].append(watch)
-        for key, unknown in list(by_key.items()):
-            try:
-                lease = dispatcher.ledger.lease(key)
-            except LedgerUnavailableError:
-                raise
-            except LedgerError as error:
-                news += [(watch, error) for watch in unknown]
-                del by_key[key]
-                continue
-            if not is_final(lease.state):
-                live.append(lease)
+        keys = {watch.key for watch in watches}
+        leases = dispatcher.ledger.leases(keys)
+        live = [lease for lease in leases.values() if not is_final(lease.state)]
         if live:
             dispatcher.observe(self._pool, live)
-            for lease in live:
-                _reconsider(dispatcher, lease.key)
-        leases = {key: dispatcher.ledger.lease(key) for key in by_key}
-        heartbeats = self._heartbeats.read(leases.values())
-        news += [
-            (watch, _sight(dispatcher, watch, leases[key], heartbeats.get(key)))
-            for key, known in by_key.items()
-            for watch in known
+            leases = dispatcher.ledger.leases(keys)
+        self._reconsider(dispatcher, leases)
+        heartbeats = self._heartbeats.read(filter(_may_have_spoken, leases.values()))
+        known = [watch for watch in watches if watch.key in leases]
+        outputs = self._read_outputs(dispatcher, known, leases)
+        news: list[tuple[Watch, News]] = [
+            (watch, unknown(watch.key)) for watch in watches if watch.key not in leases
         ]
+        for watch in known:
+            lease = leases[watch.key]
+            watch.state = lease.state
+            sighting = Sighting(
+                lease=lease, heartbeat=heartbeats.get(lease.key), output=outputs.get(watch)
+            )
+            news.append((watch, sighting))
         return news
 
+    def _reconsider(self, dispatcher: Dispatcher, leases: Mapping[str, Lease]) -> None:
+        """Move those that should go on elsewhere; what keeps that from being asked keeps nobody from watching."""
+        for key in self._weighed.take(self._with_deadline(dispatcher, leases.values())):
+            try:
+                dispatcher.reconsider(leases[key])
+            except (BackendError, StoreError) as error:
+                log.warning("whether %s should move could not be asked: %s", key, error)
 
-def _reconsider(dispatcher: Dispatcher, key: str) -> None:
-    """Move the lease if it should go on elsewhere; what keeps that from being asked keeps nobody from watching."""
-    try:
-        dispatcher.reconsider(dispatcher.ledger.lease(key))
-    except (BackendError, StoreError) as error:
-        log.warning("whether %s should move could not be asked: %s", key, error)
+    def _with_deadline(self, dispatcher: Dispatcher, leases: Iterable[Lease]) -> list[str]:
+        """Return the live leases that may be moved at all; a task's deadline never changes, so it is asked for once."""
+        live = [lease.key for lease in leases if not is_final(lease.state)]
+        new = [key for key in live if key not in self._has_deadline]
+        timed = dispatcher.ledger.with_deadline(new) if new else frozenset[str]()
+        asked = self._has_deadline | {key: key in timed for key in new}
+        self._has_deadline = {key: asked[key] for key in live}
+        return [key for key in live if asked[key]]
+
+    def _read_outputs(
+        self, dispatcher: Dispatcher, watches: Iterable[Watch], leases: Mapping[str, Lease]
+    ) -> Mapping[Watch, str]:
+        """Read on in the outputs whose turn it is: first of jobs that ended, for which no other turn comes.
+
+        It comes last in a look, so it also tells the pace how the look went.
+        """
+        outputs: dict[Watch, str] = {}
+        for watch in self._readers.take(watches, lambda watch: _urgency(watch, leases[watch.key])):
+            try:
+                chunk = dispatcher.read_log(leases[watch.key], watch.offset)
+            except TransientError as error:  # the others would not fare better
+                self._pace.was_hindered(error)
+                return outputs
+            except BackendError as error:
+                log.debug("the output of %s could not be read: %s", watch.key, error)
+                continue
+            outputs[watch], watch.offset = chunk.text, chunk.next_offset
+        self._pace.went_well()
+        return outputs
 
 
-def _sight(
-    dispatcher: Dispatcher, watch: Watch, lease: Lease, heartbeat: Heartbeat | None
-) -> Sighting:
-    output = ""
-    with suppress(BackendError):  # its output may be had at the next look
-        chunk = dispatcher.read_log(lease, watch.offset)
-        output, watch.offset = chunk.text, chunk.next_offset
-    return Sighting(lease=lease, heartbeat=heartbeat, output=output)
+def _may_have_spoken(lease: Lease) -> bool:
+    """Whether there may be a heartbeat; one that never started is not looked for at every look."""
+    return lease.started_at is not None or is_final(lease.state)
+
+
+def _urgency(watch: Watch, lease: Lease) -> int:
+    if is_final(lease.state):
+        return 0
+    return 1 if lease.state is not watch.state else 2
 
 
 _observers: dict[tuple[str, str, int], PoolObserver] = {}

@@ -102,8 +102,12 @@ class LeaseTrigger(BaseTrigger):
         )
 
     def _show(self, sighting: Sighting) -> None:
-        for line in sighting.output.splitlines():
+        for line in (sighting.output or "").splitlines():
             self.log.info("%s", line)
+        if sighting.output is None and is_final(sighting.lease.state):
+            self.log.info(
+                "its last output was not read: too many jobs ended at once, or it was out of reach"
+            )
         heartbeat = sighting.heartbeat
         if heartbeat is None or heartbeat.step is None:
             return

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, func, insert, or_, select, update
 
@@ -30,10 +30,11 @@ from spillway.model.codec import decode, encode
 from spillway.placement.lifecycle import is_final, move
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
 
 _lease = schema.lease.c
+_KEYS_AT_ONCE: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,6 +198,20 @@ def find(connection: Connection, *conditions: ColumnElement[bool]) -> Sequence[L
     return [lease_of(row) for row in rows]
 
 
+def of_keys(connection: Connection, keys: Collection[str]) -> Iterator[Lease]:
+    """Return those of the leases `keys` that there are."""
+    for some in _portions(keys):
+        yield from find(connection, _lease.key.in_(some))
+
+
+def with_deadline(connection: Connection, keys: Collection[str]) -> Iterator[str]:
+    """Return those of `keys` whose task has a deadline, without reading whole placements."""
+    deadline = schema.placement.c.document["task"]["deadline"].as_string()
+    timed = select(_lease.key).join(schema.placement).where(deadline.is_not(None))
+    for some in _portions(keys):
+        yield from connection.execute(timed.where(_lease.key.in_(some))).scalars()
+
+
 def placement(connection: Connection, key: str) -> Placement:
     """Return the decision that the lease came from."""
     document = connection.execute(
@@ -245,6 +260,13 @@ def unknown(key: str) -> LedgerError:
     return LedgerError(
         f"the ledger has no lease {key}: see that every process uses the same ledger URL"
     )
+
+
+def _portions(keys: Collection[str]) -> Iterator[list[str]]:
+    """Return the keys in as few lists as a query's parameters allow: SQLite takes 32,766, PostgreSQL 65,535."""
+    ordered = sorted(keys)
+    for start in range(0, len(ordered), _KEYS_AT_ONCE):
+        yield ordered[start : start + _KEYS_AT_ONCE]
 
 
 def _check_no_open_lease(connection: Connection, task: TaskKey) -> None:

@@ -16,7 +16,7 @@ from spillway.model import PrepaidHours
 from spillway.runtime.stored import stretches
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from datetime import datetime, timedelta
 
     from pydantic import JsonValue
@@ -154,6 +154,16 @@ class Ledger:
         if not found:
             raise leases.unknown(key)
         return found[0]
+
+    def leases(self, keys: Collection[str]) -> Mapping[str, Lease]:
+        """Return the leases `keys` by key, by one query; those that there are not are left out."""
+        with self._database.read() as connection:
+            return {lease.key: lease for lease in leases.of_keys(connection, keys)}
+
+    def with_deadline(self, keys: Collection[str]) -> frozenset[str]:
+        """Return those of the leases `keys` whose task has a deadline."""
+        with self._database.read() as connection:
+            return frozenset(leases.with_deadline(connection, keys))
 
     def placement(self, key: str) -> Placement:
         """Return the decision that the lease came from, with the reason for every offer passed over.

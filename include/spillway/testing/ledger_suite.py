@@ -392,6 +392,25 @@ class LedgerContract:
         assert ledger.open_leases() == [spot, dear]
         assert ledger.open_leases("on_demand") == [dear]
 
+    def test_many_leases_are_read_at_once(self, ledger: Ledger) -> None:
+        one, two = grant(ledger, "one"), grant(ledger, "two")
+        grant(ledger, "not asked for", pool="on_demand")
+        found = ledger.leases({one.key, two.key, "nightly/run/none/-1/1"})
+        assert found == {one.key: one, two.key: two}
+        assert ledger.leases([]) == {}
+
+    def test_leases_whose_task_has_a_deadline_are_told_from_others(self, ledger: Ledger) -> None:
+        def lease(name: str, task: TaskSpec | None) -> str:
+            request = sample_request(sample_task(name))
+            request = replace(request, placement=replace(request.placement, task=task))
+            return ledger.grant(request, slots=9, now=NOON).key
+
+        spec = sample_request().spec
+        timed = lease("timed", replace(spec, deadline=NOON + 8 * HOUR))
+        keys = [timed, lease("untimed", spec), lease("of an old version", None)]
+        assert ledger.with_deadline(keys) == {timed}
+        assert ledger.with_deadline(keys[1:]) == frozenset()
+
     def test_runs_are_reported_newest_first_with_their_costs_so_far(self, ledger: Ledger) -> None:
         ended = run_through(ledger, grant(ledger), JobEvent.PREEMPTED, ended_at=NOON + 2 * HOUR)
         held = grant(ledger, now=NOON + 2 * HOUR)
