@@ -63,6 +63,7 @@ class Chain:
         self.half = len(model.switches_per_hour) * len(model.age_edges_hours)
         self.generator = _generator(model)
         self._steps: dict[float, Array] = {}
+        self._doublings: list[Array] = []
 
     def step(self, hours: float) -> Array:
         """Return the transition matrix over `hours`."""
@@ -98,9 +99,39 @@ class Chain:
         return later
 
     def predict(self, belief: Array, hours: float) -> Array:
-        """Return `belief` after `hours` in which the pool was not looked at."""
-        later: Array = belief @ self.step(hours) if hours > 0 else belief
+        """Return `belief` after `hours` in which the pool was not looked at.
+
+        By whole quanta, in powers of two that are made once, and what is left by a series: a vector times a few matrices
+        for any span of time, where `step` makes a matrix for each.
+        """
+        if hours <= 0:
+            return belief
+        quanta = math.floor(min(hours, _LONGEST_HOURS) / _QUANTUM_HOURS + 1e-9)
+        later = self._series(belief, max(min(hours, _LONGEST_HOURS) - quanta * _QUANTUM_HOURS, 0.0))
+        for power in range(quanta.bit_length()):
+            if quanta >> power & 1:
+                later = later @ self._doubling(power)
+        return later / later.sum()
+
+    def _series(self, belief: Array, hours: float) -> Array:
+        """Return `belief` after less than a quantum, by a Taylor series on the vector."""
+        if hours < _SAME_HOURS:
+            return belief
+        term = later = belief
+        for order in range(1, 9):
+            term = term @ self.generator * (hours / order)
+            later = later + term
         return later
+
+    def _doubling(self, power: int) -> Array:
+        """Return the transition matrix over `2**power` quanta."""
+        if not self._doublings:
+            self._doublings.append(exponential(self.generator * _QUANTUM_HOURS))
+        while len(self._doublings) <= power:
+            # Rows are put back to 1, so that errors do not grow.
+            doubled = self._doublings[-1] @ self._doublings[-1]
+            self._doublings.append(doubled / doubled.sum(axis=1, keepdims=True))
+        return self._doublings[power]
 
     def condition(self, belief: Array, *, available: bool) -> Array:
         """Return `belief` given that the pool is, or is not, available now."""
@@ -162,6 +193,9 @@ def exponential(matrix: Array) -> Array:
 
 
 _STEPS_KEPT = 64
+_QUANTUM_HOURS = 5 / 3600
+_LONGEST_HOURS = 24.0 * 90  # a belief that old is that of the long run
+_SAME_HOURS = 1e-9
 _IMPOSSIBLE = 1e-12
 
 

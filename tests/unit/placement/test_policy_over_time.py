@@ -226,6 +226,19 @@ def test_beliefs_are_chances_and_follow_what_is_seen():
     assert halves == pytest.approx(later, abs=1e-9)
 
 
+@pytest.mark.parametrize("hours", [1e-6, 4 / 3600, 1 / 6, 3.3337, 50.0])
+def test_a_belief_is_carried_over_any_span_as_its_matrix_would(hours):
+    chain = chain_of(LEARNED)
+    up = chain.condition(chain.stationary, available=True)
+    assert chain.predict(up, hours) == pytest.approx(up @ chain.step(hours), abs=1e-8)
+
+
+def test_after_years_a_belief_is_that_of_the_long_run():
+    chain = chain_of(LEARNED)
+    up = chain.condition(chain.stationary, available=True)
+    assert chain.predict(up, 1e6) == pytest.approx(chain.stationary, abs=1e-4)
+
+
 def test_stationary_shares_stay_as_they_are():
     chain = chain_of(LEARNED)
     assert chain.stationary @ chain.step(1.0) == pytest.approx(chain.stationary, abs=1e-9)
