@@ -35,6 +35,7 @@ class Row:
 
 TABLE: Mapping[str, Row] = MappingProxyType(
     {
+        "aws_batch": Row(target="spillway.backends.aws_batch.backend:AwsBatchBackend", extra="aws"),
         "local": Row(target="spillway.backends.local.backend:LocalBackend"),
         "slurm": Row(target="spillway.backends.slurm.backend:SlurmBackend", extra="slurm"),
     }

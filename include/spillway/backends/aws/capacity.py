@@ -1,0 +1,141 @@
+"""How much room AWS says that there is: spot placement scores, and what is left of capacity reservations and blocks."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from spillway.model import Market
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from spillway.backends.aws.session import Aws
+
+SCORE_AGE: Final = timedelta(minutes=15)
+"""How old a spot placement score may be. AWS allows few different questions a day, and scores change slowly."""
+
+RESERVATION_AGE: Final = timedelta(seconds=30)
+
+BLOCK_ENDS_EARLY: Final = timedelta(minutes=30)
+"""How long before the end of a capacity block its instances are taken away.
+
+Source: Amazon EC2, "Capacity Blocks for ML", docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-capacity-blocks.html.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """What AWS said, and when.
+
+    Attributes:
+        instances: How many more it would start; None when it says nothing of that.
+        ends_at: When the last of the reservations ends, for new jobs; None when none does.
+        detail: Why, for people.
+    """
+
+    instances: int | None
+    asked_at: datetime
+    ends_at: datetime | None = None
+    detail: str = ""
+
+
+class CapacitySource:
+    """Asks EC2 about the capacity behind one pool, and not more often than its answers change."""
+
+    def __init__(
+        self,
+        aws: Aws,
+        *,
+        market: Market,
+        instance_types: Sequence[str],
+        min_score: int | None,
+        reservations: Sequence[str],
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._aws = aws
+        self._scored = market is Market.SPOT and bool(instance_types) and min_score is not None
+        self._types = list(instance_types)
+        self._min_score = min_score or 1
+        self._reservations = list(reservations)
+        self._clock = clock
+        self._room: Room | None = None
+        self._lock = threading.Lock()
+
+    def room(self, slots: int) -> Room:
+        """Return what AWS says of `slots` more instances, as of a short while ago.
+
+        Raises:
+            BackendError: It could not be asked.
+        """
+        age = RESERVATION_AGE if self._reservations else SCORE_AGE
+        now = self._clock()
+        with self._lock:
+            if self._room is None or now - self._room.asked_at > age:
+                self._room = self._ask(max(slots, 1), now)
+            return self._room
+
+    def _ask(self, slots: int, now: datetime) -> Room:
+        if self._reservations:
+            answer = self._aws.call(
+                "ec2", "DescribeCapacityReservations", CapacityReservationIds=self._reservations
+            )
+            return reserved_room(answer, now)
+        if self._scored:
+            answer = self._aws.call(
+                "ec2",
+                "GetSpotPlacementScores",
+                InstanceTypes=self._types,
+                TargetCapacity=slots,
+                RegionNames=[self._aws.region],
+            )
+            return spot_room(answer, self._aws.region, self._min_score, now)
+        return Room(instances=None, asked_at=now)
+
+
+def spot_room(answer: Mapping[str, Any], region: str, min_score: int, now: datetime) -> Room:
+    """Return the room that a placement score stands for: none below `min_score`, of 10; else as much as one asked for."""
+    scores = [
+        one["Score"] for one in _items(answer, "SpotPlacementScores") if one.get("Region") == region
+    ]
+    if not scores:
+        return Room(instances=None, asked_at=now, detail=f"EC2 has no score for {region}")
+    best = max(scores)
+    said = f"spot placement score {best} of 10 in {region}, {min_score} wanted"
+    return Room(instances=None if best >= min_score else 0, asked_at=now, detail=said)
+
+
+def reserved_room(answer: Mapping[str, Any], now: datetime) -> Room:
+    """Return what is left of the reservations that are active, and not about to end."""
+    usable = [one for one in _items(answer, "CapacityReservations") if _is_usable(one, now)]
+    ends = [end for end in map(_end, usable) if end is not None]
+    free = sum(int(one.get("AvailableInstanceCount", 0)) for one in usable)
+    return Room(
+        instances=free,
+        asked_at=now,
+        ends_at=max(ends, default=None) if len(ends) == len(usable) else None,
+        detail=f"{free} instances are free in {len(usable)} active reservations",
+    )
+
+
+def _is_usable(reservation: Mapping[str, Any], now: datetime) -> bool:
+    start, end = reservation.get("StartDate"), _end(reservation)
+    return (
+        reservation.get("State") == "active"
+        and (start is None or start <= now)
+        and (end is None or now < end)
+    )
+
+
+def _end(reservation: Mapping[str, Any]) -> datetime | None:
+    """Return when the reservation's instances are taken away."""
+    end = cast("datetime | None", reservation.get("EndDate"))
+    if end is not None and reservation.get("ReservationType") == "capacity-block":
+        return end - BLOCK_ENDS_EARLY
+    return end
+
+
+def _items(answer: Mapping[str, Any], name: str) -> Iterable[Mapping[str, Any]]:
+    return cast("Iterable[Mapping[str, Any]]", answer.get(name, ()))

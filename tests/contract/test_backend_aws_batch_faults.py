@@ -1,0 +1,281 @@
+"""What happens to jobs of AWS Batch: taken back, out of memory, refused, throttled, started twice."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from threading import Barrier
+from typing import TYPE_CHECKING
+
+import pytest
+
+from contract.aws_world import QUEUE, BatchWorld, wait_for
+from spillway.backends.aws import naming
+from spillway.backends.protocol import Job
+from spillway.errors import AccessError, CapacityError, RejectedError, SpecError, TransientError
+from spillway.model import JobEvent, Market, Resources
+from spillway.testing.aws_market import REGION, aws_market
+from spillway.testing.aws_words import AwsError
+from spillway.testing.backend_suite import Behaviour
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from spillway.testing.aws_market import AwsMarket
+
+STARTED = frozenset({JobEvent.STARTED})
+SUBMITTED = frozenset({JobEvent.SUBMITTED})
+THROTTLED = AwsError(
+    code="TooManyRequestsException",
+    message="Too Many Requests",
+    status=429,
+    headers={"Retry-After": "7"},
+)
+
+
+@pytest.fixture(scope="module")
+def market(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AwsMarket]:
+    with aws_market(tmp_path_factory.mktemp("aws")) as market:
+        yield market
+
+
+@pytest.fixture
+def world(market: AwsMarket, tmp_path: Path) -> Iterator[BatchWorld]:
+    market.batch.queues["waits"] = 0
+    world = BatchWorld(market, tmp_path)
+    yield world
+    world.release_all()
+    market.batch.missing_images.clear()
+    market.batch.waiting_reason = ""
+    market.meetings.clear()
+
+
+def started(world: BatchWorld) -> Job:
+    job = world.connect().submit(world.submission(Behaviour.RUNS_ON))
+    world.wait(world.connect(), job, STARTED)
+    return job
+
+
+def calls(market: AwsMarket, permission: str) -> int:
+    return market.calls.count(permission)
+
+
+def test_an_instance_that_is_taken_back_at_once_is_a_preemption(world: BatchWorld) -> None:
+    job = started(world)
+    world.market.batch.interrupt(job.provider_id or "", notice_seconds=0)
+    seen = world.wait(world.connect(), job)
+    assert (seen.event, seen.exit_code) == (JobEvent.PREEMPTED, None)
+    assert "Host EC2" in seen.detail
+
+
+def test_a_job_that_uses_too_much_memory_has_failed_and_says_so(world: BatchWorld) -> None:
+    job = started(world)
+    world.market.batch.run_out_of_memory(job.provider_id or "")
+    seen = world.wait(world.connect(), job)
+    assert (seen.event, seen.exit_code) == (JobEvent.FAILED, 137)
+    assert "raise memory_gib" in seen.detail
+
+
+def test_a_missing_image_is_a_failure_that_names_the_remedy(world: BatchWorld) -> None:
+    world.market.batch.missing_images.add("registry.example/training:1")
+    backend = world.connect()
+    seen = world.wait(backend, backend.submit(world.submission(Behaviour.SUCCEEDS)))
+    assert (seen.event, seen.exit_code) == (JobEvent.FAILED, None)
+    assert "correct the option image" in seen.detail
+
+
+def test_a_job_that_batch_forgot_has_vanished_and_can_be_released(world: BatchWorld) -> None:
+    backend = world.connect()
+    job = backend.submit(world.submission(Behaviour.SUCCEEDS))
+    world.wait(backend, job)
+    world.market.batch.forget(job.provider_id or "")
+    assert backend.observe([job])[job.key].event is JobEvent.VANISHED
+    backend.release(job)
+
+
+def test_a_job_that_waits_for_an_instance_holds_its_slot_and_is_released(
+    market: AwsMarket, world: BatchWorld
+) -> None:
+    waiting = BatchWorld(market, world.folder, queue="waits")
+    backend = waiting.connect()
+    job = backend.submit(waiting.submission(Behaviour.RUNS_ON))
+    assert backend.observe([job])[job.key].event is JobEvent.SUBMITTED
+    assert backend.free_slots() == waiting.slots - 1
+    backend.release(job)
+    assert backend.observe([job])[job.key].event is JobEvent.CANCELLED
+
+
+def test_a_job_that_no_instance_can_ever_run_fails_instead_of_waiting(
+    market: AwsMarket, world: BatchWorld
+) -> None:
+    market.batch.waiting_reason = (
+        "MISCONFIGURATION:JOB_RESOURCE_REQUIREMENT - The job resource requirement (vCPU/memory/GPU) is higher than that"
+        " can be met by the CE(s) attached to the job queue."
+    )
+    stuck = BatchWorld(market, world.folder, queue="waits")
+    backend = stuck.connect()
+    job = backend.submit(stuck.submission(Behaviour.RUNS_ON))
+    seen = backend.observe([job])[job.key]
+    assert seen.event is JobEvent.FAILED
+    assert "correct the pool's shape" in seen.detail
+    backend.release(job)
+
+
+def test_of_two_that_submit_at_once_the_older_job_stays(world: BatchWorld) -> None:
+    submission = world.submission(Behaviour.RUNS_ON)
+    backends = [world.connect(), world.connect()]
+    world.market.meetings["batch:SubmitJob"] = Barrier(2)
+    with ThreadPoolExecutor() as pool:
+        jobs = list(pool.map(lambda backend: backend.submit(submission), backends))
+    world.market.meetings.clear()
+    rows = [
+        job.detail
+        for job in world.market.batch.jobs.values()
+        if job.detail["jobName"] == naming.job_name(world.name, submission.key)
+    ]
+    assert len(rows) == 2
+    assert jobs[0] == jobs[1]
+    wait_for(lambda: sum(row["status"] == "RUNNING" for row in rows) == 1)
+    assert list(backends[0].list_jobs()) == [jobs[0]]
+
+
+def test_equal_jobs_share_one_definition_and_others_have_their_own(world: BatchWorld) -> None:
+    backend = world.connect()
+    base = world.submission(Behaviour.SUCCEEDS)
+    larger = replace(base, key="dag/run/larger/-1/1", resources=Resources(cpus=2))
+    again = replace(base, key="dag/run/again/-1/1")
+    before = len(world.market.batch.definitions)
+    for one in (base, larger, again):
+        world.wait(backend, backend.submit(one))
+    made = world.market.batch.definitions[before:]
+    assert len({one["jobDefinitionName"] for one in made}) == len(made) <= 2
+    assert all(one["revision"] == 1 for one in made)
+
+
+def test_a_throttled_call_is_for_later_and_the_next_ones_are_not_made(world: BatchWorld) -> None:
+    backend = world.connect()
+    job = Job(key="dag/run/task/-1/1", provider_id="00000000-0000-0000-0000-000000000000")
+    world.market.fail("batch:DescribeJobs", THROTTLED)
+    with pytest.raises(TransientError, match="TooManyRequestsException"):
+        backend.observe([job])
+    before = calls(world.market, "batch:DescribeJobs")
+    with pytest.raises(TransientError, match="slow down"):
+        backend.observe([job])
+    assert calls(world.market, "batch:DescribeJobs") == before
+
+
+def test_a_request_that_got_no_answer_starts_one_job(world: BatchWorld) -> None:
+    submission = world.submission(Behaviour.SUCCEEDS)
+    broken = AwsError(
+        code="ServerException",
+        message="These errors are usually caused by a server issue",
+        status=500,
+    )
+    world.market.fail("batch:SubmitJob", broken)
+    with pytest.raises(TransientError) as failed:
+        world.connect().submit(submission)
+    assert failed.value.key == submission.key
+    first = world.connect().submit(submission)
+    assert world.connect().submit(submission) == first
+
+
+@pytest.mark.parametrize(
+    "permission",
+    [
+        "batch:DescribeJobDefinitions",
+        "batch:ListJobs",
+        "batch:RegisterJobDefinition",
+        "batch:SubmitJob",
+    ],
+)
+def test_a_missing_permission_is_named(world: BatchWorld, permission: str) -> None:
+    world.market.deny(permission)
+    unlike_others = replace(
+        world.submission(Behaviour.SUCCEEDS), resources=Resources(memory_gib=len(permission))
+    )
+    with pytest.raises(AccessError, match=permission):
+        world.connect().submit(unlike_others)
+
+
+def test_wrong_credentials_are_told(world: BatchWorld) -> None:
+    stranger = world.connect(connection=world.connection("AKIAANOTHERONEXAMPLE"))
+    with pytest.raises(AccessError, match="renew the credentials"):
+        stranger.observe([Job(key="dag/run/task/-1/1", provider_id="1")])
+
+
+def test_an_endpoint_that_does_not_answer_says_nothing_of_a_job(world: BatchWorld) -> None:
+    connection = replace(world.connection(), extra={"endpoint_url": "http://127.0.0.1:1"})
+    with pytest.raises(TransientError, match="Could not connect"):
+        world.connect(connection=connection).observe([Job(key="dag/run/task/-1/1")])
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        ("ServiceQuotaExceededException", AccessError),
+        ("InsufficientInstanceCapacity", CapacityError),
+        ("ServerException", TransientError),
+    ],
+)
+def test_an_error_is_sorted_by_what_can_be_done(
+    world: BatchWorld, code: str, kind: type[Exception]
+) -> None:
+    world.market.fail("batch:SubmitJob", AwsError(code=code, message="as it is"))
+    with pytest.raises(kind, match=code):
+        world.connect().submit(world.submission(Behaviour.SUCCEEDS))
+
+
+def test_an_unknown_queue_is_refused_with_its_option(market: AwsMarket, world: BatchWorld) -> None:
+    lost = BatchWorld(market, world.folder, queue="no-such-queue")
+    with pytest.raises(RejectedError, match="correct the option queue"):
+        lost.connect().submit(lost.submission(Behaviour.SUCCEEDS))
+
+
+def test_a_submission_that_is_too_large_is_refused_before_it_is_sent(world: BatchWorld) -> None:
+    with pytest.raises(RejectedError, match="write them to a file"):
+        world.connect().submit(world.job_of("sample_jobs:echo", text="x" * 9000))
+
+
+def test_a_gang_is_not_sent_to_a_spot_queue(market: AwsMarket, world: BatchWorld) -> None:
+    spot = BatchWorld(market, world.folder, bought=Market.SPOT)
+    gang = replace(spot.submission(Behaviour.MEETS), nodes=2)
+    with pytest.raises(CapacityError, match="several nodes on spot"):
+        spot.connect().submit(gang)
+
+
+def test_a_pool_is_asked_for_no_more_than_its_placement_score_allows(
+    market: AwsMarket, world: BatchWorld
+) -> None:
+    options = {"instance_type": "p5.48xlarge", "min_placement_score": 5}
+    spot = BatchWorld(market, world.folder, bought=Market.SPOT, **options)
+    market.scores[REGION] = 2
+    backend = spot.connect()
+    assert backend.free_slots() == 0
+    market.scores[REGION] = 9
+    assert backend.free_slots() == 0, "the answer is kept for some minutes"
+    assert spot.connect().free_slots() == spot.slots
+
+
+def test_a_thousand_jobs_are_observed_in_ten_calls(world: BatchWorld) -> None:
+    jobs = [Job(key=f"dag/run/task/{n}/1", provider_id=f"{n:036d}") for n in range(1000)]
+    before = calls(world.market, "batch:DescribeJobs")
+    seen = world.connect().observe(jobs)
+    assert len(seen) == 1000
+    assert calls(world.market, "batch:DescribeJobs") - before == 10
+
+
+def test_the_job_carries_key_and_team_in_its_tags(market: AwsMarket, world: BatchWorld) -> None:
+    tagged = BatchWorld(market, world.folder, tags={"team": "vision"})
+    submission = tagged.submission(Behaviour.SUCCEEDS)
+    job = tagged.connect().submit(submission)
+    tags = market.batch.jobs[job.provider_id or ""].detail["tags"]
+    assert tags["team"] == "vision"
+    assert naming.key_of(tags) == submission.key
+
+
+def test_a_pool_without_a_queue_says_what_it_needs(market: AwsMarket, world: BatchWorld) -> None:
+    with pytest.raises(SpecError, match="needs the option queue"):
+        BatchWorld(market, world.folder, queue=None).connect()
+    markets = {"on_demand": QUEUE}
+    assert BatchWorld(market, world.folder, queue=None, queues=markets).connect().free_slots() == 2
