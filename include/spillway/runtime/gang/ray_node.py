@@ -22,7 +22,7 @@ from spillway.errors import GangError
 from spillway.runtime.gang.membership import LOOPBACK
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from spillway.model import Submission
@@ -31,10 +31,17 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TOKEN: Final = "RAY_AUTH_TOKEN"  # noqa: S105  # the name of a variable
+GIVEN: Final = "SPILLWAY_RAY_GIVEN"
+"""Set where whoever started the job has Ray run already: jobs of a Ray cluster."""
 START_SECONDS: Final = 120.0
 _STARTED: Final = b"Ray runtime started"
 _JOIN_SECONDS: Final = 0.5
 _END_SECONDS: Final = 5.0
+
+
+def is_given(environment: Mapping[str, str]) -> bool:
+    """Return whether there is a cluster already that `ray.init()` connects to, so that none is to be started."""
+    return GIVEN in environment
 
 
 def new_token() -> str:

@@ -59,6 +59,8 @@ def run_in_gang(attempt: Attempt) -> int:
         SpecError: The environment does not say which member this is.
         StoreError: The store does not work.
     """
+    if attempt.submission.launcher is Launcher.RAY and ray_node.is_given(attempt.environment):
+        return _run_in_given_cluster(attempt)
     member = find_member(attempt.submission, attempt.environment)
     launcher, is_worker = attempt.submission.launcher, is_torchrun_worker(attempt.environment)
     if launcher is Launcher.TORCHRUN and not is_worker:
@@ -134,6 +136,17 @@ def _run(
     except StoreError:
         log.exception("the store %s does not work", attempt.submission.store)
         return exit_codes.FAILED
+
+
+def _run_in_given_cluster(attempt: Attempt) -> int:
+    """Call the entry point where a Ray cluster is there already, which looks after its own nodes."""
+    return run(
+        attempt.submission,
+        attempt.store,
+        scratch=attempt.scratch,
+        notice=attempt.notice,
+        log_tail=attempt.log_tail,
+    )
 
 
 def _run_with_ray(attempt: Attempt, gang: Gang) -> int:

@@ -1,0 +1,1 @@
+"""Clusters of Ray, through their Jobs API."""
