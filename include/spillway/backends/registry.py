@@ -37,6 +37,7 @@ TABLE: Mapping[str, Row] = MappingProxyType(
     {
         "aws_batch": Row(target="spillway.backends.aws_batch.backend:AwsBatchBackend", extra="aws"),
         "local": Row(target="spillway.backends.local.backend:LocalBackend"),
+        "ray": Row(target="spillway.backends.ray_jobs.backend:RayBackend", extra="ray"),
         "slurm": Row(target="spillway.backends.slurm.backend:SlurmBackend", extra="slurm"),
     }
 )
