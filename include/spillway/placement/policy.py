@@ -14,10 +14,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from spillway.placement.availability import chain_of, market_of
-from spillway.placement.policy_values import Action, Decision, PolicyState, PoolBelief
+from spillway.placement.policy_values import Action, Decision
+from spillway.placement.sight import sight
 from spillway.placement.value_table import ALONE, AMONG_OTHERS, TableSpec
 from spillway.placement.weighing import Weighing, fallback_of, hours_of, slack_hours
 
@@ -25,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from spillway.placement.availability import Array, AvailabilityModel, Chain
-    from spillway.placement.policy_values import JobProgress, Option, PoolView
+    from spillway.placement.availability import AvailabilityModel
+    from spillway.placement.policy_values import JobProgress, Option, PolicyState, PoolView
     from spillway.placement.value_table import ValueTable
 
 
@@ -90,18 +88,10 @@ def decide(
     Raises:
         SpecError: There is no steady pool to fall back on.
     """
-    chain = chain_of(model)
-    beliefs = _look(pools, now, state, chain)
-    market_chain = chain_of(market_of(model, table.spec.pools))
-    market = _market(beliefs, now, state, market_chain)
-    weighing = Weighing(job, pools, now, beliefs, market, table, (chain, market_chain))
-    options = weighing.options()
+    seen = tuple((pool.name, pool.available) for pool in pools if not pool.is_steady)
+    believed = sight(seen, now, state, market_pools=table.spec.pools, model=model)
+    options = Weighing(job, pools, now, believed, table).options()
     best = options[0]
-    remembered = PolicyState(
-        seen_at=now,
-        beliefs=tuple(_remembered(name, belief) for name, belief in sorted(beliefs.items())),
-        market=_remembered("", market).chances,
-    )
     action = _action(job, best)
     decision = Decision(
         action=action,
@@ -109,7 +99,7 @@ def decide(
         reason=_reason(action, options),
         options=tuple(options),
     )
-    return decision, remembered
+    return decision, believed.remembered(now)
 
 
 _STEPS = 400
@@ -118,51 +108,6 @@ _SHORTEST_LOOK_HOURS = 10 / 3600
 _MOST_EXTRA_SLACK_HOURS = 24.0
 _SAME_PRICE = 0.15
 _MOST_POOLS = 9
-
-
-def _look(
-    pools: Sequence[PoolView], now: datetime, state: PolicyState, chain: Chain
-) -> dict[str, Array]:
-    """Return the belief about each spot pool, given what is seen now."""
-    known = {belief.pool: belief.chances for belief in state.beliefs}
-    hours = _since(now, state)
-    beliefs: dict[str, Array] = {}
-    for pool in pools:
-        if pool.is_steady:
-            continue
-        belief = _carried(known.get(pool.name, ()), hours, chain)
-        if pool.available is not None:
-            belief = chain.condition(belief, available=pool.available)
-        beliefs[pool.name] = belief
-    return beliefs
-
-
-def _market(beliefs: dict[str, Array], now: datetime, state: PolicyState, chain: Chain) -> Array:
-    """Return the belief about the market: whether any spot pool has room, which may not be seen for certain."""
-    if len(beliefs) == 1:
-        return next(iter(beliefs.values()))
-    market = _carried(state.market, _since(now, state), chain)
-    none = math.prod(float(belief[: chain.half].sum()) for belief in beliefs.values())
-    available = chain.condition(market, available=True)
-    unavailable = chain.condition(market, available=False)
-    return (1.0 - none) * available + none * unavailable
-
-
-def _carried(chances: Sequence[float], hours: float, chain: Chain) -> Array:
-    """Return the belief that was remembered, `hours` later; of another model's, nothing is kept."""
-    if len(chances) != len(chain.stationary):
-        return chain.stationary
-    return chain.predict(np.array(chances), hours)
-
-
-def _since(now: datetime, state: PolicyState) -> float:
-    """Return the hours since the last look, in steps of five seconds, so that the matrices needed are few."""
-    seconds = 0.0 if state.seen_at is None else (now - state.seen_at).total_seconds()
-    return max(0, round(seconds / 5)) * 5 / 3600
-
-
-def _remembered(name: str, belief: Array) -> PoolBelief:
-    return PoolBelief(pool=name, chances=tuple(round(float(chance), 7) for chance in belief))
 
 
 def _action(job: JobProgress, best: Option) -> Action:

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from spillway.placement.availability import Array, Chain
     from spillway.placement.policy_values import JobProgress, PoolView
+    from spillway.placement.sight import Sight
     from spillway.placement.value_table import ValueTable
 
 
@@ -26,20 +26,16 @@ class Weighing:
         job: JobProgress,
         pools: Sequence[PoolView],
         now: datetime,
-        beliefs: dict[str, Array],
-        market: Array,
+        believed: Sight,
         table: ValueTable,
-        chains: tuple[Chain, Chain],
     ) -> None:
-        self.job, self.pools, self.table = job, pools, table
-        self.pool_chain, self.market_chain = chains
-        self.beliefs = beliefs
+        self.job, self.pools, self.table, self.believed = job, pools, table, believed
         self.work = hours_of(job.work_left)
         self.slack = slack_hours(job, now)
         self.restart = hours_of(job.restart_overhead)
         self.fallback = fallback_of(pools)
         self.held = job.held.pool if job.held is not None else None
-        self.market = market
+        self.market = believed.market
         self.idle = table.idle_costs(self.work, self.slack)
         # The unit of the table's costs.
         self.unit = self.fallback.usd_per_hour
@@ -94,7 +90,7 @@ class Weighing:
 
     def waiting(self) -> float:
         """Return the cost of holding nothing, in US dollars."""
-        if not self.beliefs:
+        if not self.believed.pools:
             return self.unit * (self.work + self.restart)
         return self.unit * float(self.market @ self.idle)
 
@@ -102,10 +98,10 @@ class Weighing:
         """Return the cost of going on on a steady pool, in US dollars: until spot is better, or to the end."""
         restart = self.restart_on(pool)
         to_the_end = pool.usd_per_hour * (self.work + restart)
-        if not self.beliefs:
+        if not self.believed.pools:
             return to_the_end
         costs = self.table.steady_costs(self.work, self.slack, restart)
-        until_spot = min(float(self.market @ self.market_chain.mean_stay_hours), self.work)
+        until_spot = min(self.believed.market_stay_hours, self.work)
         difference = (pool.usd_per_hour - self.unit) * until_spot
         return min(to_the_end, self.unit * float(self.market @ costs) + difference)
 
@@ -114,30 +110,16 @@ class Weighing:
 
         Where the pool was not looked at, asking for it may find nothing, which leaves the job waiting until the next look.
         """
-        belief, half = self.beliefs[pool.name], self.pool_chain.half
-        chance = float(belief[half:].sum())
+        there = self.believed.pools[pool.name]
         running = self.table.spot_costs(
-            self.work, self.slack, self.restart_on(pool), self.evictions_per_hour(belief)
+            self.work, self.slack, self.restart_on(pool), there.evictions_per_hour
         )
-        found = self.market_chain.condition(self.market, available=True)[half:] @ running
-        expected = chance * float(found)
-        if chance < 1.0:
-            missed = self.market_chain.condition(self.market, available=False)
-            expected += (1.0 - chance) * float(missed @ self.idle)
+        expected = there.chance * float(self.believed.found @ running)
+        if there.chance < 1.0:
+            expected += (1.0 - there.chance) * float(self.believed.missed @ self.idle)
         difference = pool.usd_per_hour - self.unit * self.table.spec.spot_price
-        stay = min(float(belief @ self.pool_chain.mean_stay_hours), self.work)
-        return self.unit * expected + chance * difference * stay
-
-    def evictions_per_hour(self, belief: Array) -> float:
-        """Return the rate at which a pool, once available, goes while the market stays."""
-        if len(self.beliefs) == 1:
-            return 0.0
-        pool = self.pool_chain.condition(belief, available=True) @ self.pool_chain.mean_stay_hours
-        market = (
-            self.market_chain.condition(self.market, available=True)
-            @ self.market_chain.mean_stay_hours
-        )
-        return max(0.0, 1.0 / float(pool) - 1.0 / float(market))
+        stay = min(there.stay_hours, self.work)
+        return self.unit * expected + there.chance * difference * stay
 
 
 def fallback_of(pools: Sequence[PoolView]) -> PoolView:
