@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
@@ -44,8 +43,12 @@ def make_offers(
         last_launches: By pool name, when a lease on it last started.
     """
     return tuple(
-        replace(
-            _offer(pool, usage.get(pool.name, PoolUsage()), free_slots.get(pool.name), task, now),
+        _offer(
+            pool,
+            usage.get(pool.name, PoolUsage()),
+            free_slots.get(pool.name),
+            task,
+            now,
             store_jurisdiction=store_jurisdiction,
             quota_slots=quota_slots.get(pool.name),
             last_launch_at=last_launches.get(pool.name),
@@ -55,7 +58,15 @@ def make_offers(
 
 
 def _offer(
-    pool: Pool, usage: PoolUsage, provider_free: int | None, task: TaskSpec, now: datetime
+    pool: Pool,
+    usage: PoolUsage,
+    provider_free: int | None,
+    task: TaskSpec,
+    now: datetime,
+    *,
+    store_jurisdiction: str | None,
+    quota_slots: int | None,
+    last_launch_at: datetime | None,
 ) -> Offer:
     leased = expected_course(task, pool).leased
     quoted = price(pool, usage, leased=leased, now=now, slots=task.nodes)
@@ -81,6 +92,9 @@ def _offer(
         jurisdiction=pool.jurisdiction,
         price_doubts=pool.price_doubts,
         priced_at=pool.priced_at,
+        store_jurisdiction=store_jurisdiction,
+        quota_slots=quota_slots,
+        last_launch_at=last_launch_at,
     )
 
 

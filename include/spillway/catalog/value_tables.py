@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -92,6 +93,7 @@ class ValueTables:
             path.unlink(missing_ok=True)
 
 
+@lru_cache(maxsize=256)
 def content_key(spec: TableSpec, model: AvailabilityModel) -> str:
     """Return the name of a table: equal for equal contents, in every process."""
     digest = hashlib.sha256(f"{PROGRAMME_VERSION}".encode())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import lru_cache
 from typing import Final, Protocol
 
 from spillway.model import Market, TaskSpec
@@ -71,14 +72,32 @@ class Course:
 
 def expected_course(task: TaskSpec, capacity: Capacity) -> Course:
     """Return how `task` is expected to go on `capacity`, from its lease to its end."""
-    work = undisturbed_work(task, capacity)
-    restart, rate = restart_overhead(task, capacity), hazard(task, capacity)
-    if task.checkpoints:
-        known = capacity.preemptions_per_hour is not None
-        interval = checkpoint_interval(task.checkpoint_write, rate if known else None)
-        segment, write = min(interval, work), task.checkpoint_write
-    else:
+    known = capacity.preemptions_per_hour is not None
+    return _course(
+        work=undisturbed_work(task, capacity),
+        restart=restart_overhead(task, capacity),
+        rate=hazard(task, capacity),
+        write=task.checkpoint_write if task.checkpoints else None,
+        is_rate_known=known,
+    )
+
+
+# A decision asks for the course on one offer several times: to price it, to check it, and to compare it.
+@lru_cache(maxsize=4096)
+def _course(
+    *,
+    work: timedelta,
+    restart: timedelta,
+    rate: float,
+    write: timedelta | None,
+    is_rate_known: bool,
+) -> Course:
+    """Return the course of a run; `write` is the time a checkpoint takes, None where none is written."""
+    if write is None:
         interval, segment, write = None, work, timedelta(0)
+    else:
+        interval = checkpoint_interval(write, rate if is_rate_known else None)
+        segment = min(interval, work)
     hours = _hours(restart) + expected_hours(
         work=_hours(work),
         hazard=rate,

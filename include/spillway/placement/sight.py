@@ -7,20 +7,21 @@ answers are kept.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spillway.placement.availability import chain_of, market_of
+from spillway.placement.availability import Array, chain_of, market_of
 from spillway.placement.policy_values import PolicyState, PoolBelief
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from datetime import datetime
 
-    from spillway.placement.availability import Array, AvailabilityModel, Chain
+    from spillway.placement.availability import AvailabilityModel, Chain
 
 Seen = tuple[tuple[str, bool | None], ...]
 """The spot pools, and whether each has room; None where that was not looked at."""
