@@ -86,15 +86,17 @@ def test_a_free_reservation_is_taken_before_everything():
 
 def test_a_start_where_the_state_is_dear_to_read_costs_that_much_more():
     near, far = spot("near"), replace(spot("far", 0.9), move_usd=5.0)
-    decision, _ = ask(job(), [near, far, on_demand()])
-    assert decision.pool == "near"
-    by_pool = {option.pool: option.expected_usd for option in decision.options}
-    without, _ = ask(job(), [near, replace(far, move_usd=0.0), on_demand()])
-    assert without.pool == "far"
-    cheaper = {option.pool: option.expected_usd for option in without.options}
-    assert by_pool["far"] - cheaper["far"] == pytest.approx(5.0)
-    held, _ = ask(job(held=Held(pool="far")), [near, far, on_demand()])
-    assert held.pool == "far"  # it is there already
+
+    def expected(pools: list[PoolView], held: Held | None = None) -> dict[str | None, float]:
+        decision, _ = ask(job(held=held), pools)
+        return {option.pool: option.expected_usd for option in decision.options}
+
+    dear = expected([near, far, on_demand()])
+    free = expected([near, replace(far, move_usd=0.0), on_demand()])
+    there = expected([near, far, on_demand()], Held(pool="far"))
+    assert free["far"] < free["near"] < dear["far"]
+    assert dear["far"] - free["far"] == pytest.approx(5.0)
+    assert there["far"] < dear["far"] - 5.0  # it is there already, and needs no restart either
 
 
 def test_a_job_without_deadline_waits_for_spot():
