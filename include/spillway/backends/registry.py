@@ -36,6 +36,9 @@ class Row:
 TABLE: Mapping[str, Row] = MappingProxyType(
     {
         "aws_batch": Row(target="spillway.backends.aws_batch.backend:AwsBatchBackend", extra="aws"),
+        "google_batch": Row(
+            target="spillway.backends.google.batch.backend:GoogleBatchBackend", extra="google"
+        ),
         "local": Row(target="spillway.backends.local.backend:LocalBackend"),
         "ray": Row(target="spillway.backends.ray_jobs.backend:RayBackend", extra="ray"),
         "slurm": Row(target="spillway.backends.slurm.backend:SlurmBackend", extra="slurm"),

@@ -1,0 +1,69 @@
+"""Clients of Google's services, by a connection's credentials. The credentials go nowhere else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, cast
+from urllib.parse import urlsplit
+
+from google.auth.credentials import AnonymousCredentials, Credentials
+
+from spillway.errors import SpecError
+
+if TYPE_CHECKING:
+    from spillway.backends.google.options import GoogleOptions
+    from spillway.backends.protocol import Connection
+    from spillway.model import Pool
+
+TIMEOUT_SECONDS: Final = 8.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """Who we are at Google, and in which project."""
+
+    project: str
+    credentials: Credentials = field(repr=False)
+
+
+def access(pool: Pool, options: GoogleOptions, connection: Connection | None) -> Access:
+    """Return what the pool's connection gives access to.
+
+    Raises:
+        SpecError: The pool has no connection of Google's type, or nothing says which project it is.
+    """
+    client = connection.client if connection is not None else None
+    if not isinstance(client, tuple):
+        raise SpecError(
+            f"pool {pool.name!r} needs `connection:`, an Airflow connection of the type google_cloud_platform"
+        )
+    credentials, own_project = cast("tuple[Credentials, str | None]", client)
+    project = options.project or own_project
+    if not project:
+        raise SpecError(
+            f"pool {pool.name!r} needs the option project: its connection's credentials belong to none"
+        )
+    return Access(project=project, credentials=credentials)
+
+
+def make_client(kind: Any, access: Access, *, endpoint: str | None, transport: str = "grpc") -> Any:
+    """Return a client of `kind`, one of the client libraries' classes.
+
+    An `http://` endpoint, which only emulators have, is asked without credentials: they never travel in the clear.
+    """
+    if endpoint is None or not endpoint.startswith("http://"):
+        where = {"api_endpoint": endpoint.removeprefix("https://")} if endpoint else None
+        return kind(credentials=access.credentials, transport=transport, client_options=where)
+    host = urlsplit(endpoint).netloc
+    transport_class = kind.get_transport_class(transport)
+    if transport == "rest":
+        return kind(
+            transport=transport_class(
+                host=host,
+                url_scheme="http",
+                credentials=AnonymousCredentials(),  # type: ignore[no-untyped-call]  # theirs
+            )
+        )
+    import grpc
+
+    return kind(transport=transport_class(channel=grpc.insecure_channel(host)))

@@ -1,0 +1,275 @@
+"""What happens to jobs at Google Cloud Batch: preempted, lost, refused, over quota, forgotten, half started."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from contract.google_world import CONNECTION, GoogleWorld
+from spillway.backends.protocol import Job
+from spillway.errors import AccessError, BackendError, CapacityError, RejectedError, TransientError
+from spillway.model import JobEvent, Market
+from spillway.testing.backend_suite import ENDS, Behaviour
+from spillway.testing.google_machines import Refusal, permission_denied
+from spillway.testing.google_server import GoogleServer, google_server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+STARTED = frozenset({JobEvent.STARTED})
+LACKS = {
+    "quota": "Batch Error: code - CODE_GCE_QUOTA_EXCEEDED, description - error count is 1, latest message example: Instance"
+    " creation failed: Quota 'GPUS_ALL_REGIONS' exceeded. Limit: 8.0 globally.",
+    "stockout": "Batch Error: code - CODE_GCE_ZONE_RESOURCE_POOL_EXHAUSTED, description - the zone does not have enough"
+    " resources available to fulfill the request.",
+}
+
+
+@pytest.fixture
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GoogleServer]:
+    with google_server(tmp_path_factory.mktemp("google")) as server:
+        yield server
+
+
+@pytest.fixture(params=["grpc", "rest"])
+def world(request: pytest.FixtureRequest, server: GoogleServer, tmp_path: Path) -> GoogleWorld:
+    url = server.grpc_url if request.param == "grpc" else server.rest_url
+    return GoogleWorld(server, tmp_path, endpoint=url, transport=request.param)
+
+
+def test_a_job_runs_fails_and_is_released(world: GoogleWorld) -> None:
+    backend = world.connect()
+    failing = backend.submit(world.submission(Behaviour.FAILS_WITH_3))
+    seen = world.wait(backend, failing)
+    assert (seen.event, seen.exit_code) == (JobEvent.FAILED, 3)
+    job = backend.submit(submission := world.submission(Behaviour.RUNS_ON))
+    assert backend.submit(submission) == job
+    assert list(backend.list_jobs()) == [job]
+    backend.release(job)
+    backend.release(job)
+    assert backend.observe([job])[job.key].event is JobEvent.CANCELLED
+
+
+@pytest.mark.parametrize(
+    ("code", "event"),
+    [
+        (50001, JobEvent.PREEMPTED),
+        (50002, JobEvent.VANISHED),
+        (50003, JobEvent.VANISHED),
+        (50004, JobEvent.VANISHED),
+        (50005, JobEvent.PREEMPTED),
+        (50006, JobEvent.VANISHED),
+        (137, JobEvent.FAILED),
+    ],
+)
+@pytest.mark.parametrize("hidden", [False, True])
+def test_how_machines_end_is_told_apart(
+    server: GoogleServer, tmp_path: Path, code: int, event: JobEvent, hidden: bool
+) -> None:
+    server.batch.hides_exit_codes = hidden
+    sleeper = tmp_path / "sleeper"
+    sleeper.write_text("#!/bin/sh\nexec sleep 600\n")
+    sleeper.chmod(0o755)
+    world = GoogleWorld(server, tmp_path, python=str(sleeper))
+    backend = world.connect()
+    job = backend.submit(world.submission(Behaviour.RUNS_ON))
+    backend.observe([job])
+    server.batch.end_machines(code)
+    seen = world.wait(backend, job)
+    assert seen.event is event
+    assert str(code) in seen.detail
+    assert ("memory_gib" in seen.detail) == (code == 137)
+
+
+@pytest.mark.parametrize("lack", sorted(LACKS))
+def test_a_lack_of_machines_sends_the_task_elsewhere(
+    server: GoogleServer, world: GoogleWorld, lack: str
+) -> None:
+    server.batch.lack = LACKS[lack]
+    backend = world.connect()
+    job = backend.submit(world.submission(Behaviour.RUNS_ON))
+    backend.observe([job])
+    seen = backend.observe([job])[job.key]
+    assert seen.event is JobEvent.PREEMPTED
+    assert "CODE_GCE" in seen.detail
+    backend.release(job)
+    assert backend.observe([job])[job.key].event is JobEvent.CANCELLED
+
+
+def test_flex_start_waits_for_machines(server: GoogleServer, tmp_path: Path) -> None:
+    world = GoogleWorld(server, tmp_path, provisioning="FLEX_START", max_run="P1D")
+    world.pool = lambda pool=world.pool: replace(pool(), market=Market.ON_DEMAND)  # type: ignore[method-assign]
+    server.batch.lack = LACKS["stockout"]
+    backend = world.connect()
+    job = backend.submit(world.submission(Behaviour.RUNS_ON))
+    backend.observe([job])
+    assert backend.observe([job])[job.key].event is JobEvent.SUBMITTED
+
+
+def test_a_job_that_waits_too_long_goes_elsewhere(server: GoogleServer, tmp_path: Path) -> None:
+    server.batch.lack = "VM creation is slow"
+    world = GoogleWorld(server, tmp_path, start_within="PT10M")
+    backend = world.connect()
+    job = backend.submit(world.submission(Behaviour.RUNS_ON))
+    assert backend.observe([job])[job.key].event is JobEvent.SUBMITTED
+    clock = backend._clock
+    backend._clock = lambda: clock() + timedelta(minutes=11)
+    assert backend.observe([job])[job.key].event is JobEvent.PREEMPTED
+
+
+# What Google answers, by which class it is to us, and what the message has to say.
+REFUSALS: dict[str, tuple[Refusal, type[BackendError], str]] = {
+    "permission": (permission_denied("batch.jobs.create"), AccessError, "batch.jobs.create"),
+    "credentials": (
+        Refusal("UNAUTHENTICATED", "Request had invalid authentication credentials."),
+        AccessError,
+        "renew the credentials",
+    ),
+    "service disabled": (
+        Refusal(
+            "PERMISSION_DENIED",
+            "Batch API has not been used in project 1 before or it is disabled.",
+            reason="SERVICE_DISABLED",
+            metadata={"service": "batch.googleapis.com"},
+        ),
+        AccessError,
+        "gcloud services enable batch.googleapis.com",
+    ),
+    "quota": (
+        Refusal("RESOURCE_EXHAUSTED", "Quota exceeded: 500 active jobs"),
+        CapacityError,
+        "more quota",
+    ),
+    "throttled": (
+        Refusal(
+            "RESOURCE_EXHAUSTED",
+            "Quota exceeded for quota metric 'Create requests' per minute",
+            reason="RATE_LIMIT_EXCEEDED",
+        ),
+        TransientError,
+        "slow down",
+    ),
+    "machine type": (
+        Refusal("INVALID_ARGUMENT", "machine type a9-mega is not found in us-central1"),
+        RejectedError,
+        "a9-mega",
+    ),
+    "server": (Refusal("INTERNAL", "Internal error"), TransientError, "later"),
+    "unavailable": (Refusal("UNAVAILABLE", "try again"), TransientError, "later"),
+}
+
+
+@pytest.mark.parametrize("case", sorted(REFUSALS))
+def test_a_refused_job_is_an_error_by_what_to_do(
+    server: GoogleServer, world: GoogleWorld, case: str
+) -> None:
+    refusal, kind, words = REFUSALS[case]
+    server.refusals["CreateJob"] = refusal
+    submission = world.submission(Behaviour.RUNS_ON)
+    with pytest.raises(kind, match=words) as caught:
+        world.connect().submit(submission)
+    assert caught.value.key == submission.key
+    assert server.batch.jobs() == []
+
+
+@pytest.mark.parametrize("case", sorted(REFUSALS))
+def test_a_refused_question_says_nothing_of_the_jobs(
+    server: GoogleServer, world: GoogleWorld, case: str
+) -> None:
+    refusal, kind, _ = REFUSALS[case]
+    server.refusals["ListJobs"] = refusal
+    expected = AccessError if kind is AccessError else TransientError
+    with pytest.raises(expected):
+        world.connect().observe([Job(key="a/b/c/-1/1")])
+
+
+def test_an_answer_that_is_lost_starts_nothing_twice(
+    server: GoogleServer, world: GoogleWorld
+) -> None:
+    server.lose_answer_of = "CreateJob"
+    submission = world.submission(Behaviour.RUNS_ON)
+    backend = world.connect()
+    with pytest.raises(TransientError):
+        backend.submit(submission)
+    job = backend.submit(submission)
+    assert list(backend.list_jobs()) == [job]
+    assert len(server.batch.jobs()) == 1
+
+
+def test_an_unknown_region_is_named(server: GoogleServer, tmp_path: Path) -> None:
+    world = GoogleWorld(server, tmp_path, region="moon-east1")
+    with pytest.raises(RejectedError, match="options project and region"):
+        world.connect().submit(world.submission(Behaviour.RUNS_ON))
+
+
+@pytest.mark.parametrize("transport", ["grpc", "rest"])
+def test_nobody_there_is_no_answer(server: GoogleServer, tmp_path: Path, transport: str) -> None:
+    world = GoogleWorld(server, tmp_path, endpoint="http://127.0.0.1:1", transport=transport)
+    backend = world.connect()
+    for ask in (
+        lambda: backend.submit(world.submission(Behaviour.RUNS_ON)),
+        lambda: backend.observe([Job(key="a/b/c/-1/1")]),
+        lambda: backend.release(Job(key="a/b/c/-1/1")),
+    ):
+        with pytest.raises(TransientError):
+            ask()
+
+
+def test_a_job_that_somebody_deleted_has_vanished(server: GoogleServer, world: GoogleWorld) -> None:
+    backend = world.connect()
+    job = backend.submit(world.submission(Behaviour.RUNS_ON))
+    (known,) = server.batch.jobs()
+    server.batch.delete(_named(known.name))
+    assert backend.observe([job])[job.key].event is JobEvent.VANISHED
+
+
+def _named(name: str) -> Any:
+    from google.cloud import batch_v1
+
+    return batch_v1.DeleteJobRequest(name=name)
+
+
+def test_one_look_is_a_list_and_what_has_ended_does_not_make_it_longer(
+    server: GoogleServer, tmp_path: Path
+) -> None:
+    world = GoogleWorld(server, tmp_path)
+    world.slots = 20
+    server.batch.lack = "nothing runs here"
+    backend = world.connect()
+    over = [backend.submit(world.submission(Behaviour.RUNS_ON)) for _ in range(6)]
+    for job, known in zip(over, server.batch.jobs(), strict=True):
+        backend.release(job)
+        known.create_time -= timedelta(days=1)
+    jobs = [backend.submit(world.submission(Behaviour.RUNS_ON)) for _ in range(4)]
+    server.batch.page_size = 4
+    server.calls.clear()
+    seen = backend.observe(jobs)
+    assert {one.event for one in seen.values()} == {JobEvent.SUBMITTED}
+    assert len(server.calls) <= 3
+    server.calls.clear()
+    backend.observe(jobs)
+    assert server.calls == ["ListJobs"] * 2  # the second page shows that nothing older is wanted
+
+
+def test_output_is_read_over_several_pages(server: GoogleServer, tmp_path: Path) -> None:
+    server.batch.page_size = 1
+    world = GoogleWorld(server, tmp_path)
+    backend = world.connect()
+    job = backend.submit(world.submission(Behaviour.PRINTS))
+    world.wait(backend, job, ENDS)
+    whole = backend.read_log(job, 0)
+    assert whole.next_offset == len(whole.text.encode())
+    again = world.connect().read_log(Job(key=job.key), 11)
+    assert again.text.encode() == whole.text.encode()[11:]
+    assert backend.read_log(job, whole.next_offset).text == ""
+
+
+def test_no_credentials_go_into_the_request(server: GoogleServer, world: GoogleWorld) -> None:
+    world.connect().submit(world.submission(Behaviour.SUCCEEDS))
+    (job,) = server.batch.jobs()
+    assert "Credentials" not in str(job)
+    assert repr(CONNECTION) == "Connection(host=None, port=None, login=None)"
