@@ -11,6 +11,8 @@ from spillway.backends.protocol import Backend, SupportsCapacity
 from spillway.catalog.offers import left_of_quotas, make_offers
 from spillway.errors import BackendError
 from spillway.placement.experience import LOOK_BACK, Experience, outlook
+from spillway.placement.room import LONGEST_COOL_DOWN, room_of
+from spillway.placement.room import LOOK_BACK as ANSWERS_BACK
 from spillway.placement.shifting import WEEKS_BACK, RoomAhead, room_ahead
 from spillway.placement.transfer import with_transfer_prices
 
@@ -20,15 +22,15 @@ if TYPE_CHECKING:
 
     from spillway.catalog.store_place import StorePlace
     from spillway.ledger import Ledger
-    from spillway.model import Offer, Pool, PoolDay, TaskSpec
+    from spillway.model import Offer, Pool, PoolDay, PoolUsage, TaskSpec
 
 log = logging.getLogger(__name__)
 
-COOL_DOWN: Final = timedelta(seconds=30)
-"""How long a pool that refused or took back capacity is passed over, unless its provider says how much room it has."""
-
 KEEP_DAYS_FOR: Final = timedelta(minutes=5)
 """How long what pools went through is taken from memory: it changes in days, and is summed up over every lease."""
+
+_SILENT: Final = "did not answer a moment ago"
+_REFUSED: Final = "refused a moment ago"
 
 
 class Quotes:
@@ -68,11 +70,9 @@ class Quotes:
         """
         pools = self._pools.values()
         free, silent = self._room_at(now, max_age)
-        usage = {
-            # A provider that says how much room it has need not be guessed at.
-            name: replace(used, cooling_down=used.cooling_down and free[name] is None)
-            for name, used in self._ledger.usage(pools, now=now, cool_down=COOL_DOWN).items()
-        }
+        usage = self._ledger.usage(pools, now=now, cool_down=LONGEST_COOL_DOWN)
+        cooling = self._cooling_down(usage, free, now) | dict.fromkeys(silent, _SILENT)
+        cooling |= dict.fromkeys(refused, _REFUSED)
         seen = outlook(pools, usage, task, self._experience(task, now), now)
         offers = make_offers(
             seen.pools,
@@ -87,7 +87,11 @@ class Quotes:
         if self._store_place.place is not None:
             offers = with_transfer_prices(offers, self._store_place.place)
         return tuple(
-            replace(offer, cooling_down=True) if offer.pool in {*refused, *silent} else offer
+            replace(
+                offer,
+                cooling_down=offer.pool in cooling,
+                cooling_reason=cooling.get(offer.pool, ""),
+            )
             for offer in offers
         )
 
@@ -99,6 +103,19 @@ class Quotes:
             for name, pool in self._pools.items()
             if pool.commitment is not None
         ]
+
+    def _cooling_down(
+        self, usage: Mapping[str, PoolUsage], free: Mapping[str, int | None], now: datetime
+    ) -> dict[str, str]:
+        """Return the pools that are likely to refuse, with the reason. One whose provider says its room is not guessed at."""
+        suspects = [
+            name for name, used in usage.items() if used.cooling_down and free[name] is None
+        ]
+        if not suspects:
+            return {}
+        answers = self._ledger.room_answers(suspects, since=now - ANSWERS_BACK)
+        rooms = {name: room_of(answers[name], now) for name in suspects}
+        return {name: room.reason(now) for name, room in rooms.items() if room.is_cooling_down(now)}
 
     def _experience(self, task: TaskSpec, now: datetime) -> Experience:
         since = now - LOOK_BACK

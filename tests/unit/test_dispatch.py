@@ -21,7 +21,7 @@ from spillway.errors import (
     TransientError,
 )
 from spillway.model import Heartbeat, JobEvent, Lease, LeaseState, Market, Resources
-from spillway.quotes import COOL_DOWN
+from spillway.placement.room import COOL_DOWN
 from spillway.reconcile import reconcile
 from spillway.runtime.exchange import write_heartbeat
 from spillway.testing.fake_deployment import POOLS, SPEC, FakeDeployment, Fate

@@ -17,11 +17,19 @@ from sqlalchemy import (
     literal,
     or_,
     select,
+    union_all,
 )
 
 from spillway.ledger import schema
 from spillway.ledger.database import lock
-from spillway.model import LeaseState, Placement, PoolDay, SlotInterval, SpeedSample
+from spillway.model import (
+    LeaseState,
+    Placement,
+    PoolDay,
+    RoomAnswer,
+    SlotInterval,
+    SpeedSample,
+)
 from spillway.model.codec import decode
 
 if TYPE_CHECKING:
@@ -32,6 +40,8 @@ if TYPE_CHECKING:
 _lease = schema.lease.c
 _speed = schema.speed_sample.c
 _belief = schema.pool_belief.c
+_refusal = schema.refusal.c
+_ANSWERS = 500
 
 _LOST = (LeaseState.PREEMPTED.value, LeaseState.VANISHED.value)
 
@@ -126,6 +136,32 @@ def last_launches(connection: Connection, pools: Sequence[str]) -> Mapping[str, 
         select(_lease.pool, _lease.started_at).where(_lease.token.in_(newest))
     )
     return {row.pool: row.started_at for row in rows}
+
+
+def room_answers(
+    connection: Connection, pools: Sequence[str], *, since: datetime
+) -> Mapping[str, Sequence[RoomAnswer]]:
+    """Return when leases on each of `pools` started, were refused or taken back after `since`, in time."""
+    is_taken_back = _lease.state == LeaseState.PREEMPTED.value
+    # What was taken back had been given, whether or not it was ever seen to run.
+    given_at = func.coalesce(_lease.started_at, case((is_taken_back, _lease.granted_at)))
+    is_recent = or_(schema.is_open, _lease.ended_at > since)
+    asked = union_all(
+        select(_refusal.pool, _refusal.refused_at.label("at"), literal(0).label("had_room")).where(
+            _refusal.pool.in_(pools), _refusal.refused_at > since
+        ),
+        select(_lease.pool, _lease.state_since, literal(0)).where(
+            _lease.pool.in_(pools), is_taken_back, _lease.state_since > since
+        ),
+        select(_lease.pool, given_at, literal(1)).where(
+            _lease.pool.in_(pools), is_recent, given_at > since
+        ),
+    ).subquery()
+    newest = select(asked).order_by(asked.c.at.desc()).limit(_ANSWERS * len(pools))
+    found: dict[str, list[RoomAnswer]] = {pool: [] for pool in pools}
+    for row in reversed(connection.execute(newest).all()):
+        found[row.pool].append(RoomAnswer(at=row.at, had_room=bool(row.had_room)))
+    return found
 
 
 def note_speed(connection: Connection, token: int, sample: SpeedSample) -> None:

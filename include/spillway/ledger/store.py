@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         Pool,
         PoolDay,
         PoolUsage,
+        RoomAnswer,
         SlotInterval,
         SpeedSample,
         TaskKey,
@@ -229,6 +230,13 @@ class Ledger:
         """Return when a lease on each of `pools` was last seen to start, by name; pools where none was are left out."""
         with self._database.read() as connection:
             return history.last_launches(connection, list(pools))
+
+    def room_answers(
+        self, pools: Iterable[str], *, since: datetime
+    ) -> Mapping[str, Sequence[RoomAnswer]]:
+        """Return what each of `pools` answered after `since`, the newest of it at least, by name and in time."""
+        with self._database.read() as connection:
+            return history.room_answers(connection, list(pools), since=since)
 
     def note_speed(self, key: str, sample: SpeedSample) -> None:
         """Keep how fast the lease worked; a later sample takes the place of an earlier one.

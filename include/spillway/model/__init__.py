@@ -2,7 +2,7 @@
 
 from spillway.model.checkpoint import Manifest, Part
 from spillway.model.cost import CostRecord, PricingCategory
-from spillway.model.history import PoolDay, SlotInterval, SpeedSample
+from spillway.model.history import PoolDay, RoomAnswer, SlotInterval, SpeedSample
 from spillway.model.lease import (
     Heartbeat,
     JobEvent,
@@ -53,6 +53,7 @@ __all__ = [
     "Quota",
     "Resources",
     "Retention",
+    "RoomAnswer",
     "SlotInterval",
     "SpeedSample",
     "Submission",

@@ -54,3 +54,15 @@ class SlotInterval:
     end: datetime
     slots: int = 1
     is_open: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoomAnswer:
+    """What a pool answered when it was asked for capacity, or did unasked.
+
+    Attributes:
+        had_room: Whether a lease on it started; if not, it refused one, or took the capacity of one back.
+    """
+
+    at: datetime
+    had_room: bool

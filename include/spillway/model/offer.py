@@ -58,6 +58,7 @@ class Offer:
         storage_usd_per_gib_month: What it costs to keep a GiB there.
         last_launch_at: When a lease last started at this price, which proves that it can be had.
         slots: How many slots the pool has in all, free or not; None when unknown.
+        cooling_reason: Why it is cooling down and until when, for people; empty when nothing more is known.
     """
 
     pool: str
@@ -84,6 +85,7 @@ class Offer:
     priced_at: datetime | None = None
     last_launch_at: datetime | None = None
     slots: int | None = None
+    cooling_reason: str = ""
     restore_usd_per_gib: Decimal = Decimal(0)
     save_usd_per_gib: Decimal = Decimal(0)
     storage_usd_per_gib_month: Decimal = Decimal(0)

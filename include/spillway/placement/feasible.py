@@ -208,7 +208,7 @@ def _quota(task: TaskSpec, offer: Offer, _now: datetime) -> str | None:
 def _cooling_down(_task: TaskSpec, offer: Offer, _now: datetime) -> str | None:
     if not offer.cooling_down:
         return None
-    return "refused, took back capacity or did not answer a moment ago"
+    return offer.cooling_reason or "refused, took back capacity or did not answer a moment ago"
 
 
 def _any_of(names: frozenset[str]) -> str:

@@ -386,6 +386,26 @@ class LedgerContract:
         assert cooling(NOON + 2 * HOUR) == {"on_demand"}
         assert cooling(NOON + 3 * HOUR) == set()
 
+    def test_what_pools_answered_is_told_in_time(self, ledger: Ledger) -> None:
+        run_through(ledger, grant(ledger), JobEvent.PREEMPTED, ended_at=NOON + HOUR)
+        ledger.note_refusal("spot", now=NOON + 2 * HOUR)
+        ledger.note_refusal("partner", now=NOON + 2 * HOUR)
+        grant(ledger, "never seen to run", now=NOON + 3 * HOUR)
+        taken = grant(ledger, "taken at once", pool="on_demand", now=NOON + HOUR)
+        ledger.record(taken.key, JobEvent.PREEMPTED, now=NOON + 2 * HOUR)
+        since = NOON - HOUR
+        told = ledger.room_answers(["spot", "on_demand", "idle"], since=since)
+        assert {
+            pool: [(answer.at - NOON, answer.had_room) for answer in answers]
+            for pool, answers in told.items()
+        } == {
+            "spot": [(0 * HOUR, True), (HOUR, False), (2 * HOUR, False)],
+            "on_demand": [(HOUR, True), (2 * HOUR, False)],
+            "idle": [],
+        }
+        later = ledger.room_answers(["spot"], since=NOON + HOUR)["spot"]
+        assert [answer.at for answer in later] == [NOON + 2 * HOUR]
+
     def test_open_leases_are_listed_by_pool(self, ledger: Ledger) -> None:
         spot, dear = grant(ledger, "one"), grant(ledger, "two", pool="on_demand")
         run_through(ledger, grant(ledger, "over"), JobEvent.SUCCEEDED, ended_at=NOON)
