@@ -1,0 +1,155 @@
+"""A sweep spread over pools: each trial a task of its own, placed on its own, and one study that all of them share.
+
+    plan    which trials there are: the arguments of each task, to be mapped over
+    trial   one of them; runs where its task was placed, and reaches nothing but the store that `output` is in
+    table   the best and the rows of all, as `sweep.sweep` returns them
+
+What is known of a trial is in the study and not in its task. A task that is preempted, retried or cleared goes on with the same
+trial and the same parameters, and one whose trial has ended returns its row again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any, Final
+
+from spillway.errors import SpecError, TaskFailedError
+from spillway.model import codec
+from spillway.workloads import dataset
+from spillway.workloads.spread_search import SpreadSearch, make_search
+from spillway.workloads.spread_trial import run_trial
+from spillway.workloads.sweeping.rows import Row, TrialStatus, best_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from pydantic import JsonValue
+
+    from spillway.checkpoints import ObjectStore
+    from spillway.runtime import Session
+    from spillway.workloads.shared_study import SharedStudy
+
+SEARCH: Final = "sweep.json"
+"""What the sweep in a folder is: written once, by whichever trial is first."""
+
+TABLE: Final = "trials.json"
+
+_MOST_FAILURES: Final = 3
+
+
+def plan(**search: Any) -> list[dict[str, JsonValue]]:
+    """Return the arguments of each trial; `search` is what `spread_search.SpreadSearch` has. Touches nothing.
+
+    Raises:
+        SpecError: The search has mistakes; says the remedy.
+    """
+    return [{"trial": number, **search} for number in range(make_search(search).num_samples)]
+
+
+def trial(session: Session, *, output: str, trial: int, **search: Any) -> JsonValue:
+    """Run one trial until it ends, or the others are better; return its row of the table.
+
+    Args:
+        session: The attempt it runs in.
+        output: Folder of the sweep, the same for all its trials and nobody else's.
+        trial: Its number, from 0.
+        search: What `spread_search.SpreadSearch` has.
+
+    Raises:
+        SpecError: The search has mistakes, or `output` holds another sweep.
+        CheckpointError: `output` or the checkpoints cannot be read or written.
+        Preempted: The capacity is taken back.
+    """
+    asked = make_search(search)
+    if not 0 <= trial < asked.num_samples:
+        raise SpecError(f"trial is {trial}: give 0 to {asked.num_samples - 1}")
+    store = dataset.open_folder(output)
+    _claim(store, asked)
+    study = _open(store, asked)
+    shared = study.begin(trial)
+    if not shared.row.has_ended:
+        hopeless = _why_hopeless(study.rows().values())
+        shared.end(hopeless or run_trial(session, shared, asked, number=trial))
+    return codec.encode(shared.row)
+
+
+def read_rows(output: str) -> tuple[SpreadSearch, list[Row]]:
+    """Return the search in the folder and the row of each of its trials.
+
+    Those that have not ended will not: this is for when all tasks have, and a trial whose task broke apart has failed.
+
+    Raises:
+        SpecError: There is no sweep in `output`.
+        StoreError: `output` cannot be read.
+    """
+    store = dataset.open_folder(output)
+    asked = dataset.read_value(store, SEARCH, SpreadSearch, "run its trials first")
+    rows = _open(store, asked).rows()
+    return asked, [
+        _lost_unless_ended(rows.get(number) or Row(trial=number, params={}))
+        for number in range(asked.num_samples)
+    ]
+
+
+def table(output: str, rows: Iterable[Row], *, mode: str) -> dict[str, JsonValue]:
+    """Return the best trial and the rows, and leave them in the folder too.
+
+    Raises:
+        TaskFailedError: No trial gave a number to compare.
+        StoreError: `output` cannot be written.
+    """
+    rows = list(rows)
+    best = best_of(rows, mode=mode)
+    if best is None:
+        errors = [row.error for row in rows if row.error]
+        raise TaskFailedError(
+            "\n".join(["no trial gave a number to compare", *errors[:1]]),
+            key=output,
+            exit_code=None,
+        )
+    found: dict[str, JsonValue] = {
+        "best": {"params": best.params, "metric": best.metric, "trial": best.trial},
+        "trials": [codec.encode(row) for row in rows],
+    }
+    dataset.put_once(dataset.open_folder(output), TABLE, codec.encode_json(found))
+    return found
+
+
+def _why_hopeless(rows: Iterable[Row]) -> str | None:
+    ended = [row for row in rows if row.has_ended]
+    failed = [row for row in ended if row.status is TrialStatus.FAILED]
+    if len(failed) < _MOST_FAILURES or len(failed) < len(ended):
+        return None
+    return f"{failed[0].error}\nnot tried: every trial that ended before has failed, one as above"
+
+
+def _lost_unless_ended(row: Row) -> Row:
+    if row.has_ended:
+        return row
+    error = "its task came to an end before it did; the task's log says why"
+    return replace(row, status=TrialStatus.FAILED, error=error)
+
+
+def _claim(store: ObjectStore, asked: SpreadSearch) -> None:
+    """Make the folder this sweep's; refuse a folder that is another's."""
+    if store.create(SEARCH, codec.encode_json(asked)):
+        return
+    there: Mapping[str, Any] = asdict(
+        dataset.read_value(store, SEARCH, SpreadSearch, "run the trial again")
+    )
+    changed = [name for name, value in asdict(asked).items() if there[name] != value]
+    if changed:
+        raise SpecError(
+            f"{store} holds a sweep with another {' and another '.join(changed)}: "
+            "give what it was begun with, or another output"
+        )
+
+
+def _open(store: ObjectStore, asked: SpreadSearch) -> SharedStudy:
+    try:
+        from spillway.workloads.shared_study import SharedStudy
+    except ModuleNotFoundError as error:
+        raise SpecError(
+            f"a spread sweep needs {error.name}: pip install 'spillway[ray]' where it runs"
+        ) from error
+    return SharedStudy(store, asked)

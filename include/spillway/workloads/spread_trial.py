@@ -1,0 +1,112 @@
+"""A user's trial inside a lease of its own: its reports go to the study, its checkpoints to the session."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import shutil
+import traceback
+from typing import TYPE_CHECKING, Any
+
+from typing_extensions import override
+
+from spillway.errors import CheckpointError, SpecError
+from spillway.runtime import Preempted
+from spillway.workloads.sweeping.trial import Trial, run_function
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from spillway.runtime import Session
+    from spillway.workloads.shared_study import SharedTrial
+    from spillway.workloads.spread_search import SpreadSearch
+
+
+class _Stopped(BaseException):
+    """The others are better: leave the user's code. No `Exception`, so that code which catches those does not go on."""
+
+
+class LeasedTrial(Trial):
+    """What the user's code calls. It saves when the session wants to, and at once when the capacity will be taken back."""
+
+    def __init__(
+        self, session: Session, shared: SharedTrial, search: SpreadSearch, *, number: int
+    ) -> None:
+        checkpoint = session.restore()
+        super().__init__(
+            number=number,
+            dataset=search.dataset,
+            max_steps=search.max_steps,
+            seed=search.seed,
+            metric=search.metric,
+            send=self._take,
+            restored=checkpoint.files(session.scratch / "restored") if checkpoint else None,
+        )
+        self._session = session
+        self._shared = shared
+        self._may_save = False
+
+    @override
+    def should_checkpoint(self) -> bool:
+        """Return whether it is time to give a checkpoint with the next report."""
+        self._may_save = True
+        return self._session.should_checkpoint()
+
+    def _take(self, report: dict[str, Any], checkpoint: Path | None) -> None:
+        step, value = int(report["step"]), float(report[self._metric])
+        if not math.isfinite(value):
+            raise ArithmeticError(f"its {self._metric} is no number at step {step}")
+        self._session.progress(step, self.max_steps, **{self._metric: value})
+        goes_on = self._shared.report(step, value)
+        if checkpoint is not None:
+            self._session.checkpoint(step, files=checkpoint)
+            shutil.rmtree(checkpoint, ignore_errors=True)
+        elif self._session.preempted:
+            self._leave_unless_it_may_save()
+        if not goes_on:
+            raise _Stopped
+
+    def _leave_unless_it_may_save(self) -> None:
+        """Let code that asks when to save come once more to where it asks."""
+        if not self._may_save:
+            raise Preempted(self._session.heartbeat.checkpoint_step)
+        self._may_save = False
+
+
+def run_trial(
+    session: Session, shared: SharedTrial, search: SpreadSearch, *, number: int
+) -> str | None:
+    """Run the trial until it ends or is stopped; return the last of its traceback if it breaks, and None if not.
+
+    Raises:
+        SpecError: There is no such trainable.
+        CheckpointError: The store cannot be read or written, or a newer lease owns the task.
+        Preempted: The capacity is taken back.
+    """
+    function = _load(search.trainable)
+    trial = LeasedTrial(session, shared, search, number=number)
+    try:
+        run_function(function, shared.row.params, trial)
+    except _Stopped:
+        return None
+    except CheckpointError:  # the store's troubles are not the trial's
+        raise
+    except Exception as error:  # the top of the user's code
+        if session.preempted:  # what breaks after the notice breaks because of it
+            raise
+        return "".join(traceback.format_exception(error))
+    return None
+
+
+def _load(trainable: str) -> Callable[..., object]:
+    module, colon, name = trainable.partition(":")
+    try:
+        function = getattr(importlib.import_module(module), name) if colon else None
+    except (ImportError, AttributeError, ValueError) as error:
+        raise SpecError(
+            f"trainable {trainable!r} is not there ({error}): give package.module:function of something installed"
+        ) from error
+    if not callable(function):
+        raise SpecError(f"trainable {trainable!r} is no function: give package.module:function")
+    return function  # type: ignore[no-any-return]  # its type is whatever the user wrote

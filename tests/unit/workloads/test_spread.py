@@ -1,0 +1,240 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from spillway.checkpoints import FolderStore, open_store
+from spillway.errors import SpecError, TaskFailedError
+from spillway.runtime import Preempted, Session
+from spillway.runtime.signals import Notice
+from spillway.workloads import spread
+from spillway.workloads.shared_study import SharedStudy
+from spillway.workloads.space import draw, parse_space
+from spillway.workloads.spread_search import make_search
+
+if TYPE_CHECKING:
+    from spillway.workloads.sweeping.rows import TrialStatus
+
+SPACE = {"x": {"uniform": [0, 1]}}
+
+
+class NoticedSession(Session):
+    """A session that gets its notice at a step."""
+
+    notice_at = 0
+
+    def progress(self, step: int, total: int | None = None, **metrics: float) -> None:
+        super().progress(step, total, **metrics)
+        if step >= self.notice_at:
+            self._notice.receive()
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    return tmp_path
+
+
+def search(folder: Path, **changes: Any) -> dict[str, Any]:
+    asked = {
+        "dataset": str(folder),
+        "space": SPACE,
+        "num_samples": 6,
+        "max_steps": 4,
+        "metric": "loss",
+        "trainable": "trial_samples:falling",
+        "seed": 3,
+        "scheduler": "none",
+    }
+    return {**asked, **changes}
+
+
+def run(folder: Path, number: int, session: Session | None = None, **changes: Any) -> Any:
+    session = session or Session.local(folder / f"session{number}")
+    return spread.trial(
+        session, output=str(folder / "sweep"), trial=number, **search(folder, **changes)
+    )
+
+
+def study_of(folder: Path, **changes: Any) -> SharedStudy:
+    return SharedStudy(FolderStore(folder / "sweep"), make_search(search(folder, **changes)))
+
+
+def table_of(folder: Path) -> Any:
+    search, rows = spread.read_rows(str(folder / "sweep"))
+    return spread.table(str(folder / "sweep"), rows, mode=search.mode)
+
+
+def ended(folder: Path, **changes: Any) -> dict[int, TrialStatus]:
+    rows = study_of(folder, **changes).rows()
+    return {number: row.status for number, row in rows.items() if row.has_ended}
+
+
+def starts(folder: Path) -> list[float]:
+    return [float(line) for line in (folder / "starts").read_text().split()]
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2, 3, 4, 5], [5, 3, 1, 0, 2, 4]])
+def test_a_trials_parameters_depend_on_nothing_but_seed_and_number(
+    folder: Path, order: list[int]
+) -> None:
+    rows = {number: run(folder, number) for number in order}
+    drawn = {number: draw(parse_space(SPACE), seed=3, trial=number) for number in range(6)}
+    assert {number: row["params"] for number, row in rows.items()} == drawn
+
+
+def test_the_table_has_every_trial_once_and_the_best_of_them(folder: Path) -> None:
+    rows = [run(folder, number) for number in (2, 0, 1, 5, 4, 3)]
+    table = table_of(folder)
+    assert table["trials"] == sorted(rows, key=lambda row: row["trial"])
+    assert all(row["status"] == "finished" for row in rows)
+    assert table["best"]["metric"] == min(row["metric"] for row in rows)
+    assert table_of(folder) == table
+
+
+def test_a_cleared_task_adds_no_trial_and_runs_none_again(folder: Path) -> None:
+    row = run(folder, 1)
+    assert run(folder, 1, Session.local(folder / "session1", fresh_start=True)) == row
+    assert len(starts(folder)) == 1
+    assert ended(folder) == {1: "finished"}
+
+
+def test_a_preempted_trial_goes_on_from_its_checkpoint_under_its_number(folder: Path) -> None:
+    trainable = "spread_samples:counting_on"
+    session = NoticedSession.local(folder / "session2", notice=Notice())
+    session.notice_at = 2
+    with pytest.raises(Preempted):
+        run(folder, 2, session, trainable=trainable)
+    assert ended(folder, trainable=trainable) == {}
+
+    row = run(folder, 2, trainable=trainable)
+    # The notice came with the report of step 2, and step 3 is saved after it.
+    assert (folder / "steps").read_text().split("\n")[:-1] == ["2 1", "2 2", "2 3", "2 4"]
+    assert row["steps"] == 4
+    assert len(study_of(folder, trainable=trainable)._study.trials) == 1
+
+
+def test_a_preempted_trial_without_checkpoints_reports_nothing_twice(folder: Path) -> None:
+    session = NoticedSession.local(folder / "session0", notice=Notice())
+    session.notice_at = 3
+    with pytest.raises(Preempted):
+        run(folder, 0, session)
+    interrupted = run(folder, 0)
+    undisturbed = run(folder / "sweep", 0, dataset=str(folder))
+    assert interrupted == undisturbed
+    (trial,) = study_of(folder)._study.trials
+    assert sorted(trial.intermediate_values) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("scheduler", ["asha", "median"])
+def test_a_scheduler_sees_what_trials_elsewhere_reported(folder: Path, scheduler: str) -> None:
+    """Each trial opens the study anew, as on a machine of its own; the worse of two is stopped at the first rung."""
+    changes = {"scheduler": scheduler, "grace_steps": 2, "num_samples": 12}
+    space = parse_space(SPACE)
+    x = {number: draw(space, seed=3, trial=number)["x"] for number in range(12)}
+    best_first = sorted(x, key=lambda number: -x[number])
+    rows = [run(folder, number, **changes) for number in best_first]
+    assert rows[0]["status"] == "finished"
+    assert rows[-1]["status"] == "stopped"
+    assert 2 <= rows[-1]["steps"] < 4
+    assert table_of(folder)["best"]["trial"] == best_first[0]
+
+
+def test_optunas_own_search_learns_from_all_and_goes_on_with_the_same_parameters(
+    folder: Path,
+) -> None:
+    changes = {
+        "search": "optuna",
+        "num_samples": 14,
+        "max_steps": 1,
+        "space": {
+            "x": {"uniform": [0, 1]},
+            "rate": {"loguniform": [0.001, 0.1]},
+            "layers": {"randint": [1, 4]},
+            "shape": {"choice": [[1, 2], None, "wide"]},
+        },
+    }
+    rows = [run(folder, number, **changes) for number in range(14)]
+    assert all(row["params"]["shape"] in ([1, 2], None, "wide") for row in rows)
+    assert all(1 <= row["params"]["layers"] < 4 for row in rows)
+    assert len({row["params"]["x"] for row in rows}) == 14
+    assert study_of(folder, **changes).begin(3).row.params == rows[3]["params"]
+
+
+def test_two_attempts_that_made_the_trial_at_once_count_as_one(folder: Path) -> None:
+    study = study_of(folder)
+    study.begin(4)
+    study._find = lambda _: []
+    with pytest.raises(
+        ValueError, match="unpack"
+    ):  # it does not see the other's trial, and makes one
+        study.begin(4)
+    row = run(folder, 4)
+    assert row["status"] == "finished"
+    assert ended(folder) == {4: "finished"}
+    assert study.rows()[4].metric == row["metric"]
+
+
+def test_trials_that_all_fail_are_not_all_tried(folder: Path) -> None:
+    rows = [run(folder, number, trainable="trial_samples:breaking") for number in range(5)]
+    assert {row["status"] for row in rows} == {"failed"}
+    assert "ArithmeticError: cannot take" in rows[0]["error"]
+    assert "ArithmeticError" in rows[4]["error"]
+    assert "not tried: every trial that ended before has failed" in rows[4]["error"]
+    assert rows[4]["steps"] == 0
+    with pytest.raises(TaskFailedError, match=r"(?s)no trial gave a number.*ArithmeticError"):
+        table_of(folder)
+
+
+def test_one_trial_that_fails_or_is_lost_is_a_row(folder: Path) -> None:
+    for number in range(4):
+        run(folder, number)
+    study_of(folder).begin(4)  # and its task is never heard of again
+    table = table_of(folder)
+    assert [row["status"] for row in table["trials"]] == ["finished"] * 4 + ["failed"] * 2
+    assert table["trials"][4]["params"] == draw(parse_space(SPACE), seed=3, trial=4)
+    assert "the task's log says why" in table["trials"][5]["error"]
+
+
+@pytest.mark.parametrize(
+    ("change", "remedy"),
+    [
+        ({"num_samples": 0}, "num_samples is 0: give 1 or more"),
+        ({"grace_steps": 5}, "give 4 or less"),
+        ({"mode": "least"}, "give min or max"),
+        ({"scheduler": "hope"}, "give asha or median or none"),
+        ({"search": "luck"}, "give random or optuna"),
+        ({"space": {}}, "the space is empty"),
+        ({"samples": 3}, "has no samples: it takes dataset, "),
+    ],
+)
+def test_bad_arguments_are_refused_before_a_trial_is_placed(
+    folder: Path, change: dict[str, Any], remedy: str
+) -> None:
+    with pytest.raises(SpecError, match=remedy):
+        spread.plan(**search(folder, **change))
+
+
+def test_a_plan_has_the_arguments_of_each_trial(folder: Path) -> None:
+    planned = spread.plan(**search(folder))
+    assert [each["trial"] for each in planned] == list(range(6))
+    assert {**planned[5], "trial": 0} == planned[0]
+
+
+def test_a_folder_of_another_sweep_is_refused(folder: Path) -> None:
+    run(folder, 0)
+    with pytest.raises(SpecError, match="with another seed: give what it was begun with"):
+        run(folder, 1, seed=4)
+
+
+def test_a_metric_that_is_never_reported_fails_with_those_there_are(folder: Path) -> None:
+    row = run(folder, 0, metric="accuracy")
+    assert "reports no accuracy: let it, or give as metric one of loss" in row["error"]
+
+
+def test_a_folder_without_a_sweep_says_so(folder: Path) -> None:
+    with pytest.raises(SpecError, match="run its trials first"):
+        spread.read_rows((folder / "nothing").as_uri())
+    assert open_store((folder / "nothing").as_uri()).get(spread.SEARCH) is None
