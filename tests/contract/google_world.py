@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from google.auth.credentials import AnonymousCredentials
 
 from spillway.backends.google.batch.backend import GoogleBatchBackend
+from spillway.backends.google.vertex.backend import GoogleVertexBackend
 from spillway.backends.protocol import Connection
 from spillway.model import JobEvent, Market, Pool, Resources
 from spillway.testing.backend_suite import ENDS, Behaviour, World
@@ -95,3 +96,13 @@ class GoogleWorld(World):
         backend = self.connect()
         for job in backend.list_jobs():
             backend.release(job)
+
+
+class VertexWorld(GoogleWorld):
+    """The same at Vertex AI."""
+
+    backend = "google_vertex"
+    factory = GoogleVertexBackend
+
+    def __init__(self, server: GoogleServer, folder: Path, **options: Any) -> None:
+        super().__init__(server, folder, **{"machine_type": "n1-standard-4", **options})

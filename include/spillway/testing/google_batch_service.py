@@ -13,7 +13,7 @@ from google.cloud import batch_v1
 from google.cloud.logging_v2.types import ListLogEntriesResponse, LogEntry
 from google.longrunning import operations_pb2
 
-from spillway.testing.google_machines import Machine, Refusal, next_instant
+from spillway.testing.google_machines import Machine, Refusal, next_instant, page_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -84,12 +84,10 @@ class BatchService:
             and all(held.job.labels.get(label) == value for label, value in wanted)
         ]
         jobs.sort(key=lambda job: job.create_time, reverse=request.order_by == "create_time desc")
-        start, size = (
-            int(request.page_token or 0),
-            min(request.page_size or _MAX_PAGE, self.page_size),
+        page, more = page_of(
+            jobs, size=request.page_size, most=self.page_size, token=request.page_token
         )
-        more = str(start + size) if start + size < len(jobs) else ""
-        return batch_v1.ListJobsResponse(jobs=jobs[start : start + size], next_page_token=more)
+        return batch_v1.ListJobsResponse(jobs=page, next_page_token=more)
 
     def tasks(self, request: batch_v1.ListTasksRequest) -> batch_v1.ListTasksResponse:
         """Return the tasks of a job, with their events."""
@@ -140,10 +138,10 @@ class BatchService:
             for entry in _entries(held)
             if earliest is None or entry.timestamp >= earliest
         ]
-        start = int(request.page_token or 0)
-        end = start + min(request.page_size or _MAX_PAGE, self.page_size)
-        more = str(end) if end < len(entries) else ""
-        return ListLogEntriesResponse(entries=entries[start:end], next_page_token=more)
+        page, more = page_of(
+            entries, size=request.page_size, most=self.page_size, token=request.page_token
+        )
+        return ListLogEntriesResponse(entries=page, next_page_token=more)
 
     def end_machines(self, exit_code: int) -> None:
         """End every machine that runs, as Batch tells it by a reserved exit code."""

@@ -8,7 +8,7 @@ import subprocess
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -81,6 +81,13 @@ class Machine:
         text = self.output.read_bytes().decode(errors="replace")
         complete = text if self.exit_code is not None else text[: text.rfind("\n") + 1]
         return complete.splitlines()
+
+
+def page_of(items: Sequence[Any], *, size: int, most: int, token: str) -> tuple[Sequence[Any], str]:
+    """Return one page of the items, and the token of the next; `most` is the largest page that is given."""
+    start = int(token or 0)
+    end = start + min(size or most, most)
+    return items[start:end], str(end) if end < len(items) else ""
 
 
 def next_instant(used: list[datetime]) -> datetime:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
 import grpc
-from google.cloud import batch_v1
+from google.cloud import aiplatform_v1, batch_v1
 from google.cloud.logging_v2.types import ListLogEntriesRequest
 from google.protobuf import any_pb2, json_format
 from google.rpc import code_pb2, error_details_pb2, status_pb2
@@ -20,6 +20,7 @@ from grpc_status import rpc_status
 
 from spillway.testing.google_batch_service import BatchService
 from spillway.testing.google_machines import Refusal
+from spillway.testing.google_vertex_service import VertexService
 from spillway.testing.http_server import QuietHandler, serving
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class GoogleServer:
     """
 
     batch: BatchService
+    vertex: VertexService
     grpc_url: str = ""
     rest_url: str = ""
     refusals: dict[str, Refusal] = field(default_factory=dict[str, Refusal])
@@ -78,9 +80,20 @@ class GoogleServer:
                 "DeleteJob": Method(self.batch.delete, batch_v1.DeleteJobRequest),
             },
             "google.logging.v2.LoggingServiceV2": {
-                "ListLogEntries": Method(self.batch.log_entries, ListLogEntriesRequest),
+                "ListLogEntries": Method(self._log_entries, ListLogEntriesRequest),
+            },
+            "google.cloud.aiplatform.v1.JobService": {
+                "CreateCustomJob": Method(self.vertex.create, aiplatform_v1.CreateCustomJobRequest),
+                "ListCustomJobs": Method(
+                    self.vertex.list_jobs, aiplatform_v1.ListCustomJobsRequest
+                ),
+                "CancelCustomJob": Method(self.vertex.cancel, aiplatform_v1.CancelCustomJobRequest),
             },
         }
+
+    def _log_entries(self, request: Any) -> Any:
+        service = self.vertex if "ml_job" in request.filter else self.batch
+        return service.log_entries(request)
 
     def call(self, name: str, method: Method, request: Any) -> Any:
         """Answer one call.
@@ -102,7 +115,7 @@ class GoogleServer:
 @contextmanager
 def google_server(folder: Path) -> Iterator[GoogleServer]:
     """Serve until the block ends; jobs leave their output in `folder`."""
-    server = GoogleServer(batch=BatchService(folder))
+    server = GoogleServer(batch=BatchService(folder), vertex=VertexService(folder))
     services = server.services()
     pool = ThreadPoolExecutor(4)
     wire = grpc.server(pool)
@@ -123,6 +136,7 @@ def google_server(folder: Path) -> Iterator[GoogleServer]:
         wire.stop(None).wait(10)
         pool.shutdown()
         server.batch.close()
+        server.vertex.close()
 
 
 def _grpc_service(server: GoogleServer, service: str, methods: dict[str, Method]) -> Any:

@@ -9,17 +9,13 @@ from google.cloud import batch_v1
 from google.protobuf.duration_pb2 import Duration
 
 from spillway.backends.google import naming
-from spillway.errors import RejectedError
-from spillway.model.codec import encode_json
+from spillway.backends.google.environment import variables
 
 if TYPE_CHECKING:
     from spillway.backends.google.batch.options import BatchOptions
     from spillway.model import Submission
 
 NAME: Final = "google_batch"
-
-MAX_SUBMISSION_BYTES: Final = 100_000
-"""Linux allows 128 KiB for one environment variable."""
 
 HOSTS_FILE: Final = "/etc/cloudbatch-taskgroup-hosts"
 """Where Batch puts the list of a gang's machines, by `requireHostsFile`."""
@@ -71,34 +67,13 @@ def _task(submission: Submission, options: BatchOptions) -> batch_v1.TaskSpec:
             memory_mib=max(math.ceil(resources.memory_gib * 1024), 1),
         ),
         environment=batch_v1.Environment(
-            variables=variables(submission, options), secret_variables=options.secrets
+            variables=variables(submission, options, backend=NAME), secret_variables=options.secrets
         ),
         max_retry_count=0,
     )
     if options.max_run is not None:
         task.max_run_duration = Duration(seconds=int(options.max_run.total_seconds()))
     return task
-
-
-def variables(submission: Submission, options: BatchOptions) -> dict[str, str]:
-    """Return the environment variables of the job.
-
-    Raises:
-        RejectedError: The submission is too large for one.
-    """
-    text = encode_json(submission).decode()
-    if len(text.encode()) > MAX_SUBMISSION_BYTES:
-        raise RejectedError(
-            f"the submission has {len(text.encode())} bytes, and {MAX_SUBMISSION_BYTES} are allowed; put large arguments into"
-            " a file of the store and pass its name",
-            backend=NAME,
-            key=submission.key,
-        )
-    return {
-        **options.environment,
-        naming.KEY_VARIABLE: submission.key,
-        "SPILLWAY_SUBMISSION": text,
-    }
 
 
 def _container(submission: Submission, options: BatchOptions) -> batch_v1.Runnable.Container:
