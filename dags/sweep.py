@@ -2,7 +2,14 @@
 
 from airflow.sdk import DAG
 
-from spillway.airflow.pipeline import DEFAULT_ARGS, MACROS, dataset_param, size_params, sweep_task
+from spillway.airflow.pipeline import (
+    DEFAULT_ARGS,
+    MACROS,
+    dataset_param,
+    size_params,
+    sweep_mode_param,
+    sweep_tasks,
+)
 from spillway.airflow.run_options import placement_params
 
 with DAG(
@@ -11,6 +18,7 @@ with DAG(
     params={
         **dataset_param(),
         **size_params(),
+        **sweep_mode_param(),
         **placement_params(),
     },
     user_defined_macros=MACROS,
@@ -20,8 +28,14 @@ with DAG(
     doc_md="""\
 ### Sweep
 
-Ray Tune with ASHA over learning rate and width, on a Ray that lives inside one lease. A preempted sweep does not run its
-finished trials again. The result holds the best parameters and the table of trials.
+A search over learning rate and width, with trials that are stopped early where others do better. `mode` says where they run:
+
+* `one_lease`: Ray Tune on a Ray that lives inside one lease. A preempted sweep does not run its finished trials again.
+* `spread`: each trial is a task, placed on the pool that is the cheapest for it, and all share one study. A preempted trial goes
+  on under its number, and a cleared one that has ended is not run again.
+
+Equal seeds give the same trials in both. The result of `sweep` or `spread.table` holds the best parameters and the table of
+trials; that of a spread sweep has each trial's pools and cost from the ledger.
 """,
 ) as dag:
-    sweep_task("{{ params.dataset }}")
+    sweep_tasks("{{ params.dataset }}")

@@ -5,9 +5,11 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow.sdk import Param, TaskGroup
+from airflow.sdk import Param, TaskGroup, task
 
 from spillway.airflow.operators import SpillwayOperator
+from spillway.airflow.trials import CollectTrialsOperator
+from spillway.workloads import pipeline
 from spillway.workloads.sizes import SIZES
 
 if TYPE_CHECKING:
@@ -21,6 +23,11 @@ DATA_KEY: Final = (
 )
 """Names a run's outputs: a run of the same data interval writes the same place, whatever its run id."""
 
+ONE_LEASE: Final = "one_lease"
+SPREAD: Final = "spread"
+
+TRIALS_AT_ONCE: Final = 32
+"""Tasks of one run's trials that workers place at once; those that run on their pools are deferred, and do not count."""
 
 DEFAULT_ARGS: Final = {"retries": 2, "retry_delay": timedelta(seconds=30)}
 """For failures of code and machines; a preemption is no failure and uses no retry."""
@@ -149,6 +156,56 @@ def sweep_task(dataset: Any) -> XComArg:
         memory_gib=4,
         checkpoints=True,
     ).output
+
+
+def sweep_mode_param() -> dict[str, Param]:
+    """Return the param of the trigger form that says where the trials of a sweep run."""
+    return {
+        "mode": Param(
+            ONE_LEASE,
+            type="string",
+            enum=[ONE_LEASE, SPREAD],
+            values_display={
+                ONE_LEASE: "one lease: all trials on one machine, with Ray",
+                SPREAD: "spread: each trial placed on its own, on any pool",
+            },
+            title="Mode",
+            description="Where the trials run. They are the same trials.",
+            section="Workload",
+        )
+    }
+
+
+def sweep_tasks(dataset: Any) -> None:
+    """Add the sweep in one lease, the sweep spread over pools, and the choice between them by the param `mode`."""
+    one_lease = sweep_task(dataset).operator
+    folder = "sweep/{{ run_id }}"
+    with TaskGroup("spread"):
+        planned = task(task_id="plan")(pipeline.trials)(
+            dataset=dataset, size="{{ params.size }}", seed="{{ params.seed }}"
+        )
+        trials = SpillwayOperator.partial(
+            task_id="trial",
+            entry_point="spillway.workloads.pipeline:trial",
+            output_folder=folder,
+            work="{{ sizes[params.size].sweep_seconds / sizes[params.size].trials }}",
+            memory_gib=2,
+            max_active_tis_per_dagrun=TRIALS_AT_ONCE,
+        ).expand(arguments=planned)
+        table = CollectTrialsOperator(
+            task_id="table",
+            output_folder=folder,
+            trials="spread.trial",
+            trigger_rule="all_done",
+            multiple_outputs=True,
+        )
+    trials >> table
+    # The choice skips the table itself: it waits for trials however they end, which skipped ones do as well.
+    task.branch(task_id="choose")(_choose)("{{ params.mode }}") >> [one_lease, planned, table]
+
+
+def _choose(mode: str) -> str:
+    return {ONE_LEASE: "sweep", SPREAD: "spread.plan"}[mode]
 
 
 def train_task(dataset: Any, best: Any) -> XComArg:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from spillway.workloads.sizes import size_of
 
@@ -28,18 +28,39 @@ def sweep(session: Session, *, dataset: str, size: str, seed: int) -> JsonValue:
     """Search learning rate and width with as many trials as `size` says; return the best and the table of trials."""
     from spillway.workloads import sweep as workload
 
+    return workload.sweep(session, **_search(dataset=dataset, size=size, seed=seed))
+
+
+def trials(*, dataset: str, size: str, seed: int) -> list[dict[str, JsonValue]]:
+    """Return the arguments of `trial`, for each trial of the same search."""
+    from spillway.workloads import spread
+
+    asked = {"dataset": dataset, "size": size, "seed": seed}
+    return [{"trial": each["trial"], **asked} for each in spread.plan(**_search(**asked))]
+
+
+def trial(
+    session: Session, *, output: str, trial: int, dataset: str, size: str, seed: int
+) -> JsonValue:
+    """Run one trial of the same search, with the study of all in `output`; return its row."""
+    from spillway.workloads import spread
+
+    search = _search(dataset=dataset, size=size, seed=seed)
+    return spread.trial(session, output=output, trial=trial, **search)
+
+
+def _search(*, dataset: str, size: str, seed: int) -> dict[str, Any]:
     chosen = size_of(size)
-    return workload.sweep(
-        session,
-        dataset=dataset,
-        space={
+    return {
+        "dataset": dataset,
+        "space": {
             "learning_rate": {"loguniform": [1e-3, 1e-2]},
             "width": {"choice": [64, 96]},
         },
-        num_samples=chosen.trials,
-        max_steps=chosen.trial_steps,
-        seed=seed,
-    )
+        "num_samples": chosen.trials,
+        "max_steps": chosen.trial_steps,
+        "seed": seed,
+    }
 
 
 def train(

@@ -2,7 +2,7 @@
 
     plan    which trials there are: the arguments of each task, to be mapped over
     trial   one of them; runs where its task was placed, and reaches nothing but the store that `output` is in
-    table   the best and the rows of all, as `sweep.sweep` returns them
+    table   the best and the rows of all, as `sweep.sweep` returns them, once all tasks are over
 
 What is known of a trial is in the study and not in its task. A task that is preempted, retried or cleared goes on with the same
 trial and the same parameters, and one whose trial has ended returns its row again.
@@ -18,6 +18,8 @@ from spillway.model import codec
 from spillway.workloads import dataset
 from spillway.workloads.spread_search import SpreadSearch, make_search
 from spillway.workloads.spread_trial import run_trial
+from spillway.workloads.sweeping.artefacts import as_csv
+from spillway.workloads.sweeping.plots import learning_curves, parallel_coordinates
 from spillway.workloads.sweeping.rows import Row, TrialStatus, best_of
 
 if TYPE_CHECKING:
@@ -32,8 +34,7 @@ if TYPE_CHECKING:
 SEARCH: Final = "sweep.json"
 """What the sweep in a folder is: written once, by whichever trial is first."""
 
-TABLE: Final = "trials.json"
-
+_MOST_ROWS: Final = 200
 _MOST_FAILURES: Final = 3
 
 
@@ -91,15 +92,15 @@ def read_rows(output: str) -> tuple[SpreadSearch, list[Row]]:
     ]
 
 
-def table(output: str, rows: Iterable[Row], *, mode: str) -> dict[str, JsonValue]:
-    """Return the best trial and the rows, and leave them in the folder too.
+def table(output: str, rows: Iterable[Row], search: SpreadSearch) -> dict[str, JsonValue]:
+    """Return the best trial, the rows, and where the whole table and the plots are: in the folder too.
 
     Raises:
         TaskFailedError: No trial gave a number to compare.
         StoreError: `output` cannot be written.
     """
     rows = list(rows)
-    best = best_of(rows, mode=mode)
+    best = best_of(rows, mode=search.mode)
     if best is None:
         errors = [row.error for row in rows if row.error]
         raise TaskFailedError(
@@ -107,12 +108,36 @@ def table(output: str, rows: Iterable[Row], *, mode: str) -> dict[str, JsonValue
             key=output,
             exit_code=None,
         )
-    found: dict[str, JsonValue] = {
-        "best": {"params": best.params, "metric": best.metric, "trial": best.trial},
-        "trials": [codec.encode(row) for row in rows],
+    artefacts = {
+        "trials.json": codec.encode_json(rows).decode(),
+        "trials.csv": as_csv(rows, metric=search.metric),
+        "learning_curves.svg": learning_curves(rows, best=best, metric=search.metric),
+        "parallel_coordinates.svg": parallel_coordinates(
+            rows, best=best, metric=search.metric, mode=search.mode
+        ),
     }
-    dataset.put_once(dataset.open_folder(output), TABLE, codec.encode_json(found))
-    return found
+    store = dataset.open_folder(output)
+    for name, text in artefacts.items():
+        dataset.put_once(store, name, text.encode())
+    return {
+        "best": {"params": best.params, "metric": best.metric, "trial": best.trial},
+        "trials": [_without_curve(row) for row in rows[:_MOST_ROWS]],
+        "trials_in_all": len(rows),
+        "spent": {
+            name: sum(getattr(row, name) for row in rows)
+            for name in ("seconds", "marginal_usd", "effective_usd")
+        },
+        "artefacts": {name.replace(".", "_"): f"{output}/{name}" for name in artefacts},
+    }
+
+
+def _without_curve(row: Row) -> JsonValue:
+    """Return the row for Airflow's XCom; the curves are most of it, and are in the file."""
+    fields = codec.encode(replace(row, curve=()))
+    assert isinstance(fields, dict)
+    return {
+        name: value for name, value in fields.items() if name not in ("curve", "checkpoint_step")
+    }
 
 
 def _why_hopeless(rows: Iterable[Row]) -> str | None:

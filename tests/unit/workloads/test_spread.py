@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +65,7 @@ def study_of(folder: Path, **changes: Any) -> SharedStudy:
 
 def table_of(folder: Path) -> Any:
     search, rows = spread.read_rows(str(folder / "sweep"))
-    return spread.table(str(folder / "sweep"), rows, mode=search.mode)
+    return spread.table(str(folder / "sweep"), rows, search)
 
 
 def ended(folder: Path, **changes: Any) -> dict[int, TrialStatus]:
@@ -88,7 +89,13 @@ def test_a_trials_parameters_depend_on_nothing_but_seed_and_number(
 def test_the_table_has_every_trial_once_and_the_best_of_them(folder: Path) -> None:
     rows = [run(folder, number) for number in (2, 0, 1, 5, 4, 3)]
     table = table_of(folder)
-    assert table["trials"] == sorted(rows, key=lambda row: row["trial"])
+    without = [
+        {name: row[name] for name in row if name not in ("curve", "checkpoint_step")}
+        for row in sorted(rows, key=lambda row: row["trial"])
+    ]
+    assert table["trials"] == without
+    assert json.loads((folder / "sweep" / "trials.json").read_text())[0]["curve"]
+    assert all(Path(path).is_file() for path in table["artefacts"].values())
     assert all(row["status"] == "finished" for row in rows)
     assert table["best"]["metric"] == min(row["metric"] for row in rows)
     assert table_of(folder) == table
