@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 import uuid
+from contextlib import contextmanager
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kubernetes import client as kubernetes_client
+from kubernetes import config as kubernetes_config
 
 from spillway.backends.kubernetes.backend import KubernetesBackend
 from spillway.backends.protocol import Connection
 from spillway.model import JobEvent, Market, Pool, Resources
 from spillway.testing.backend_suite import ENDS, Behaviour, World
+from spillway.testing.kubernetes_cluster import fake_kubernetes
 from spillway.testing.slurm_cluster import free_port
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from spillway.backends.protocol import Backend, Job
     from spillway.model import Observation, Submission
@@ -43,6 +47,18 @@ PYTHON = """\
 #!/bin/sh
 [ -z "$SPILLWAY_GANG_JOB" ] || export SPILLWAY_GANG_HEAD=127.0.0.1 SPILLWAY_GANG_PORT={port} SPILLWAY_GANG_RANK="$JOB_COMPLETION_INDEX"
 exec {python} "$@"
+"""
+
+
+# What the entry points of the contract do, where the image has no Spillway.
+IN_SHELL = r"""
+case "$SPILLWAY_SUBMISSION" in
+  *:exit_with_3*) exit 3 ;;
+  *:run_on*) trap 'exit 1' TERM; while :; do sleep 0.2; done ;;
+  *:print_text*) printf 'first line\nsecond line: \303\244\342\202\254\360\237\230\200\n' ;;
+  *:preempt_itself*) exit 75 ;;
+  *:meet*) [ "$SPILLWAY_GANG_NODES" -gt 1 ] && [ -n "$JOB_COMPLETION_INDEX" ] ;;
+esac
 """
 
 
@@ -134,6 +150,69 @@ class KubernetesWorld(World):
         backend = self.connect()
         for job in backend.list_jobs():
             backend.release(job)
+
+
+class RealWorld(KubernetesWorld):
+    """A pool in a namespace of a real cluster, whose pods behave as the contract asks, in shell: any image with one will do."""
+
+    def __init__(self, kubeconfig: str, namespace: str, *, slots: int = 2, **options: Any) -> None:
+        self.kubeconfig = kubeconfig
+        self.slots = slots
+        self.name = f"contract-{uuid.uuid4().hex}"
+        self.shape = Resources(cpus=0.1, memory_gib=0.05)
+        self.market = Market.SPOT
+        self.options = {
+            "namespace": namespace,
+            "image": os.environ.get("SPILLWAY_TEST_IMAGE", "busybox:stable"),
+            "command": ["/bin/sh", "-c", IN_SHELL],
+            "room": "slots",
+            **options,
+        }
+
+    def connection(self, token: str = TOKEN) -> Connection:
+        configuration = kubernetes_client.Configuration()
+        kubernetes_config.load_kube_config(self.kubeconfig, client_configuration=configuration)
+        if token != TOKEN:
+            configuration.cert_file = configuration.key_file = None
+            configuration.refresh_api_key_hook = None
+            configuration.api_key = {"authorization": f"Bearer {token}"}
+        return Connection(client=kubernetes_client.ApiClient(configuration))
+
+    def submission(self, behaviour: Behaviour, key: str | None = None) -> Submission:
+        return replace(super().submission(behaviour, key), resources=self.shape)
+
+    def store_url(self) -> str:
+        return "file:///not/used"
+
+
+@contextmanager
+def worlds(folder: Path) -> Iterator[Callable[..., KubernetesWorld]]:
+    """Give what makes worlds: on the cluster that `SPILLWAY_TEST_KUBECONFIG` names, else on a fake one."""
+    kubeconfig = os.environ.get("SPILLWAY_TEST_KUBECONFIG")
+    if kubeconfig is None:
+        with fake_kubernetes(folder, token=TOKEN) as (url, server, cluster):
+            yield lambda **options: KubernetesWorld(folder, url, server, cluster, **options)
+        return
+    core = kubernetes_client.CoreV1Api(kubernetes_config.new_client_from_config(kubeconfig))
+    namespace = f"spillway-test-{uuid.uuid4().hex[:8]}"
+    core.create_namespace({"metadata": {"name": namespace}})
+    try:
+        yield lambda **options: RealWorld(kubeconfig, namespace, **options)
+    finally:
+        core.delete_namespace(namespace)
+
+
+def runs_pods() -> bool:
+    """Return whether the cluster of the tests has nodes; an API server by itself takes jobs and starts none."""
+    kubeconfig = os.environ.get("SPILLWAY_TEST_KUBECONFIG")
+    if kubeconfig is None:
+        return True
+    core = kubernetes_client.CoreV1Api(kubernetes_config.new_client_from_config(kubeconfig))
+    return any(
+        condition.type == "Ready" and condition.status == "True"
+        for node in core.list_node().items
+        for condition in node.status.conditions or ()
+    )
 
 
 def wait_for(look: Callable[[], Any]) -> Any:

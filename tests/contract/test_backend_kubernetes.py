@@ -1,33 +1,160 @@
-"""The contract of backends on a Kubernetes cluster of our own, by Jobs, JobSets and RayJobs."""
+"""The contract of backends on a Kubernetes cluster, by Jobs, JobSets and RayJobs.
+
+On a fake cluster, or in a namespace of the real one that `SPILLWAY_TEST_KUBECONFIG` names.
+"""
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from contract.kubernetes_world import TOKEN, KubernetesWorld
-from spillway.testing.backend_suite import BackendContract
-from spillway.testing.kubernetes_cluster import fake_kubernetes
+from contract.kubernetes_world import KubernetesWorld, runs_pods, wait_for, worlds
+from spillway.backends.protocol import Job
+from spillway.errors import AccessError, RejectedError
+from spillway.model import JobEvent
+from spillway.testing.backend_suite import BackendContract, Behaviour
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-MakeWorld = "Callable[..., KubernetesWorld]"
+STARTED = frozenset({JobEvent.STARTED})
+
+needs_nodes = pytest.mark.skipif(not runs_pods(), reason="the API server has no node that is ready")
+needs_fake = pytest.mark.skipif(
+    "SPILLWAY_TEST_KUBECONFIG" in os.environ,
+    reason="the cluster may have neither JobSet nor KubeRay",
+)
 
 
 @pytest.fixture(scope="module")
 def make_world(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Callable[..., KubernetesWorld]]:
-    folder = tmp_path_factory.mktemp("kubernetes")
-    with fake_kubernetes(folder, token=TOKEN) as (url, server, cluster):
-        yield lambda **options: KubernetesWorld(folder, url, server, cluster, **options)
+    with worlds(tmp_path_factory.mktemp("kubernetes")) as make:
+        yield make
 
 
+@pytest.fixture
+def world(make_world: Callable[..., KubernetesWorld]) -> Iterator[KubernetesWorld]:
+    world = make_world()
+    yield world
+    world.release_all()
+
+
+@needs_nodes
 class TestKubernetesJobs(BackendContract):
     @pytest.fixture
     def world(self, make_world: Callable[..., KubernetesWorld]) -> Iterator[KubernetesWorld]:
         world = make_world()
         yield world
         world.release_all()
+
+
+# ---- what needs an API server only ------------------------------------------------------------------------------
+
+
+def test_what_is_applied_twice_is_there_once(world: KubernetesWorld) -> None:
+    submission = world.submission(Behaviour.RUNS_ON)
+    backend = world.connect()
+    job = backend.submit(submission)
+    assert world.connect().submit(submission) == job
+    assert list(backend.list_jobs()) == [job]
+    assert backend.observe([job])[job.key].event in {JobEvent.SUBMITTED, JobEvent.STARTED, None}
+
+
+def test_the_schema_has_every_field_that_is_sent(
+    make_world: Callable[..., KubernetesWorld],
+) -> None:
+    world = make_world(
+        service_account="default",
+        node_selector={"pool": "none-has-this"},
+        tolerations=[{"key": "nvidia.com/gpu", "effect": "NoSchedule"}],
+        volumes=[{"path": "/shared", "claim": "shared"}, {"path": "/data", "host_path": "/data"}],
+        scratch_gib=1,
+        shared_memory_gib=0.5,
+        secret_environment={"TOKEN": {"secret": "store", "key": "token"}},
+        secrets=["store"],
+        image_pull_secrets=["registry"],
+        image_pull_policy="IfNotPresent",
+    )
+    gang = replace(world.submission(Behaviour.RUNS_ON), nodes=2)
+    accelerated = replace(gang.resources, accelerator="H100", accelerator_count=8)
+    backend = world.connect()
+    job = backend.submit(replace(gang, resources=accelerated))
+    backend.release(job)
+
+
+def test_what_is_deleted_has_vanished(world: KubernetesWorld) -> None:
+    backend = world.connect()
+    job = backend.submit(world.submission(Behaviour.RUNS_ON))
+    assert backend.observe([job])[job.key].event is not JobEvent.VANISHED
+    world.connect().release(job)
+    gone = {JobEvent.VANISHED, JobEvent.CANCELLED}
+    wait_for(lambda: backend.observe([job])[job.key].event in gone)
+
+
+def test_wrong_credentials_are_told_from_a_missing_job(world: KubernetesWorld) -> None:
+    backend = world.connect(token="an old one")
+    with pytest.raises(AccessError, match="renew the credentials"):
+        backend.observe([Job(key="d/r/t/-1/1")])
+
+
+def test_a_namespace_that_is_not_there_is_named(
+    make_world: Callable[..., KubernetesWorld],
+) -> None:
+    world = make_world(namespace="no-such-namespace")
+    submission = world.submission(Behaviour.SUCCEEDS)
+    with pytest.raises(RejectedError, match="no-such-namespace") as refusal:
+        world.connect().submit(submission)
+    assert refusal.value.key == submission.key
+
+
+# ---- the other kinds --------------------------------------------------------------------------------------------
+
+
+@needs_fake
+@pytest.mark.parametrize("kind", ["jobset", "rayjob"])
+def test_every_kind_ends_as_its_pods_do(
+    make_world: Callable[..., KubernetesWorld], kind: str
+) -> None:
+    world = make_world(kind=kind, slots=4)
+    backend = world.connect()
+    wanted = {
+        Behaviour.SUCCEEDS: (JobEvent.SUCCEEDED, 0),
+        Behaviour.FAILS_WITH_3: (JobEvent.FAILED, 3),
+        Behaviour.IS_PREEMPTED: (JobEvent.PREEMPTED, 75),
+    }
+    jobs = {behaviour: backend.submit(world.submission(behaviour)) for behaviour in wanted}
+    for behaviour, (event, code) in wanted.items():
+        seen = world.wait(backend, jobs[behaviour])
+        assert (seen.event, seen.exit_code) == (event, code), behaviour
+    assert list(backend.list_jobs()) == []
+
+
+@needs_fake
+@pytest.mark.parametrize("kind", ["jobset", "rayjob"])
+def test_every_kind_stops_when_it_is_released(
+    make_world: Callable[..., KubernetesWorld], kind: str
+) -> None:
+    world = make_world(kind=kind)
+    backend = world.connect()
+    submission = world.submission(Behaviour.RUNS_ON)
+    job = backend.submit(submission)
+    world.wait(backend, job, STARTED)
+    assert world.connect().submit(submission) == job
+    assert list(backend.list_jobs()) == [job]
+    pod = world.pod_of(job)
+    backend.release(job)
+    assert backend.observe([job])[job.key].event is JobEvent.VANISHED
+    wait_for(lambda: world.server.one("pods", pod) is None)
+
+
+@needs_fake
+def test_the_nodes_of_a_jobset_meet(make_world: Callable[..., KubernetesWorld]) -> None:
+    world = make_world(kind="jobset")
+    backend = world.connect()
+    job = backend.submit(replace(world.submission(Behaviour.MEETS), nodes=2))
+    assert world.wait(backend, job).event is JobEvent.SUCCEEDED, backend.read_log(job, 0).text

@@ -111,7 +111,9 @@ class FakeKubelet:
             one["status"]["phase"] = "Failed"
 
         with self._server.lock:
-            self._containers.pop(pod).signal(signal.SIGKILL)
+            container = self._containers.pop(pod)
+            container.signal(signal.SIGKILL)
+            container.process.wait()
             self._server.update("pods", pod, change)
             self._server.delete("pods", pod, grace=0)
 

@@ -14,21 +14,12 @@ from spillway.backends.kubernetes import pods as pods_of
 from spillway.backends.kubernetes.capacity import pods_that_fit, quota_left
 from spillway.backends.kubernetes.client import Client, client_of
 from spillway.backends.kubernetes.failures import NAME, ConflictError, MissingError
+from spillway.backends.kubernetes.kinds import EVENTS, KINDS, PODS, SERVICES, WORKLOADS
 from spillway.backends.kubernetes.logs import Cursor, lines_after
+from spillway.backends.kubernetes.manifests import Manifest
 from spillway.backends.kubernetes.options import read_options
-from spillway.backends.kubernetes.render import (
-    CONTAINER,
-    EVENTS,
-    KINDS,
-    PODS,
-    SERVICES,
-    WORKLOADS,
-    Manifest,
-    needs_service,
-    render,
-    render_service,
-    requests,
-)
+from spillway.backends.kubernetes.pod_template import CONTAINER, requests
+from spillway.backends.kubernetes.render import needs_service, render, render_service
 from spillway.backends.kubernetes.watch import Mirror
 from spillway.backends.protocol import Connection, Job, LogChunk
 from spillway.errors import AccessError, BackendError, CapacityError
@@ -48,10 +39,15 @@ ROOM_SECONDS: Final = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Seen:
-    """What the namespace holds of the pool's jobs, by their names; evictions by Kueue by uid."""
+    """What the namespace holds of the pool's jobs, by their names; evictions by Kueue by uid.
+
+    Attributes:
+        departed: Pods that are gone, as they were last seen.
+    """
 
     workloads: Mapping[str, Manifest]
     pods: Mapping[str, Sequence[Manifest]]
+    departed: Mapping[str, Sequence[Manifest]]
     evictions: Mapping[str, str]
 
 
@@ -209,6 +205,7 @@ class KubernetesBackend:
         return _Seen(
             workloads=workloads,
             pods=pods_of.by_job(read(self._pods).values()),
+            departed=pods_of.by_job(self._pods.departed().values()),
             evictions=self._evictions(read) if self._options.queue is not None else {},
         )
 
@@ -230,6 +227,7 @@ class KubernetesBackend:
                 workload,
                 seen.pods.get(name, ()),
                 now,
+                departed=seen.departed.get(name, ()),
                 start_within=self._options.start_within,
                 evicted=seen.evictions.get(uid, ""),
                 stuck=stuck.get(name, ""),

@@ -10,11 +10,13 @@ from kubernetes.utils import (  # pyright: ignore[reportMissingTypeStubs]  # it 
     parse_quantity as _parse_quantity,  # pyright: ignore[reportUnknownVariableType]
 )
 
+from spillway.backends.kubernetes.manifests import items, part
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from spillway.backends.kubernetes.manifests import Manifest
     from spillway.backends.kubernetes.options import Toleration
-    from spillway.backends.kubernetes.render import Manifest
 
 Quantities = dict[str, Decimal]
 
@@ -70,12 +72,12 @@ def quota_left(queue: Manifest, wanted: Mapping[str, str]) -> int:
 
 def requests_of(pod: Manifest) -> Quantities:
     """Return what the scheduler reckons for a pod: its containers' sum, or its largest init container."""
-    spec: Manifest = pod["spec"]
-    total = _sum(_asked(one) for one in spec.get("containers") or ())
-    for one in spec.get("initContainers") or ():
+    spec = part(pod, "spec")
+    total = _sum(_asked(one) for one in items(spec, "containers"))
+    for one in items(spec, "initContainers"):
         for name, asked in _asked(one).items():
             total[name] = max(total.get(name, Decimal(0)), asked)
-    overhead = {name: quantity(text) for name, text in (spec.get("overhead") or {}).items()}
+    overhead = {name: quantity(text) for name, text in part(spec, "overhead").items()}
     return _sum([total, overhead])
 
 
@@ -107,15 +109,15 @@ def _idle(node: Manifest, pods: Sequence[Manifest]) -> Quantities:
 
 
 def _asked(container: Manifest) -> Quantities:
-    resources: Manifest = container.get("resources") or {}
-    asked = {**(resources.get("limits") or {}), **(resources.get("requests") or {})}
+    resources = part(container, "resources")
+    asked = {**part(resources, "limits"), **part(resources, "requests")}
     return {name: quantity(text) for name, text in asked.items()}
 
 
 def _sum(parts: Iterable[Mapping[str, Decimal]]) -> Quantities:
     total: defaultdict[str, Decimal] = defaultdict(Decimal)
-    for part in parts:
-        for name, amount in part.items():
+    for one in parts:
+        for name, amount in one.items():
             total[name] += amount
     return dict(total)
 

@@ -12,7 +12,8 @@ from spillway.errors import SpecError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from spillway.backends.kubernetes.render import Kind, Manifest
+    from spillway.backends.kubernetes.kinds import Kind
+    from spillway.backends.kubernetes.manifests import Manifest
     from spillway.backends.protocol import Connection
 
 CONNECT_SECONDS: Final = 3.0

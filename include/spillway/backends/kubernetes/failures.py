@@ -58,8 +58,9 @@ _BY_STATUS: Final[Mapping[int, tuple[type[BackendError], str]]] = {
 
 def explain(error: Exception, action: str, *, key: str | None = None) -> BackendError:
     """Return the exception for what went wrong when `action`, such as `create jobs.batch in ml`, was tried."""
-    if isinstance(error, ApiException) and int(error.status or 0) > 0:
-        return by_status(int(error.status), _body(error), action, key=key)
+    status = int(getattr(error, "status", None) or 0) if isinstance(error, ApiException) else 0
+    if status > 0:
+        return by_status(status, _body(error), action, key=key)
     said = " ".join((str(error) or type(error).__name__).split())[:500]
     if "CERTIFICATE_VERIFY_FAILED" in said:
         return AccessError(

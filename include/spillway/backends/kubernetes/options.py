@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Final, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from spillway.backends.protocol import Connection
     from spillway.model import Pool, Resources
+
+_Value = TypeVar("_Value")
 
 _DNS_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _VARIABLE: Final = re.compile(r"[A-Za-z_]\w*")
@@ -48,7 +50,7 @@ def _labels(labels: dict[str, str]) -> dict[str, str]:
     return labels
 
 
-def _variables(variables: dict[str, str]) -> dict[str, str]:
+def _variables(variables: dict[str, _Value]) -> dict[str, _Value]:
     for name in variables:
         if not _VARIABLE.fullmatch(name):
             raise ValueError(f"{name!r} is no name of an environment variable")
@@ -183,7 +185,9 @@ class KubernetesOptions(_Strict):
     scratch_gib: float | None = Field(default=None, gt=0)
     shared_memory_gib: float | None = Field(default=None, gt=0)
     environment: Variables = Field(default_factory=dict)
-    secret_environment: dict[str, SecretKey] = Field(default_factory=dict)
+    secret_environment: Annotated[dict[str, SecretKey], AfterValidator(_variables)] = Field(
+        default_factory=dict
+    )
     secrets: tuple[Name, ...] = ()
     python: str = "python3"
     command: tuple[str, ...] = ()
@@ -195,6 +199,8 @@ class KubernetesOptions(_Strict):
 
     @model_validator(mode="after")
     def _goes_together(self) -> Self:
+        if twice := sorted(self.environment.keys() & self.secret_environment.keys()):
+            raise ValueError(f"{twice[0]} is in environment and in secret_environment: choose one")
         if self.ray_cluster is not None and self.kind != "rayjob":
             raise ValueError("ray_cluster needs `kind: rayjob`")
         if self.ray_cluster is not None and self.queue is not None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from spillway.backends.kubernetes import naming
 from spillway.backends.kubernetes import pods as pods_of
+from spillway.backends.kubernetes.manifests import items, moment, part, text
 from spillway.backends.kubernetes.pods import DISRUPTIONS, FINISHED
 from spillway.model import JobEvent, Observation
 from spillway.runtime.exit_codes import PREEMPTED
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime, timedelta
 
-    from spillway.backends.kubernetes.render import Manifest
+    from spillway.backends.kubernetes.manifests import Manifest
 
 # Conditions of a Job and of a JobSet. A state that is not in these tables is reported as unknown, not guessed.
 # Sources: Kubernetes API reference, JobStatus,
@@ -80,6 +81,7 @@ def observation(
     pods: Sequence[Manifest],
     now: datetime,
     *,
+    departed: Sequence[Manifest] = (),
     start_within: timedelta | None = None,
     evicted: str = "",
     stuck: str = "",
@@ -90,6 +92,7 @@ def observation(
         workload: Its Job, JobSet or RayJob; None where there is none.
         pods: Those of it that are still known.
         now: When they were asked for.
+        departed: Those that are gone, as they were last seen: whoever takes a pod away deletes it, with its last words.
         start_within: How long it may wait to start.
         evicted: Why Kueue took back what it had admitted; empty where it did not.
         stuck: Why it has no pods, where the cluster says so.
@@ -101,7 +104,7 @@ def observation(
     if event is JobEvent.SUCCEEDED:
         return _seen(event, now, f"{said} is complete", code=0)
     if event is JobEvent.FAILED:
-        return _failed(message, pods, now, said)
+        return _failed(message, [*pods, *departed], now, said)
     if workload["metadata"].get("deletionTimestamp") or event is JobEvent.CANCELLED:
         return _seen(JobEvent.CANCELLED, now, f"{said} was deleted")
     if evicted:
@@ -112,12 +115,10 @@ def observation(
 
 def state_of(workload: Manifest) -> tuple[JobEvent | None, str]:
     """Return what the object itself says, and in what words; None while its pods say more."""
-    status: Manifest = workload.get("status") or {}
+    status = part(workload, "status")
     if workload["kind"] == "RayJob":
         return _state_of_ray_job(status)
-    true = {
-        one["type"]: one for one in pods_of.items(status, "conditions") if one["status"] == "True"
-    }
+    true = {one["type"]: one for one in items(status, "conditions") if one["status"] == "True"}
     for name in CONDITIONS:
         if name in true:
             said = f"{true[name].get('reason', '')}: {true[name].get('message', '')}"
@@ -142,13 +143,12 @@ def is_end(seen: Observation) -> bool:
 
 def key_of(workload: Manifest) -> str | None:
     """Return the key of an object of ours."""
-    key = (workload["metadata"].get("annotations") or {}).get(naming.KEY)
-    return None if key is None else str(key)
+    return text(part(workload["metadata"], "annotations"), naming.KEY) or None
 
 
 def nodes_of(workload: Manifest) -> int:
     """Return how many nodes an object of ours is for."""
-    said = str((workload["metadata"].get("annotations") or {}).get(naming.NODES, "1"))
+    said = text(part(workload["metadata"], "annotations"), naming.NODES)
     return int(said) if said.isdigit() else 1
 
 
@@ -159,10 +159,10 @@ def evictions(workloads: Iterable[Manifest]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for workload in workloads:
-        for condition in pods_of.items(workload.get("status") or {}, "conditions"):
+        for condition in items(part(workload, "status"), "conditions"):
             if condition["type"] in {"Evicted", "Requeued"} and condition["status"] == "True":
                 said = f"{condition.get('reason', '')}: {condition.get('message', '')}"
-                for owner in pods_of.items(workload["metadata"], "ownerReferences"):
+                for owner in items(workload["metadata"], "ownerReferences"):
                     found.setdefault(str(owner["uid"]), said)
     return found
 
@@ -180,7 +180,7 @@ def _state_of_ray_job(status: Manifest) -> tuple[JobEvent | None, str]:
 def _give_up_waiting(
     seen: Observation, workload: Manifest, start_within: timedelta | None
 ) -> Observation:
-    created = pods_of.moment(workload["metadata"].get("creationTimestamp"), seen.seen_at)
+    created = moment(workload["metadata"].get("creationTimestamp"), seen.seen_at)
     if seen.event is not JobEvent.SUBMITTED or start_within is None:
         return seen
     if seen.seen_at - created <= start_within:
@@ -204,9 +204,10 @@ def _failed(message: str, pods: Sequence[Manifest], now: datetime, said: str) ->
 
 
 def _meaning_of_exit(code: int | None, pod: Manifest | None) -> tuple[JobEvent, str]:
-    status: Manifest = (pod or {}).get("status") or {}
+    status = part(pod, "status")
     reason, ended = str(status.get("reason", "")), pods_of.terminated(pod)
-    is_deleted = pod is not None and bool(pod["metadata"].get("deletionTimestamp"))
+    # A failed pod stays as long as its Job does, unless somebody deletes it.
+    is_deleted = pod is None or bool(pod["metadata"].get("deletionTimestamp"))
     meanings: list[tuple[bool, JobEvent, str]] = [
         (code == PREEMPTED, JobEvent.PREEMPTED, "it stopped because its capacity is taken back"),
         (ended.get("reason") == "OOMKilled", JobEvent.FAILED, _OUT_OF_MEMORY),

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
+from spillway.backends.kubernetes.manifests import Manifest, items, moment, part, text
 from spillway.backends.kubernetes.naming import JOB, ROLE
-from spillway.backends.kubernetes.render import CONTAINER
+from spillway.backends.kubernetes.pod_template import CONTAINER
 from spillway.model import JobEvent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-
-    from spillway.backends.kubernetes.render import Manifest
 
 # Why a pod carries the condition DisruptionTarget. Source: Kubernetes, "Disruptions", section Pod disruption conditions,
 # https://kubernetes.io/docs/concepts/workloads/pods/disruptions/#pod-disruption-conditions.
@@ -64,18 +63,18 @@ def by_job(pods: Iterable[Manifest]) -> dict[str, list[Manifest]]:
     """Return the pods by the name of the object that they belong to, the first member of a gang first."""
     found: dict[str, list[Manifest]] = {}
     for pod in sorted(pods, key=_rank):
-        name = (pod["metadata"].get("labels") or {}).get(JOB)
-        found.setdefault(str(name), []).append(pod)
+        found.setdefault(text(part(pod["metadata"], "labels"), JOB), []).append(pod)
     return found
 
 
 def that_failed(pods: Sequence[Manifest], name: str | None) -> Manifest | None:
-    """Return the pod of that name, else one that was disrupted, else the one that failed first."""
-    by_name = [pod for pod in pods if pod["metadata"]["name"] == name]
+    """Return the pod of that name; without a name one that was disrupted, else the one that failed first."""
+    if name is not None:
+        return next((pod for pod in pods if pod["metadata"]["name"] == name), None)
     failed = [pod for pod in pods if phase(pod) == "Failed"]
     disrupted = [pod for pod in pods if disruption(pod)]
-    first = sorted(failed, key=lambda pod: str(terminated(pod).get("finishedAt", "")))
-    return next(iter([*by_name, *disrupted, *first]), None)
+    first = sorted(failed, key=lambda pod: text(terminated(pod), "finishedAt"))
+    return next(iter([*disrupted, *first]), None)
 
 
 def going(pods: Sequence[Manifest]) -> str:
@@ -113,11 +112,6 @@ def is_lost(pod: Manifest, now: datetime) -> bool:
     return now - moment(pod["metadata"].get("deletionTimestamp"), now) > END_PATIENCE
 
 
-def moment(text: Any, otherwise: datetime) -> datetime:
-    """Return the time that the server wrote, or `otherwise` where there is none."""
-    return datetime.fromisoformat(str(text)) if text else otherwise
-
-
 def is_over(pod: Manifest) -> bool:
     """Return whether nothing of the pod runs any more."""
     return phase(pod) in FINISHED
@@ -138,41 +132,36 @@ def exit_code(pod: Manifest | None) -> int | None:
 def terminated(pod: Manifest | None) -> Manifest:
     """Return how the container ended, in the kubelet's words; empty where it did not."""
     ended = _containers(pod, "terminated") if pod is not None else []
-    return next(iter(ended), {})
+    return ended[0] if ended else {}
 
 
 def phase(pod: Manifest) -> str:
     """Return the pod's phase."""
-    return str((pod.get("status") or {}).get("phase", "Pending"))
-
-
-def items(value: Manifest, name: str) -> list[Manifest]:
-    """Return the list of that name; empty where there is none."""
-    return value.get(name) or []
+    return text(part(pod, "status"), "phase") or "Pending"
 
 
 def _containers(pod: Manifest, state: str) -> list[Manifest]:
     """Return how the pod's own containers are in `state`; what others put beside them counts for waiting only."""
-    statuses = [*items(pod.get("status") or {}, "containerStatuses")]
+    statuses = [*items(part(pod, "status"), "containerStatuses")]
     if state == "waiting":
-        statuses += items(pod.get("status") or {}, "initContainerStatuses")
+        statuses += items(part(pod, "status"), "initContainerStatuses")
     else:
         own = [one for one in statuses if one.get("name") == CONTAINER]
         statuses = own or statuses
-    states: list[Manifest] = [one.get("state") or {} for one in statuses]
+    states: list[Manifest] = [part(one, "state") for one in statuses]
     return [one[state] for one in states if one.get(state)]
 
 
 def _condition(pod: Manifest, name: str) -> Manifest | None:
-    conditions = items(pod.get("status") or {}, "conditions")
+    conditions = items(part(pod, "status"), "conditions")
     return next((one for one in conditions if one["type"] == name), None)
 
 
 def _rank(pod: Manifest) -> tuple[int, str]:
-    labels = pod["metadata"].get("labels") or {}
+    labels = part(pod["metadata"], "labels")
     if ROLE in labels:
         return (-1, "")  # Ray's driver prints where it was submitted from
-    if labels.get("ray.io/node-type") == "head":
+    if text(labels, "ray.io/node-type") == "head":
         return (0, "")
-    index = str(labels.get("batch.kubernetes.io/job-completion-index", ""))
+    index = text(labels, "batch.kubernetes.io/job-completion-index")
     return (int(index) if index.isdigit() else 1, str(pod["metadata"]["name"]))

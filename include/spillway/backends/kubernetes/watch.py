@@ -12,13 +12,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from spillway.backends.kubernetes.client import Client
-    from spillway.backends.kubernetes.render import Kind, Manifest
+    from spillway.backends.kubernetes.kinds import Kind
+    from spillway.backends.kubernetes.manifests import Manifest
 
 MAX_SILENCE_SECONDS: Final = 90.0
 """How old the last word of the server may be. Bookmarks come about once a minute, and a watch is renewed as often."""
 
 IDLE_SECONDS: Final = 60.0
 """How long it is kept up to date for nobody."""
+
+MAX_DEPARTED: Final = 1000
+"""How many objects that are gone are remembered."""
 
 
 class Mirror:
@@ -46,6 +50,7 @@ class Mirror:
         self._clock = clock
         self._lock = threading.Lock()
         self._objects: dict[str, Manifest] = {}
+        self._departed: dict[str, Manifest] = {}
         self._version = ""
         self._listed = 0
         self._heard_at: float | None = None
@@ -60,6 +65,11 @@ class Mirror:
                 return dict(self._objects)
         return self.refresh()
 
+    def departed(self) -> Mapping[str, Manifest]:
+        """Return those that are gone as they were last seen here, by name; another process has seen others."""
+        with self._lock:
+            return dict(self._departed)
+
     def refresh(self) -> Mapping[str, Manifest]:
         """Ask the server for all objects, and return them by name.
 
@@ -68,7 +78,10 @@ class Mirror:
         """
         items, version = self._client.list_all(self._kind, **self._query)
         with self._lock:
+            before = self._objects
             self._objects = {item["metadata"]["name"]: item for item in items}
+            for name in before.keys() - self._objects.keys():
+                self._remember(name, before[name])
             self._version, self._listed = version, _number(version)
             self._read_at = self._heard_at = self._clock()
             if self._follower is None:
@@ -115,8 +128,14 @@ class Mirror:
             self._version = version
             if event["type"] == "DELETED":
                 self._objects.pop(metadata["name"], None)
+                self._remember(metadata["name"], seen)
             elif event["type"] != "BOOKMARK":
                 self._objects[metadata["name"]] = seen
+
+    def _remember(self, name: str, last: Manifest) -> None:
+        self._departed[name] = last
+        if len(self._departed) > MAX_DEPARTED:
+            del self._departed[next(iter(self._departed))]
 
 
 def _number(version: str) -> int:
