@@ -39,6 +39,9 @@ TABLE: Mapping[str, Row] = MappingProxyType(
         "google_batch": Row(
             target="spillway.backends.google.batch.backend:GoogleBatchBackend", extra="google"
         ),
+        "google_vertex": Row(
+            target="spillway.backends.google.vertex.backend:GoogleVertexBackend", extra="google"
+        ),
         "local": Row(target="spillway.backends.local.backend:LocalBackend"),
         "ray": Row(target="spillway.backends.ray_jobs.backend:RayBackend", extra="ray"),
         "slurm": Row(target="spillway.backends.slurm.backend:SlurmBackend", extra="slurm"),
