@@ -111,7 +111,8 @@ class Chain:
         for power in range(quanta.bit_length()):
             if quanta >> power & 1:
                 later = later @ self._doubling(power)
-        return later / later.sum()
+        whole: Array = later / later.sum()
+        return whole
 
     def _series(self, belief: Array, hours: float) -> Array:
         """Return `belief` after less than a quantum, by a Taylor series on the vector."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,6 @@ from spillway.placement.policy_values import PolicyState, PoolBelief
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
 
     from spillway.placement.availability import AvailabilityModel, Chain
 
@@ -151,9 +151,8 @@ def _carried(chances: Sequence[float], hours: float, chain: Chain) -> Array:
 
 
 def _since(now: datetime, state: PolicyState) -> float:
-    """Return the hours since the last look, in steps of five seconds, so that equal looks are few."""
-    seconds = 0.0 if state.seen_at is None else (now - state.seen_at).total_seconds()
-    return max(0, round(seconds / 5)) * 5 / 3600
+    """Return the hours since the last look."""
+    return 0.0 if state.seen_at is None else max((now - state.seen_at) / timedelta(hours=1), 0.0)
 
 
 def _rounded(belief: Array) -> tuple[float, ...]:
