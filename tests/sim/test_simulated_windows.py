@@ -82,7 +82,7 @@ def test_one_job_costs_what_the_evaluator_says(
     }
     mine: dict[str, Any] = {
         "on_demand": OnDemandOnly,
-        "spillway": lambda: Spillway(ValueTables(), sharing=1.0),
+        "spillway": lambda: Spillway(ValueTables(), sharing=1.0, hesitates=False),
         "uniform_progress": UniformProgress,
     }
     path = DATA / "traces" / RECORDING

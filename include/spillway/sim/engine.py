@@ -127,6 +127,7 @@ class _Simulation:
         self._complete = 0
         self._round = _Round()
         self._changed: set[str] = set()
+        self._repriced: set[str] = set()
         self._look_at: datetime | None = None
         self._events: list[_Event] = list(self._foreseen())
         heapq.heapify(self._events)
@@ -212,7 +213,7 @@ class _Simulation:
         self._changed.add(pool)
 
     def _change_price(self, change: PriceChange, _now: datetime) -> None:
-        self._changed.add(change.pool)
+        self._repriced.add(change.pool)
         slots = self._slots[change.pool]
         slots.pool = replace(slots.pool, list_usd_per_hour=change.usd_per_hour)
 
@@ -239,25 +240,35 @@ class _Simulation:
             for run in [self._running[index] for index in sorted(self._running)]:
                 if self._is_worth_asking(run, now):
                     self._reconsider(run, now)
-            self._changed.clear()
         # Room that was given back while others were asked is for those that wait: what is to be asked is settled late.
         for index in sorted(self._waiting):
             run = self._waiting[index]
             # One that could have run and would rather wait is asked again when the others are looked at.
-            opened = not run.has_declined and not run.able.isdisjoint(self._round.opened)
+            opened = not run.has_declined and self._has_room(run.able & self._round.opened)
             due = run.is_new or opened
             due = due or (self._round.is_look and self._is_worth_asking(run, now))
-            if due and run.asked_at != now and any(self._slots[pool].free for pool in run.able):
+            if due and run.asked_at != now and self._has_room(run.able):
                 self._place(run, now)
             run.is_new = False
+        if self._round.is_look:
+            self._changed.clear()
+            self._repriced.clear()
         self._round = _Round()
         self._plan_look(now)
 
     def _is_worth_asking(self, run: _Run, now: datetime) -> bool:
-        """Whether a pool of the job has opened or changed its price, its deadline is near, or it was not asked for long."""
+        """Whether a pool of the job has room again or another price, its deadline is near, or it was not asked for long.
+
+        Room that has opened and that others have taken before is nothing to ask about.
+        """
         if run.ask_from is None or now >= run.ask_from:
             return True
-        return not run.able.isdisjoint(self._changed)
+        if not run.able.isdisjoint(self._repriced):
+            return True
+        return self._has_room(run.able & self._changed)
+
+    def _has_room(self, pools: frozenset[str]) -> bool:
+        return any(self._slots[pool].free for pool in pools)
 
     def _plan_look(self, now: datetime) -> None:
         wanted = self._waiting or (self._running and self._strategy.reconsiders)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from dataclasses import dataclass, replace
-from datetime import timedelta
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from spillway.catalog.value_tables import ValueTables
@@ -18,28 +18,35 @@ from spillway.placement.over_time import (
     new_job,
     pool_views,
     reference_speed,
+    to_follow,
     usable_offers,
     weigh,
 )
 from spillway.placement.policy import still_serves, table_spec
 from spillway.placement.policy_values import Held, JobProgress, PolicyState, PoolView
-from spillway.placement.value_table import TableSpec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from spillway.placement.value_table import TableSpec
     from spillway.sim.strategies import HeldLease, Question
 
 DEFAULT_SHARING: Final = 8.0
 _HOUR: Final = timedelta(hours=1)
-_MOST_LOOKS: Final = 36
 _NOTHING: Final = timedelta(0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Memory:
-    state: PolicyState
-    spec: TableSpec
+Usable = list[tuple[Offer, bool]]
+"""What could take a job, and whether it has room."""
+
+
+@dataclass(slots=True)
+class _Believed:
+    """What was known of some pools before the instant `at`, and after it."""
+
+    at: datetime
+    before: PolicyState = field(default_factory=PolicyState)
+    after: PolicyState = field(default_factory=PolicyState)
 
 
 class Spillway:
@@ -49,7 +56,11 @@ class Spillway:
     reconsiders = True
 
     def __init__(
-        self, tables: ValueTables | None = None, *, sharing: float = DEFAULT_SHARING
+        self,
+        tables: ValueTables | None = None,
+        *,
+        sharing: float = DEFAULT_SHARING,
+        hesitates: bool = True,
     ) -> None:
         """Make the policy.
 
@@ -57,59 +68,74 @@ class Spillway:
             tables: Where value tables are kept.
             sharing: By which factor a table may reach further than a job needs, so that many jobs share one. With 1
                 each job has the table that production would make for it, and each takes about a second to make.
+            hesitates: Whether it waits and moves only for what shows on a bill, as production does. Else it does what the
+                policy thinks best at every look, which is what is scored against spot traces.
         """
         self._tables = ValueTables() if tables is None else tables
-        self._sharing = sharing
-        self._memories: dict[str, _Memory] = {}
+        self._sharing, self._hesitates = sharing, hesitates
+        self._spec_of: dict[str, TableSpec] = {}
+        self._beliefs: dict[tuple[str, ...], _Believed] = {}
         self._specs: dict[object, list[TableSpec]] = defaultdict(list)
 
     def answer(self, question: Question) -> str | None:
         """Return where production would run the job until the next look."""
-        held = question.held
-        if held is not None and (not has_time(question.spec) or _costs_nothing(held)):
+        held, spec = question.held, question.spec
+        if held is not None and (not has_time(spec) or _costs_nothing(held)):
             return held.pool
-        if held is None:
+        if not has_time(spec):
+            return _pool(by_price(question))
+        pool = None if held is None else held.pool
+        usable = usable_offers(spec, question.offers, question.now, held=pool)
+        if held is None and not _is_room_dear(usable):
             placement = by_price(question)
-            if placement is None or not has_time(question.spec) or _is_free(question, placement):
-                return None if placement is None else placement.offer.pool
-        return self._over_time(question)
+            if placement is None or _is_free(question, placement):
+                return _pool(placement)
+        return self._over_time(question, usable)
 
     def forget(self, job: str) -> None:
         """Drop what was remembered of a job that is complete."""
-        self._memories.pop(job, None)
+        self._spec_of.pop(job, None)
 
-    def _over_time(self, question: Question) -> str | None:
-        spec, now, held = question.spec, question.now, question.held
-        pool = None if held is None else held.pool
-        usable = usable_offers(spec, question.offers, now, held=pool)
+    def _over_time(self, question: Question, usable: Usable) -> str | None:
+        now = question.now
+        pool = None if question.held is None else question.held.pool
         if all(offer.market is Market.SPOT for offer, _ in usable):
             # Nothing steady to fall back on: the deadline is lost, or there is no such pool.
-            placement = by_price(question)
-            return pool if placement is None or pool is not None else placement.offer.pool
+            return pool if pool is not None else _pool(by_price(question))
         job = _progress(question, reference_speed(usable))
         views = pool_views(usable)
-        memory = self._memories.get(question.job)
-        wanted = table_spec(job, views, now)
-        if memory is None or not still_serves(memory.spec, wanted):
-            state = PolicyState() if memory is None else memory.state
-            memory = _Memory(state=state, spec=self._table_for(wanted, job, views, question))
-        model = prior(memory.spec.pools)
+        spec = self._spec(question, job, views)
+        model = prior(spec.pools)
+        kept = self._believed(views, now)
         weighed = weigh(
-            Situation(
-                job=job,
-                pools=views,
-                now=now,
-                state=_in_whole_looks(memory.state, question),
-                spec=memory.spec,
-            ),
-            table=self._tables.get(memory.spec, model),
+            Situation(job=job, pools=views, now=now, state=kept.before, spec=spec),
+            table=self._tables.get(spec, model),
             model=model,
         )
-        self._memories[question.job] = _Memory(state=weighed.state, spec=memory.spec)
-        chosen = weighed.decision.pool
+        kept.after = weighed.state
+        chosen = to_follow(weighed).pool if self._hesitates else weighed.decision.pool
         if chosen is None or chosen == pool or _has_room(usable, chosen):
             return chosen
         return None  # the last resort is full
+
+    def _believed(self, views: Sequence[PoolView], now: datetime) -> _Believed:
+        """Return what is believed of these pools: as in production, all jobs that may use them share it.
+
+        All that look at one instant go on from what was known before it.
+        """
+        names = tuple(view.name for view in views if not view.is_steady)
+        kept = self._beliefs.setdefault(names, _Believed(now))
+        if kept.at != now:
+            kept.at, kept.before = now, kept.after
+        return kept
+
+    def _spec(self, question: Question, job: JobProgress, views: Sequence[PoolView]) -> TableSpec:
+        """Return the table to look into: that of the job's last look, as long as it serves."""
+        wanted = table_spec(job, views, question.now)
+        kept = self._spec_of.get(question.job)
+        if kept is None or not still_serves(kept, wanted):
+            kept = self._spec_of[question.job] = self._table_for(wanted, job, views, question)
+        return kept
 
     def _table_for(
         self, wanted: TableSpec, job: JobProgress, views: Sequence[PoolView], question: Question
@@ -141,17 +167,6 @@ class Spillway:
         return timedelta(hours=self._sharing**power)
 
 
-def _in_whole_looks(state: PolicyState, question: Question) -> PolicyState:
-    """Return what was remembered as if it had been seen a whole number of looks ago, the nearest.
-
-    A belief is carried on by a matrix for each span of time, which takes far longer to make than a decision. So spans are few.
-    """
-    if state.seen_at is None:
-        return state
-    looks = min(round((question.now - state.seen_at) / question.look), _MOST_LOOKS)
-    return replace(state, seen_at=question.now - looks * question.look)
-
-
 def by_price(question: Question) -> Placement | None:
     """Return what `choose` takes; of a job that no pool can finish in time, where it costs least to finish it late."""
     decision = choose(question.spec, question.offers, question.now)
@@ -177,6 +192,17 @@ def _progress(question: Question, speed: float) -> JobProgress:
     )
 
 
+def _is_room_dear(usable: Usable) -> bool:
+    """Whether there is room, and none that stays and costs nothing, so that price alone cannot decide."""
+    there = [offer for offer, has_room in usable if has_room]
+    free = any(o.market is not Market.SPOT and o.marginal_usd_per_hour == 0 for o in there)
+    return bool(there) and not free
+
+
+def _pool(placement: Placement | None) -> str | None:
+    return None if placement is None else placement.offer.pool
+
+
 def _is_free(question: Question, placement: Placement) -> bool:
     """Whether a placement adds nothing to the bill, stays, and is expected to be in time: nothing can be better."""
     deadline = question.spec.deadline
@@ -192,7 +218,7 @@ def _costs_nothing(held: HeldLease) -> bool:
     return held.is_steady and held.offer.marginal_usd_per_hour == 0
 
 
-def _has_room(usable: Sequence[tuple[Offer, bool]], pool: str) -> bool:
+def _has_room(usable: Usable, pool: str) -> bool:
     return any(offer.pool == pool and has_room for offer, has_room in usable)
 
 
