@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
     from spillway.runtime.notice import Notice
 
 
+log = logging.getLogger(__name__)
+
+
 class Follower(Gang):
     """A member with a connection to the head."""
 
@@ -24,6 +29,7 @@ class Follower(Gang):
         super().__init__(member, terms, machine, **options)
         self._line = line
         self._is_head_lost = False
+        self._is_ready = False
 
     def enter(self) -> None:
         """Wait until all are there.
@@ -45,12 +51,15 @@ class Follower(Gang):
 
     def say_ready(self) -> None:
         """Tell the head, which waits for it."""
+        self._is_ready = True
         self._line.send({"type": "ready"})
 
     def end(self, code: int, message: str = "") -> int:
-        """Say how this member ended, and wait for the head's word on how all do."""
+        """Say how this member ended, and wait for the head's word on how all do; one that leaves has no part in that."""
         self._line.send({"type": "ended", "code": code, "message": message})
         with self._changed:
+            if self._leaves_at is not None and self._stop is None and not self._head_ended:
+                self._verdict = code
             while self._verdict is None and not self._is_head_lost:
                 self._changed.wait()
             verdict = exit_codes.PREEMPTED if self._verdict is None else self._verdict
@@ -93,6 +102,10 @@ class Follower(Gang):
         self._changed.notify_all()
 
     def _machine_noticed(self, reason: str, seconds_left: float) -> None:
+        if self._terms.can_shrink and self._is_ready:
+            log.warning("this member leaves, and the others go on without it: %s", reason)
+            self._leaves_at = time.monotonic() + seconds_left / 2
+            return
         self._line.send({"type": "notice", "reason": reason, "seconds_left": seconds_left})
 
     def _ping(self) -> None:

@@ -110,10 +110,17 @@ class Head(Gang):
                 self._take(rank, message)
         with self._changed:
             if rank not in self._ended and self._verdict is None:
-                self._lost.add(rank)
-                self._explain()
-                self._stop_all(lost(rank))
+                self._lose(rank)
             self._changed.notify_all()
+
+    def _lose(self, rank: int) -> None:
+        if self._terms.can_shrink and rank in self._ready:
+            log.warning("member %d is lost; the others go on without it", rank)
+            self._member_ended(rank, exit_codes.SUCCEEDED, "")
+            return
+        self._lost.add(rank)
+        self._explain()
+        self._stop_all(lost(rank))
 
     def _take(self, rank: int, message: Message) -> None:
         match message.get("type"):

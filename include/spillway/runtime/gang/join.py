@@ -7,6 +7,7 @@ import socket
 from typing import TYPE_CHECKING, Any, Final
 
 from spillway.errors import GangError
+from spillway.model import Launcher
 from spillway.runtime.gang.follower import Follower
 from spillway.runtime.gang.head import Head
 from spillway.runtime.gang.membership import LOOPBACK
@@ -37,6 +38,7 @@ def terms_of(submission: Submission, environment: Mapping[str, str]) -> GangTerm
         secret=environment.get("SPILLWAY_GANG_SECRET", words).encode(),
         grace_seconds=submission.grace_period.total_seconds(),
         silence_seconds=float(environment.get("SPILLWAY_GANG_SILENCE_SECONDS", SILENCE_SECONDS)),
+        can_shrink=submission.launcher is Launcher.RAY,
         start_seconds=float(environment.get("SPILLWAY_GANG_START_SECONDS", START_SECONDS)),
     )
 

@@ -10,10 +10,12 @@ import logging
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import time
 from contextlib import contextmanager, suppress
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Final
 
 import psutil
@@ -22,10 +24,11 @@ from spillway.errors import GangError
 from spillway.runtime.gang.membership import LOOPBACK
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from spillway.model import Submission
+    from spillway.runtime.gang.membership import Member
     from spillway.runtime.gang.watch import Gang
 
 log = logging.getLogger(__name__)
@@ -58,17 +61,46 @@ def command(submission: Submission, gang: Gang) -> list[str]:
         f"--num-cpus={max(int(resources.cpus), 1)}",
         f"--num-gpus={resources.accelerator_count}",
     ]
+    if member.head_address == LOOPBACK:
+        size += _apart(member)
     if not member.is_head:
         return [*ray, *size, f"--address={member.head_address}:{member.port + 1}"]
-    door = ["--head", f"--port={member.port + 1}", "--include-dashboard=false"]
-    if member.head_address == LOOPBACK:
-        door.append(f"--node-ip-address={LOOPBACK}")
-    return [*ray, *size, *door]
+    return [*ray, *size, "--head", f"--port={member.port + 1}", "--include-dashboard=false"]
+
+
+def _apart(member: Member) -> list[str]:
+    """Return what keeps nodes of one machine apart, those of other clusters too: Ray's own ports are the same for all."""
+    ports = [
+        *("--min-worker-port=0", "--max-worker-port=0"),
+        f"--dashboard-agent-listen-port={free_port()}",
+    ]
+    if not member.is_head:
+        return ports
+    return [*ports, f"--ray-client-server-port={free_port()}", f"--node-ip-address={LOOPBACK}"]
+
+
+def free_port() -> int:
+    """Return a port of this machine that nobody listens on now, and nobody on the one after it."""
+    while True:
+        with socket.socket() as first, socket.socket() as second:
+            first.bind((LOOPBACK, 0))
+            port: int = first.getsockname()[1]
+            with suppress(OSError, OverflowError):
+                second.bind((LOOPBACK, port + 1))
+                return port
 
 
 @contextmanager
-def ray_node(submission: Submission, gang: Gang, scratch: Path) -> Iterator[None]:
+def ray_node(
+    submission: Submission, gang: Gang, scratch: Path, *, lost: Callable[[], None]
+) -> Iterator[None]:
     """Keep this machine in the gang's cluster; on the head, `ray.init()` inside the block connects to it.
+
+    Args:
+        submission: What is run.
+        gang: Who else is in the cluster.
+        scratch: Folder for Ray's output.
+        lost: Called from another thread when this node's Ray ends by itself.
 
     Raises:
         GangError: Ray did not start; the message has its last words.
@@ -90,10 +122,13 @@ def ray_node(submission: Submission, gang: Gang, scratch: Path) -> Iterator[None
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+    over = Event()
     try:
         _wait_until_started(node, log_file)
+        Thread(target=_watch, args=(node, over, lost), name="spillway-ray", daemon=True).start()
         yield
     finally:
+        over.set()
         stop(node)
         for name in settings:
             os.environ.pop(name, None)
@@ -106,6 +141,15 @@ def _wait_until_started(node: subprocess.Popen[bytes], log_file: Path) -> None:
             words = log_file.read_text(encoding="utf-8", errors="replace")[-2000:]
             raise GangError(f"Ray did not start on this node; its last words: {words}")
         time.sleep(_JOIN_SECONDS)  # Ray says so on its output only; until the deadline
+
+
+def _watch(node: subprocess.Popen[bytes], over: Event, lost: Callable[[], None]) -> None:
+    """Look after this node's Ray: `--block` has it end when any of its processes does."""
+    while not over.wait(_JOIN_SECONDS):
+        if node.poll() is not None:
+            log.error("Ray has ended on this node, with %s", node.returncode)
+            lost()
+            return
 
 
 def stop(node: subprocess.Popen[bytes]) -> None:

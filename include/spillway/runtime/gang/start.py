@@ -27,7 +27,7 @@ from spillway.runtime.gang.membership import (
 )
 from spillway.runtime.gang.session import FollowerSession, FollowerStore, HeadSession
 from spillway.runtime.log_tail import LogTail
-from spillway.runtime.notice import Notice
+from spillway.runtime.notice import Notice, NoticeSeen
 from spillway.runtime.run import run
 
 if TYPE_CHECKING:
@@ -92,8 +92,8 @@ def find_member(submission: Submission, environment: Mapping[str, str]) -> Membe
         SpecError: The environment does not tell, or tells of a gang of another size.
     """
     member = membership(environment, nodes=submission.nodes, own_addresses=own_addresses())
-    if member is None and submission.nodes == 1:
-        return Member(rank=0, nodes=1, head_address=LOOPBACK)
+    if submission.nodes == 1 and (member is None or _meets_nobody(member, environment)):
+        return Member(rank=0, nodes=1, head_address=LOOPBACK, port=ray_node.free_port())
     if member is None:
         raise SpecError(
             f"{submission.key} runs on {submission.nodes} nodes, and nothing in the environment says which this is "
@@ -104,6 +104,11 @@ def find_member(submission: Submission, environment: Mapping[str, str]) -> Membe
             f"{submission.key} runs on {submission.nodes} nodes, and {member.source} says {member.nodes}"
         )
     return member
+
+
+def _meets_nobody(member: Member, environment: Mapping[str, str]) -> bool:
+    """Return whether no other process needs to know its port: it may be one that no other job of the machine takes."""
+    return member.nodes == 1 and "SPILLWAY_GANG_PORT" not in environment
 
 
 def _run_member(attempt: Attempt, gang: Gang) -> int:
@@ -150,9 +155,14 @@ def _run_in_given_cluster(attempt: Attempt) -> int:
 
 
 def _run_with_ray(attempt: Attempt, gang: Gang) -> int:
-    """Span a Ray cluster over the members, and call the entry point on the head only."""
+    """Span a Ray cluster over the members, and call the entry point on the head only.
+
+    What the head's Ray knows of actors and objects ends with it, so that its end is one of the capacity: the attempt is
+    preempted. The end of another node's Ray is one node less.
+    """
+    lost = partial(_lose_ray, attempt) if gang.member.is_head else gang.leave_alone
     try:
-        with ray_node.ray_node(attempt.submission, gang, attempt.scratch):
+        with ray_node.ray_node(attempt.submission, gang, attempt.scratch, lost=lost):
             gang.say_ready()
             if gang.member.is_head:
                 return _run_member(attempt, gang)
@@ -162,6 +172,13 @@ def _run_with_ray(attempt: Attempt, gang: Gang) -> int:
         stopped = gang.stopped is not None or gang.notice.received
         return gang.end(exit_codes.PREEMPTED if stopped else exit_codes.FAILED, str(error))
     return gang.end(exit_codes.SUCCEEDED)
+
+
+def _lose_ray(attempt: Attempt) -> None:
+    left = attempt.submission.grace_period.total_seconds()
+    attempt.notice.receive(
+        NoticeSeen(source="ray", reason="Ray ended on the head", seconds_left=left)
+    )
 
 
 def _own_result(attempt: Attempt) -> Result | None:

@@ -69,12 +69,14 @@ class GangTerms:
         grace_seconds: What members get to stop by themselves.
         silence_seconds: How long a member may say nothing before it counts as lost.
         start_seconds: How long members wait for each other at the start.
+        can_shrink: Whether the work goes on without a member that only lends its machine, which all but the head do.
     """
 
     secret: bytes
     grace_seconds: float = 30.0
     silence_seconds: float = SILENCE_SECONDS
     start_seconds: float = 600.0
+    can_shrink: bool = False
 
 
 class Gang(ABC):
@@ -110,6 +112,7 @@ class Gang(ABC):
         self._deadline: float | None = None
         self._restored: tuple[str | None] | None = None
         self._head_ended = False
+        self._leaves_at: float | None = None
         self._verdict: int | None = None
         self._ticker = Thread(target=self._tick, name="spillway-gang", daemon=True)
 
@@ -145,10 +148,13 @@ class Gang(ABC):
             return self._restored[0]
 
     def wait_for_head(self) -> None:
-        """Return when the head's work is over, or the gang stops: for members that only lend their machine."""
+        """Return when the head's work is over, or the gang stops: for members that only lend their machine.
+
+        Where the work goes on without this member, it is time to leave, too, when half of what this machine has left is over.
+        """
         with self._changed:
-            while not self._head_ended and self._stop is None:
-                self._changed.wait()
+            while not self._head_ended and self._stop is None and not self._is_leaving():
+                self._changed.wait(_TICK_SECONDS)
 
     @abstractmethod
     def say_ready(self) -> None:
@@ -166,6 +172,15 @@ class Gang(ABC):
     def stopped(self) -> Stop | None:
         """Why the gang stops, when it does so before its work is done."""
         return self._stop
+
+    def leave_alone(self) -> None:
+        """Take this member out, whose machine has nothing left to lend; the others go on if their work can."""
+        with self._changed:
+            self._leaves_at = time.monotonic()
+            self._changed.notify_all()
+
+    def _is_leaving(self) -> bool:
+        return self._leaves_at is not None and time.monotonic() >= self._leaves_at
 
     # ---- for the members' messages, under the lock ----------------------------------------------------------------
 

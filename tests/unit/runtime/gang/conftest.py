@@ -126,6 +126,10 @@ class Machines:
         for rank in ranks:
             wait_for(lambda rank=rank: self.at(rank) >= step, f"{rank} at {step}: {self.logs()}")
 
+    def wait_for(self, look: Callable[[], Any], what: str) -> None:
+        """Wait until `look` answers what is true."""
+        wait_for(look, f"{what}: {self.logs()}")
+
     def at(self, rank: int) -> int:
         with suppress(FileNotFoundError):
             return int((self.meeting / f"at-{rank}").read_text() or 0)
