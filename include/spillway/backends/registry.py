@@ -42,6 +42,9 @@ TABLE: Mapping[str, Row] = MappingProxyType(
         "google_vertex": Row(
             target="spillway.backends.google.vertex.backend:GoogleVertexBackend", extra="google"
         ),
+        "kubernetes": Row(
+            target="spillway.backends.kubernetes.backend:KubernetesBackend", extra="kubernetes"
+        ),
         "local": Row(target="spillway.backends.local.backend:LocalBackend"),
         "ray": Row(target="spillway.backends.ray_jobs.backend:RayBackend", extra="ray"),
         "slurm": Row(target="spillway.backends.slurm.backend:SlurmBackend", extra="slurm"),
