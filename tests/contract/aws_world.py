@@ -8,9 +8,10 @@ import uuid
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from spillway.backends.aws_batch.backend import AwsBatchBackend
+from spillway.backends.aws_sagemaker.backend import AwsSageMakerBackend
 from spillway.backends.protocol import Connection
 from spillway.model import JobEvent, Market, Pool, Resources
 from spillway.testing.aws_market import ACCESS_KEY
@@ -34,14 +35,16 @@ FUNCTIONS = {
     Behaviour.IS_PREEMPTED: "preempt_itself",
 }
 PATIENCE_SECONDS = 60.0
+ROLE = "arn:aws:iam::123456789012:role/spillway-training"
 QUEUE = "spillway-on-demand"
 
 
-class BatchWorld(World):
-    """A pool of its own on a queue that all share, so that tests do not see each other's jobs."""
+class AwsWorld(World):
+    """A pool of its own, so that tests do not see each other's jobs."""
 
     gangs = True
-    backend = "aws_batch"
+    backend: ClassVar[str]
+    factory: ClassVar[Any]
 
     def __init__(
         self, market: AwsMarket, folder: Path, *, bought: Market = Market.ON_DEMAND, **options: Any
@@ -51,7 +54,6 @@ class BatchWorld(World):
         self.bought = bought
         self.name = f"contract-{uuid.uuid4().hex}"
         self.options = options
-        market.batch.queues.setdefault(QUEUE, 100)
 
     def pool(self) -> Pool:
         return Pool(
@@ -66,7 +68,6 @@ class BatchWorld(World):
 
     def own_options(self) -> dict[str, Any]:
         return {
-            "queue": QUEUE,
             "image": "registry.example/training:1",
             "python": sys.executable,
             "environment": {
@@ -80,9 +81,9 @@ class BatchWorld(World):
             client=self.market.session(access_key), extra={"endpoint_url": self.market.url}
         )
 
-    def connect(self, **arguments: Any) -> AwsBatchBackend:
+    def connect(self, **arguments: Any) -> Any:
         arguments = {"connection": self.connection(), **arguments}
-        return AwsBatchBackend(self.pool(), home=self.folder, **arguments)
+        return self.factory(self.pool(), home=self.folder, **arguments)
 
     def submission(self, behaviour: Behaviour, key: str | None = None) -> Submission:
         return replace(super().submission(behaviour, key), pool=self.name, market=self.bought)
@@ -107,6 +108,31 @@ class BatchWorld(World):
         backend = self.connect()
         for job in backend.list_jobs():
             backend.release(job)
+
+
+class BatchWorld(AwsWorld):
+    """A pool on a queue that all share."""
+
+    backend = "aws_batch"
+    factory = AwsBatchBackend
+
+    def __init__(self, market: AwsMarket, folder: Path, **more: Any) -> None:
+        super().__init__(market, folder, **more)
+        market.batch.queues.setdefault(QUEUE, 100)
+
+    def own_options(self) -> dict[str, Any]:
+        return {"queue": QUEUE, **super().own_options()}
+
+
+class SageMakerWorld(AwsWorld):
+    """A pool of training jobs."""
+
+    backend = "aws_sagemaker"
+    factory = AwsSageMakerBackend
+
+    def own_options(self) -> dict[str, Any]:
+        places = {"role": ROLE, "output": "s3://bucket/output"}
+        return {"instance_type": "ml.p5.48xlarge", **places, **super().own_options()}
 
 
 def wait_for(look: Callable[[], Any]) -> Any:

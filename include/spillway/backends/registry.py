@@ -36,6 +36,9 @@ class Row:
 TABLE: Mapping[str, Row] = MappingProxyType(
     {
         "aws_batch": Row(target="spillway.backends.aws_batch.backend:AwsBatchBackend", extra="aws"),
+        "aws_sagemaker": Row(
+            target="spillway.backends.aws_sagemaker.backend:AwsSageMakerBackend", extra="aws"
+        ),
         "google_batch": Row(
             target="spillway.backends.google.batch.backend:GoogleBatchBackend", extra="google"
         ),

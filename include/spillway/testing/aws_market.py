@@ -19,6 +19,7 @@ import boto3
 from moto.server import ThreadedMotoServer
 
 from spillway.testing.aws_batch_service import ACCOUNT, BatchService
+from spillway.testing.aws_sagemaker_service import SageMakerService
 from spillway.testing.aws_words import AwsError, error_body, service
 from spillway.testing.http_server import QuietHandler, serving
 
@@ -64,6 +65,7 @@ class AwsMarket:
         self.reservations: list[Reservation] = []
         self.meetings: dict[str, threading.Barrier] = {}
         self.batch = BatchService(REGION, str(folder), self._logs)
+        self.sagemaker = SageMakerService(REGION, str(folder), self._logs)
         self._moto_url = moto_url
         self._denied: set[str] = set()
         self._failures: dict[str, deque[AwsError]] = {}
@@ -130,6 +132,8 @@ class AwsMarket:
     def _own(self, name: str, operation: str) -> Callable[[bytes], tuple[str, bytes]] | None:
         if name == "batch":
             return lambda body: _as_json(self.batch.answer(operation, json.loads(body or b"{}")))
+        if name == "sagemaker":
+            return lambda body: _as_json(self.sagemaker.answer(operation, json.loads(body)))
         if name == "ec2" and operation in _EC2:
             return lambda _: ("text/xml", _EC2[operation](self).encode())
         return None
@@ -174,6 +178,7 @@ def aws_market(folder: Path) -> Iterator[AwsMarket]:
             market.url = url
             yield market
             market.batch.stop_all()
+            market.sagemaker.stop_all()
     finally:
         moto.stop()
 

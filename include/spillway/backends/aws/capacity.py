@@ -1,4 +1,4 @@
-"""How much room AWS says that there is: spot placement scores, and what is left of capacity reservations and blocks."""
+"""How much room AWS says that there is: spot placement scores, and what is left of reservations, blocks and plans."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Room:
 
 
 class CapacitySource:
-    """Asks EC2 about the capacity behind one pool, and not more often than its answers change."""
+    """Asks AWS about the capacity behind one pool, and not more often than its answers change."""
 
     def __init__(
         self,
@@ -52,7 +52,8 @@ class CapacitySource:
         market: Market,
         instance_types: Sequence[str],
         min_score: int | None,
-        reservations: Sequence[str],
+        reservations: Sequence[str] = (),
+        training_plan: str | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._aws = aws
@@ -60,6 +61,7 @@ class CapacitySource:
         self._types = list(instance_types)
         self._min_score = min_score or 1
         self._reservations = list(reservations)
+        self._plan = training_plan
         self._clock = clock
         self._room: Room | None = None
         self._lock = threading.Lock()
@@ -70,7 +72,7 @@ class CapacitySource:
         Raises:
             BackendError: It could not be asked.
         """
-        age = RESERVATION_AGE if self._reservations else SCORE_AGE
+        age = RESERVATION_AGE if self._reservations or self._plan else SCORE_AGE
         now = self._clock()
         with self._lock:
             if self._room is None or now - self._room.asked_at > age:
@@ -83,6 +85,11 @@ class CapacitySource:
                 "ec2", "DescribeCapacityReservations", CapacityReservationIds=self._reservations
             )
             return reserved_room(answer, now)
+        if self._plan is not None:
+            answer = self._aws.call(
+                "sagemaker", "DescribeTrainingPlan", TrainingPlanName=self._plan
+            )
+            return plan_room(answer, now)
         if self._scored:
             answer = self._aws.call(
                 "ec2",
@@ -118,6 +125,15 @@ def reserved_room(answer: Mapping[str, Any], now: datetime) -> Room:
         ends_at=max(ends, default=None) if len(ends) == len(usable) else None,
         detail=f"{free} instances are free in {len(usable)} active reservations",
     )
+
+
+def plan_room(answer: Mapping[str, Any], now: datetime) -> Room:
+    """Return what is left of a training plan."""
+    end = cast("datetime | None", answer.get("EndTime"))
+    is_on = answer.get("Status") == "Active" and (end is None or now < end)
+    free = int(answer.get("AvailableInstanceCount", 0)) if is_on else 0
+    said = f"{free} instances are free in a training plan that is {answer.get('Status')}"
+    return Room(instances=free, asked_at=now, ends_at=end, detail=said)
 
 
 def _is_usable(reservation: Mapping[str, Any], now: datetime) -> bool:

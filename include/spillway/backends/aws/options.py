@@ -68,7 +68,6 @@ class AwsOptions(BaseModel):
         time_limit: Longest a job may run; past it the task goes on in another. At least a minute.
         start_within: How long a job may wait for capacity before the task goes elsewhere; None for ever.
         min_placement_score: Spot placement score below which a spot pool has no room, from 1 to 10; None not to ask.
-        capacity_reservations: Reservations or capacity blocks that count the pool's room.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -81,7 +80,6 @@ class AwsOptions(BaseModel):
     time_limit: Minutes | None = None
     start_within: timedelta | None = None
     min_placement_score: Annotated[int, Field(ge=1, le=10)] | None = None
-    capacity_reservations: tuple[Word, ...] = ()
 
 
 Options = TypeVar("Options", bound=AwsOptions)

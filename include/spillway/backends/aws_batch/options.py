@@ -27,6 +27,7 @@ class BatchOptions(AwsOptions):
         log_group: Where the output goes, in CloudWatch Logs.
         share_identifier: Of a queue with a scheduling policy.
         shared_memory_mib: Size of `/dev/shm`, which data loaders need; None for Docker's 64 MiB.
+        capacity_reservations: Reservations or capacity blocks that count the pool's room.
         efa: Whether jobs get the instance's Elastic Fabric Adapters; None for gangs only.
     """
 
@@ -40,6 +41,7 @@ class BatchOptions(AwsOptions):
     share_identifier: Word | None = None
     scheduling_priority: Annotated[int, Field(ge=0, le=9999)] = 0
     shared_memory_mib: Annotated[int, Field(gt=0)] | None = None
+    capacity_reservations: tuple[Word, ...] = ()
     efa: bool | None = None
 
     @property

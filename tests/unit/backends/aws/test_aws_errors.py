@@ -85,7 +85,14 @@ OPERATIONS = {
         "TerminateJob",
     ],
     "ec2": ["DescribeCapacityReservations", "GetSpotPlacementScores"],
-    "logs": ["GetLogEvents"],
+    "logs": ["DescribeLogStreams", "GetLogEvents"],
+    "sagemaker": [
+        "CreateTrainingJob",
+        "DescribeTrainingJob",
+        "DescribeTrainingPlan",
+        "ListTrainingJobs",
+        "StopTrainingJob",
+    ],
 }
 
 PAGE = Path(__file__).parents[4] / "docs" / "backends" / "aws.md"

@@ -116,6 +116,14 @@ def test_a_reservation_that_is_not_active_has_no_room() -> None:
     assert capacity.reserved_room({"CapacityReservations": [waiting]}, NOW).instances == 0
 
 
+def test_a_training_plan_that_is_over_has_no_room() -> None:
+    plan = {"Status": "Active", "AvailableInstanceCount": 2, "EndTime": NOW + timedelta(hours=1)}
+    room = capacity.plan_room(plan, NOW)
+    assert (room.instances, room.ends_at) == (2, NOW + timedelta(hours=1))
+    assert capacity.plan_room(plan, NOW + timedelta(hours=1)).instances == 0
+    assert capacity.plan_room({**plan, "Status": "Scheduled"}, NOW).instances == 0
+
+
 def test_a_score_says_only_whether_to_try() -> None:
     answer = {"SpotPlacementScores": [{"Region": "eu-west-1", "Score": 3}]}
     assert capacity.spot_room(answer, "eu-west-1", 4, NOW).instances == 0

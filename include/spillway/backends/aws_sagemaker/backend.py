@@ -1,0 +1,178 @@
+"""The SageMaker backend: training jobs of one pool, found again by their names."""
+
+from __future__ import annotations
+
+import threading
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from spillway.backends.aws import naming
+from spillway.backends.aws.capacity import CapacitySource
+from spillway.backends.aws.logs import LogReader
+from spillway.backends.aws.session import Aws
+from spillway.backends.aws_sagemaker import parse, render
+from spillway.backends.aws_sagemaker.options import read_options
+from spillway.backends.aws_sagemaker.render import NAME
+from spillway.backends.aws_sagemaker.training import Training
+from spillway.backends.protocol import Connection, Job, LogChunk
+from spillway.errors import BackendError, CapacityError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from spillway.backends.aws.pace import Pace
+    from spillway.model import Observation, Pool, Submission
+
+ROOM_SECONDS: Final = 5.0
+"""How old the count of free slots may be."""
+
+RELEASE_SECONDS: Final = 5.0
+"""How long a release waits for the job to be gone; SageMaker gives it 120 s after SIGTERM, and goes on."""
+
+LOG_GROUP: Final = "/aws/sagemaker/TrainingJobs"
+
+
+class AwsSageMakerBackend:
+    """Training jobs of one pool. SageMaker has one job of a name for ever, so that a key never starts two."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        *,
+        home: Path,  # noqa: ARG002  # nothing is kept on this machine
+        connection: Connection | None = None,
+        pace: Pace | None = None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._pool = pool
+        self._options = options = read_options(pool)
+        aws = Aws(pool, connection, backend=NAME, region=options.region, pace=pace)
+        self._training = Training(aws, naming.pool_prefix(pool.name))
+        self._logs = LogReader(aws, LOG_GROUP)
+        self._capacity = CapacitySource(
+            aws,
+            market=pool.market,
+            instance_types=[options.instance_type.removeprefix("ml.")],
+            min_score=options.min_placement_score,
+            training_plan=(options.training_plan or "").rpartition("/")[2] or None,
+            clock=clock,
+        )
+        self._clock = clock
+        self._taken: tuple[float, int] | None = None
+        self._known: dict[str, tuple[str | None, int]] = {}
+        self._streams: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    def submit(self, submission: Submission) -> Job:
+        """Start the job, unless SageMaker has had one of its name.
+
+        Raises:
+            CapacityError: Every slot of the pool is taken.
+            RejectedError: SageMaker does not know role, image or instance type, or the submission is too large.
+            AccessError: A permission is missing, a quota is reached, or the credentials are refused.
+            TransientError: SageMaker could not be asked; call again with the same key.
+        """
+        key = submission.key
+        name = self._name(key)
+        try:
+            if self._training.describe(name) is None:
+                self._check_capacity(submission)
+                self._training.create(render.request(submission, self._options))
+        except BackendError as error:
+            error.key = key
+            raise
+        finally:
+            self._forget_room()
+        return Job(key=key, provider_id=name)
+
+    def observe(self, jobs: Sequence[Job]) -> Mapping[str, Observation]:
+        """Return what SageMaker says of each job, by key: one list for all that run, and one call for each that ended."""
+        if not jobs:
+            return {}
+        running = self._training.running()
+        names = {job.key: self._name(job.key) for job in jobs}
+        found = {
+            key: running[name]
+            if "SecondaryStatus" in running.get(name, {})
+            else self._training.describe(name)
+            for key, name in names.items()
+        }
+        now = self._clock()
+        waits = self._options.start_within
+        return {key: parse.observation(one, now, start_within=waits) for key, one in found.items()}
+
+    def release(self, job: Job) -> None:
+        """Stop the job, and wait a few seconds for it to be gone.
+
+        Raises:
+            TransientError: SageMaker could not be asked.
+        """
+        name = self._name(job.key)
+        if self._training.is_over(name):
+            return
+        self._training.stop(name)
+        self._wait_until_gone(name)
+        self._forget_room()
+
+    def free_slots(self) -> int:
+        """Return how many more jobs would start now: slots not taken, as far as score or training plan allow."""
+        with self._lock:
+            if self._taken is None or time.monotonic() - self._taken[0] > ROOM_SECONDS:
+                self._taken = (time.monotonic(), self._slots_taken())
+            free = max(self._pool.slots - self._taken[1], 0)
+        room = self._capacity.room(self._pool.slots).instances if free else 0
+        return free if room is None else min(free, room)
+
+    def list_jobs(self) -> Sequence[Job]:
+        """Return every live job of the pool."""
+        names = sorted(self._training.running())
+        keys = [(name, self._facts(name)[0]) for name in names]
+        return [Job(key=key, provider_id=name) for name, key in keys if key]
+
+    def read_log(self, job: Job, offset: int) -> LogChunk:
+        """Return the job's output from byte `offset` on; a gang's is that of its first instance."""
+        name = self._name(job.key)
+        stream = self._streams.get(name) or self._training.log_stream(LOG_GROUP, name)
+        if stream is None:
+            return LogChunk(text="", next_offset=offset)
+        self._streams[name] = stream
+        return self._logs.read(stream, offset)
+
+    def _name(self, key: str) -> str:
+        return naming.job_name(self._pool.name, key)
+
+    def _check_capacity(self, submission: Submission) -> None:
+        taken = self._slots_taken()
+        if taken + submission.nodes > self._pool.slots:
+            raise CapacityError(
+                f"pool {self._pool.name!r} has {taken} of its {self._pool.slots} slots taken, and {submission.nodes} are"
+                " asked for",
+                backend=NAME,
+            )
+
+    def _slots_taken(self) -> int:
+        return sum(self._facts(name)[1] for name in self._training.running())
+
+    def _facts(self, name: str) -> tuple[str | None, int]:
+        """Return key and number of instances of a job, which never change, so that each is asked for once."""
+        if name not in self._known:
+            description = self._training.describe(name)
+            if description is None:  # it is shown in one place before it is in the other
+                return None, 1
+            self._known[name] = parse.key_of(description), parse.nodes_of(description)
+        return self._known[name]
+
+    def _wait_until_gone(self, name: str) -> None:
+        deadline = time.monotonic() + RELEASE_SECONDS
+        pause = 0.1
+        while not self._training.is_over(name):
+            if time.monotonic() > deadline:
+                return
+            time.sleep(pause)  # SageMaker has no call that waits for an end; until the deadline
+            pause *= 2
+
+    def _forget_room(self) -> None:
+        with self._lock:
+            self._taken = None

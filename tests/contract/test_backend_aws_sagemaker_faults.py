@@ -1,0 +1,146 @@
+"""What happens to SageMaker's training jobs: interrupted, refused, without capacity, throttled, forgotten."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from typing import TYPE_CHECKING
+
+import pytest
+
+from contract.aws_world import ROLE, SageMakerWorld
+from spillway.backends.protocol import Job
+from spillway.errors import AccessError, CapacityError, RejectedError, TransientError
+from spillway.model import JobEvent, Market
+from spillway.testing.aws_market import aws_market
+from spillway.testing.aws_words import AwsError
+from spillway.testing.backend_suite import Behaviour
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from spillway.testing.aws_market import AwsMarket
+
+STARTED = frozenset({JobEvent.STARTED})
+KIND = "ml.p5.48xlarge"
+
+
+@pytest.fixture(scope="module")
+def market(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AwsMarket]:
+    with aws_market(tmp_path_factory.mktemp("aws")) as market:
+        yield market
+
+
+@pytest.fixture
+def world(market: AwsMarket, tmp_path: Path) -> Iterator[SageMakerWorld]:
+    world = SageMakerWorld(market, tmp_path)
+    yield world
+    for one in (market.sagemaker.quotas, market.sagemaker.lacking, market.sagemaker.roles):
+        one.clear()
+    market.sagemaker.missing_images.clear()
+    market.meetings.clear()
+    world.release_all()
+
+
+def test_an_interrupted_spot_job_is_preempted_and_does_not_go_on_by_itself(
+    market: AwsMarket, world: SageMakerWorld
+) -> None:
+    spot = SageMakerWorld(market, world.folder, bought=Market.SPOT)
+    backend = spot.connect()
+    job = backend.submit(spot.submission(Behaviour.RUNS_ON))
+    spot.wait(backend, job, STARTED)
+    market.sagemaker.interrupt(job.provider_id)
+    assert backend.observe([job])[job.key].event is JobEvent.PREEMPTED
+    backend.release(job)
+    assert market.sagemaker.jobs[job.provider_id].detail["TrainingJobStatus"] == "Stopped"
+    assert backend.free_slots() == spot.slots
+
+
+def test_a_type_that_there_is_no_capacity_of_sends_the_task_elsewhere(
+    world: SageMakerWorld,
+) -> None:
+    world.market.sagemaker.lacking.add(KIND)
+    backend = world.connect()
+    job = backend.submit(world.submission(Behaviour.SUCCEEDS))
+    seen = backend.observe([job])[job.key]
+    assert seen.event is JobEvent.PREEMPTED
+    assert "CapacityError" in seen.detail
+
+
+def test_two_that_submit_at_once_start_one_job(world: SageMakerWorld) -> None:
+    submission = world.submission(Behaviour.RUNS_ON)
+    before = len(world.market.sagemaker.jobs)
+    world.market.meetings["sagemaker:CreateTrainingJob"] = Barrier(2)
+    backends = [world.connect(), world.connect()]
+    with ThreadPoolExecutor() as pool:
+        first, second = pool.map(lambda backend: backend.submit(submission), backends)
+    assert first == second
+    assert len(world.market.sagemaker.jobs) == before + 1
+
+
+def test_a_quota_that_is_reached_is_told_with_its_name(world: SageMakerWorld) -> None:
+    world.market.sagemaker.quotas[KIND] = 0
+    with pytest.raises(
+        AccessError, match=r"ml\.p5\.48xlarge for training job usage.*Service Quotas"
+    ):
+        world.connect().submit(world.submission(Behaviour.SUCCEEDS))
+
+
+def test_an_unknown_role_image_or_instance_type_names_the_option(
+    market: AwsMarket, world: SageMakerWorld
+) -> None:
+    market.sagemaker.roles.add("arn:aws:iam::123456789012:role/another")
+    with pytest.raises(RejectedError, match="correct the roles"):
+        world.connect().submit(world.submission(Behaviour.SUCCEEDS))
+    market.sagemaker.roles.add(ROLE)
+    market.sagemaker.missing_images.add("registry.example/training:1")
+    with pytest.raises(RejectedError, match="correct the option image"):
+        world.connect().submit(world.submission(Behaviour.SUCCEEDS))
+    odd = SageMakerWorld(market, world.folder, instance_type="ml.p9.huge")
+    with pytest.raises(RejectedError, match="correct the instance type"):
+        odd.connect().submit(odd.submission(Behaviour.SUCCEEDS))
+
+
+@pytest.mark.parametrize(
+    "permission", ["CreateTrainingJob", "DescribeTrainingJob", "ListTrainingJobs"]
+)
+def test_a_missing_permission_is_named(world: SageMakerWorld, permission: str) -> None:
+    world.market.deny(f"sagemaker:{permission}")
+    with pytest.raises(AccessError, match=f"sagemaker:{permission}"):
+        world.connect().submit(world.submission(Behaviour.SUCCEEDS))
+
+
+def test_a_throttled_question_says_nothing_of_a_job(world: SageMakerWorld) -> None:
+    throttled = AwsError(code="ThrottlingException", message="Rate exceeded", status=400)
+    world.market.fail("sagemaker:ListTrainingJobs", throttled)
+    with pytest.raises(TransientError, match="ThrottlingException"):
+        world.connect().observe([Job(key="dag/run/task/-1/1")])
+
+
+def test_an_error_of_capacity_at_once_is_sorted_so(world: SageMakerWorld) -> None:
+    lacking = AwsError(code="InsufficientCapacity", message="none left")
+    world.market.fail("sagemaker:CreateTrainingJob", lacking)
+    with pytest.raises(CapacityError):
+        world.connect().submit(world.submission(Behaviour.SUCCEEDS))
+
+
+def test_running_jobs_are_observed_in_one_call(world: SageMakerWorld) -> None:
+    backend = world.connect()
+    jobs = [backend.submit(world.submission(Behaviour.RUNS_ON)) for _ in range(world.slots)]
+    before = len(world.market.calls)
+    backend.observe(jobs)
+    assert world.market.calls[before:] == ["sagemaker:ListTrainingJobs"]
+
+
+def test_a_training_plan_has_the_room_that_is_left_of_it(
+    market: AwsMarket, world: SageMakerWorld
+) -> None:
+    arn = "arn:aws:sagemaker:us-east-1:123456789012:training-plan/nightly"
+    planned = SageMakerWorld(market, world.folder, bought=Market.RESERVED, training_plan=arn)
+    market.sagemaker.plans["nightly"] = {
+        "TrainingPlanArn": arn,
+        "Status": "Active",
+        "AvailableInstanceCount": 1,
+    }
+    assert planned.connect().free_slots() == 1
