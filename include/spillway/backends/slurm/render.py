@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from spillway.backends.slurm import naming
 from spillway.backends.slurm.failures import NAME
 from spillway.errors import RejectedError
+from spillway.model import Launcher
 from spillway.model.codec import encode_json
 from spillway.runtime.exit_codes import PREEMPTED
 
@@ -71,6 +72,15 @@ trap : TERM
 "$@"
 code=$?
 [ "$code" -eq 0 ] || (set -o noclobber; echo "$code" > "$SPILLWAY_FIRST_EXIT") 2>/dev/null
+exit "$code"\
+"""
+
+# A Ray cluster goes on without its workers, so only its head, on the first node, tells how the work ended.
+_RANK_OF_RAY: Final = """\
+trap : TERM
+"$@"
+code=$?
+[ "$SLURM_PROCID" != 0 ] || echo "$code" > "$SPILLWAY_FIRST_EXIT"
 exit "$code"\
 """
 
@@ -249,7 +259,7 @@ def _script(submission: Submission, options: SlurmOptions, *, mark: str) -> str:
         setup="\n".join(options.setup),
         working_folder=shlex.quote(options.working_folder or options.shared_folder()),
         srun=shlex.join(_srun(submission, options)),
-        rank=shlex.quote(_RANK),
+        rank=shlex.quote(_RANK_OF_RAY if submission.launcher is Launcher.RAY else _RANK),
         command=shlex.join([options.python, "-m", "spillway.runtime"]),
     )
 
@@ -263,10 +273,17 @@ def _srun(submission: Submission, options: SlurmOptions) -> list[str]:
         f"--ntasks={submission.nodes}",
         f"--cpus-per-task={max(math.ceil(submission.resources.cpus), 1)}",
         "--kill-on-bad-exit=0",
-        f"--wait={max(LINGER_SECONDS, math.ceil(submission.grace_period.total_seconds()))}",
+        f"--wait={_linger_seconds(submission)}",
         *([f"--container-image={image}"] if image else []),
         *options.srun,
     ]
+
+
+def _linger_seconds(submission: Submission) -> int:
+    """Return how long the other nodes may go on after the first has ended; 0 for as long as they like."""
+    if submission.launcher is Launcher.RAY:
+        return 0
+    return max(LINGER_SECONDS, math.ceil(submission.grace_period.total_seconds()))
 
 
 def _minutes(duration: timedelta | None) -> int | None:

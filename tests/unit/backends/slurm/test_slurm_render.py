@@ -4,7 +4,7 @@ import re
 import shlex
 import subprocess
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -14,8 +14,11 @@ from spillway.backends.slurm import naming
 from spillway.backends.slurm.options import SlurmOptions
 from spillway.backends.slurm.render import render, rest_request, sbatch_arguments
 from spillway.errors import RejectedError
-from spillway.model import Resources, Submission
+from spillway.model import Launcher, Resources, Submission
 from spillway.model.codec import decode_json
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
 
@@ -167,3 +170,24 @@ def test_what_was_not_given_is_not_asked_for() -> None:
 def test_arguments_that_are_too_large_are_refused_before_they_are_sent() -> None:
     with pytest.raises(RejectedError, match="write them to a file"):
         render(submission(arguments={"text": "x" * 200_000}), SlurmOptions(folder="/shared"))
+
+
+def test_a_worker_of_ray_that_ends_takes_nobody_with_it() -> None:
+    job = submission(launcher=Launcher.RAY, nodes=2)
+    script = render(job, SlurmOptions(folder="/shared")).script
+    assert "--wait=0" in script
+
+
+@pytest.mark.parametrize(("codes", "told"), [({1: 137, 0: 0}, "0"), ({1: 0, 0: 75}, "75")])
+def test_the_head_of_ray_tells_how_the_work_ended(
+    tmp_path: Path, codes: dict[int, int], told: str
+) -> None:
+    job = submission(launcher=Launcher.RAY, nodes=2)
+    script = render(job, SlurmOptions(folder="/shared")).script
+    rank = shlex.split(script.partition("/bin/bash -c ")[2])[0]
+    first = tmp_path / "first"
+    for number, code in codes.items():
+        variables = {"SLURM_PROCID": str(number), "SPILLWAY_FIRST_EXIT": str(first)}
+        command = ["/bin/bash", "-c", rank, "spillway", "/bin/sh", "-c", f"exit {code}"]
+        assert subprocess.run(command, env=variables, check=False).returncode == code
+    assert first.read_text().strip() == told
