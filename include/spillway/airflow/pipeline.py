@@ -178,12 +178,11 @@ def sweep_mode_param() -> dict[str, Param]:
 
 def sweep_tasks(dataset: Any) -> None:
     """Add the sweep in one lease, the sweep spread over pools, and the choice between them by the param `mode`."""
-    one_lease = sweep_task(dataset).operator
+    one_lease = sweep_task(dataset)
     folder = "sweep/{{ run_id }}"
     with TaskGroup("spread"):
-        planned = task(task_id="plan")(pipeline.trials)(
-            dataset=dataset, size="{{ params.size }}", seed="{{ params.seed }}"
-        )
+        plan: Any = task(task_id="plan")(pipeline.trials)
+        planned = plan(dataset=dataset, size="{{ params.size }}", seed="{{ params.seed }}")
         trials = SpillwayOperator.partial(
             task_id="trial",
             entry_point="spillway.workloads.pipeline:trial",

@@ -35,8 +35,10 @@ def trials(*, dataset: str, size: str, seed: int) -> list[dict[str, JsonValue]]:
     """Return the arguments of `trial`, for each trial of the same search."""
     from spillway.workloads import spread
 
-    asked = {"dataset": dataset, "size": size, "seed": seed}
-    return [{"trial": each["trial"], **asked} for each in spread.plan(**_search(**asked))]
+    planned = spread.plan(**_search(dataset=dataset, size=size, seed=seed))
+    return [
+        {"trial": each["trial"], "dataset": dataset, "size": size, "seed": seed} for each in planned
+    ]
 
 
 def trial(
