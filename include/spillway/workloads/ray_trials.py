@@ -1,4 +1,4 @@
-"""The process that `search` starts: trials on a Ray of its own. The only module that imports Ray.
+"""The process that `search` starts: trials on Ray. With `ray_schedulers`, the only module of the workloads that imports Ray.
 
 It reads a `Request` from its standard input and writes a `Report` a line to what was its standard output.
 """
@@ -10,22 +10,32 @@ import logging
 import os
 import shutil
 import sys
+import tempfile
+import time
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+import psutil
 import ray
 from ray import tune
-from ray.tune.schedulers import ASHAScheduler
 from typing_extensions import override
 
 from spillway.errors import SpecError
 from spillway.model import codec
-from spillway.workloads.search import Report, Request
+from spillway.workloads.ray_schedulers import TRIAL, make_scheduler, make_searcher, parameters_of
+from spillway.workloads.search import Report, Request, Schedule, SearchBy
+from spillway.workloads.sweeping.trial import Trial, run_function
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _OBJECT_STORE_BYTES = 100_000_000
+_LOOK_SECONDS = 0.5
+_HEAD = {"gcs_server", "raylet"}
+_LOST_HEAD = 70
+_KEPT_FOR_OTHERS = 4
+"""Checkpoints of a trial that Ray keeps while others may go on from them."""
 
 
 def main() -> None:
@@ -33,16 +43,7 @@ def main() -> None:
     request = codec.decode_json(sys.stdin.buffer.read(), Request)
     with os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0) as reports:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what Ray prints is not a report
-        ray.init(
-            address="local",
-            num_cpus=request.cpus,
-            num_gpus=0,
-            include_dashboard=False,
-            object_store_memory=_OBJECT_STORE_BYTES,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            _temp_dir=request.folder,
-        )
+        _connect(request)
         try:
             run_trials(request, _Reporter(request, reports))
         finally:
@@ -53,58 +54,120 @@ def main() -> None:
 
 
 def run_trials(request: Request, reporter: tune.Callback) -> None:
-    """Run each trial until it ends or ASHA stops it; Ray is there already.
+    """Run each trial until it ends or is stopped; Ray is there already.
 
     Actors are used again: a new one for each trial would import torch each time, which takes longer than a short trial.
     """
     search = request.search
+    remaining = [
+        number
+        for number in range(request.num_samples)
+        if number not in {row.trial for row in request.rows if row.has_ended}
+    ]
     # The reports are kept by whoever reads them; that Tune finds no log files of its own is no error.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    trainable, reuse = _trainable(request)
+    learns = search.search is SearchBy.OPTUNA
+    step = "training_iteration" if search.is_class else "step"
     tune.Tuner(
-        tune.with_resources(_trainable(request), {"cpu": search.cpus_per_trial}),
-        param_space={"trial": tune.grid_search(list(request.trials))},
+        tune.with_resources(
+            trainable, {"cpu": search.cpus_per_trial, "gpu": search.accelerators_per_trial}
+        ),
+        param_space={} if learns else {TRIAL: tune.grid_search(remaining)},
         tune_config=tune.TuneConfig(
             metric=search.metric,
             mode=search.mode,
-            reuse_actors=True,
-            scheduler=ASHAScheduler(
-                time_attr="step",
-                max_t=search.max_steps,
-                grace_period=search.grace_steps,
-                reduction_factor=search.reduction_factor,
-            ),
+            reuse_actors=reuse,
+            num_samples=len(remaining) if learns else 1,
+            search_alg=make_searcher(request, remaining) if learns else None,
+            scheduler=make_scheduler(request, step=step),
         ),
         run_config=tune.RunConfig(
             name="sweep",
             storage_path=str(Path(request.folder) / "results"),
             callbacks=[reporter],
+            stop=None if search.scheduler is Schedule.ASHA else {step: search.max_steps},
+            checkpoint_config=_checkpoints(request),
             verbose=0,
         ),
     ).fit()
 
 
-def _trainable(request: Request) -> Callable[[dict[str, Any]], None]:
-    search, trials = request.search, request.trials
+def _connect(request: Request) -> None:
+    """Start Ray for this search alone, or use the one that spans the lease's machines."""
+    if request.address:
+        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+        return
+    ray.init(
+        address="local",
+        num_cpus=request.cpus,
+        num_gpus=request.accelerators,
+        include_dashboard=False,
+        object_store_memory=_OBJECT_STORE_BYTES,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        _temp_dir=request.folder,
+    )
+    Thread(target=_end_with_head, daemon=True).start()
+
+
+def _end_with_head() -> None:
+    """End this process once Ray's own are gone: it would wait a minute for their return, and nobody brings them back."""
+    head = [each for each in psutil.Process().children() if each.name() in _HEAD]
+    while all(each.is_running() and each.status() != psutil.STATUS_ZOMBIE for each in head):
+        time.sleep(_LOOK_SECONDS)
+    os._exit(_LOST_HEAD)
+
+
+def _checkpoints(request: Request) -> tune.CheckpointConfig:
+    search = request.search
+    every = max(1, search.grace_steps // 2) if search.is_class else 0
+    kept = _KEPT_FOR_OTHERS if search.scheduler is Schedule.PBT else 1
+    return tune.CheckpointConfig(num_to_keep=kept, checkpoint_frequency=every)
+
+
+def _load(name: str) -> Any:
+    module, _, function = name.partition(":")
+    return getattr(importlib.import_module(module), function)
+
+
+def _trainable(request: Request) -> tuple[Any, bool]:
+    """Return what Tune runs, and whether its actors can be used again."""
+    if not request.search.is_class:
+        return _function(request), True
+    kind = _load(request.search.trainable)
+    if not issubclass(kind, tune.Trainable):
+        raise SpecError(
+            f"trainable {request.search.trainable} is a class and no ray.tune.Trainable: give a function, or derive it"
+        )
+    return kind, kind.reset_config is not tune.Trainable.reset_config
+
+
+def _function(request: Request) -> Callable[[dict[str, Any]], None]:
+    search, seconds = request.search, request.checkpoint_seconds
 
     def run(config: dict[str, Any]) -> None:
-        module, _, name = search.trainable.partition(":")
-        function = getattr(importlib.import_module(module), name)
-        reports = function(
-            trials[config["trial"]],
+        before = tune.get_checkpoint()
+        trial = Trial(
+            number=config[TRIAL],
             dataset=search.dataset,
             max_steps=search.max_steps,
             seed=search.seed,
+            metric=search.metric,
+            send=_send,
+            restored=Path(before.to_directory(tempfile.mkdtemp())) if before else None,
+            checkpoint_seconds=seconds,
         )
-        for report in reports:
-            missing = {"step", search.metric} - set(report)
-            if missing:
-                raise SpecError(
-                    f"{search.trainable} reports no {' and no '.join(sorted(missing))}: "
-                    f"let it, or give as metric one of {', '.join(sorted(report))}"
-                )
-            tune.report(report)
+        run_function(_load(search.trainable), parameters_of(config), trial)
 
     return run
+
+
+def _send(metrics: dict[str, Any], folder: Path | None) -> None:
+    if folder is None:
+        tune.report(metrics)
+    else:
+        tune.report(metrics, checkpoint=tune.Checkpoint.from_directory(str(folder)))
 
 
 class _Reporter(tune.Callback):
@@ -113,16 +176,30 @@ class _Reporter(tune.Callback):
     def __init__(self, request: Request, reports: BinaryIO) -> None:
         self._request = request
         self._reports = reports
+        self._told: dict[int, dict[str, Any]] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Leave the open file behind: Tune pickles its callbacks, to restore searches in its own way."""
         return (tune.Callback, ())
 
     @override
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._write(trial, {})
+
+    @override
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        self._write(trial, result)
+        self._write(trial, result, seconds=result.get("time_this_iter_s", 0.0))
+
+    @override
+    def on_checkpoint(
+        self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any
+    ) -> None:
+        step = self._step(trial.last_result)
+        folder = Path(self._request.arrivals) / f"{trial.config[TRIAL]}-{step}-{time.time_ns()}"
+        checkpoint.to_directory(str(folder))
+        self._write(trial, trial.last_result, checkpoint=str(folder))
 
     @override
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -138,14 +215,17 @@ class _Reporter(tune.Callback):
         if os.getppid() != self._request.parent:
             sys.exit("whoever asked for the search is gone")
 
-    def _write(
-        self, trial: Any, result: dict[str, Any], *, is_last: bool = False, error: str | None = None
-    ) -> None:
+    def _step(self, result: dict[str, Any]) -> int:
+        return int(result.get("training_iteration" if self._request.search.is_class else "step", 0))
+
+    def _write(self, trial: Any, result: dict[str, Any], **facts: Any) -> None:
+        number, parameters = trial.config[TRIAL], parameters_of(trial.config)
+        if self._told.get(number) != parameters:
+            self._told[number] = facts["params"] = parameters
         report = Report(
-            trial=trial.config["trial"],
-            step=result.get("step", 0),
+            trial=number,
+            step=self._step(result),
             value=result.get(self._request.search.metric),
-            is_last=is_last,
-            error=error,
+            **facts,
         )
         self._reports.write(codec.encode_json(report) + b"\n")

@@ -16,16 +16,18 @@ import sys
 import tempfile
 import time
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import psutil
 from pydantic import JsonValue
 
 from spillway.model import codec
+from spillway.workloads.sweeping.rows import Row
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 _LONGEST_TEMPORARY_FOLDER = 30
 """Ray adds some 70 characters for the sockets in it, whose paths may have 107."""
@@ -38,7 +40,27 @@ _SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial without the metric is one that failed, not the end of all
 }
+
+
+class SearchBy(StrEnum):
+    """Where the parameters of a trial come from."""
+
+    RANDOM = "random"
+    OPTUNA = "optuna"
+
+
+class Schedule(StrEnum):
+    """What happens to trials while they run."""
+
+    ASHA = "asha"
+    """Those that are worse than others at the same step are stopped early.
+    Source: Li et al., A System for Massively Parallel Hyperparameter Tuning, 2020."""
+    NONE = "none"
+    PBT = "pbt"
+    """Bad ones go on from a good one's checkpoint with its parameters, changed a bit.
+    Source: Jaderberg et al., Population Based Training of Neural Networks, 2017."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,10 +68,11 @@ class Search:
     """What the trials have in common.
 
     Attributes:
-        trainable: `package.module:function`; called with the trial's parameters and the keywords `dataset`, `max_steps` and
-            `seed`, it yields dicts with `step` and the metric.
-        grace_steps: Steps before which no trial is stopped.
+        trainable: `package.module:function`, called as `trial.run_function` says, or a class, which is Ray's `Trainable`.
+        is_class: Whether it is a class.
+        grace_steps: Steps before which no trial is stopped; of `pbt`, between changes.
         reduction_factor: One in so many trials goes on at each rung.
+        accelerators_per_trial: May be a part of one.
     """
 
     trainable: str
@@ -60,7 +83,11 @@ class Search:
     grace_steps: int
     reduction_factor: int
     seed: int
-    cpus_per_trial: int
+    cpus_per_trial: float
+    accelerators_per_trial: float = 0.0
+    search: SearchBy = SearchBy.RANDOM
+    scheduler: Schedule = Schedule.ASHA
+    is_class: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,17 +95,33 @@ class Request:
     """What the process is asked to do.
 
     Attributes:
-        trials: Parameters by the trial's number.
+        space: As it was written.
+        num_samples: Trials in all, those that have ended too.
+        rows: The trials that have ended, and those that go on.
+        drawn: Parameters of those to come, where they do not depend on what is learned.
+        checkpoints: Folder of each trial's checkpoint to go on from, by its number.
+        arrivals: Where new checkpoints are put, each in a folder of its own.
+        checkpoint_seconds: How often a trial is told to save.
         cpus: CPUs for all trials together.
+        accelerators: The same.
         folder: For Ray's own files; gone afterwards.
         parent: The asking process; when that is gone, nobody listens any more.
+        address: Of a Ray that is there already; None to start one.
     """
 
     search: Search
-    trials: dict[int, dict[str, JsonValue]]
+    space: dict[str, JsonValue]
+    num_samples: int
+    rows: tuple[Row, ...]
+    drawn: dict[int, dict[str, JsonValue]]
+    checkpoints: dict[int, str]
+    arrivals: str
+    checkpoint_seconds: float
     cpus: int
-    folder: str
-    parent: int
+    accelerators: int = 0
+    folder: str = ""
+    parent: int = 0
+    address: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +131,9 @@ class Report:
     Attributes:
         step: Steps done; 0 when it has not reported.
         value: Of the metric; None when it has not reported, or reported no number.
+        seconds: Time it worked since the report before.
+        params: When it starts, and when they have changed.
+        checkpoint: Folder of a checkpoint that was made at this step; the reader's from now on.
         is_last: Whether the trial has ended.
         error: The traceback it failed with.
     """
@@ -95,30 +141,32 @@ class Report:
     trial: int
     step: int
     value: float | None
+    seconds: float = 0.0
+    params: dict[str, JsonValue] | None = None
+    checkpoint: str | None = None
     is_last: bool = False
     error: str | None = None
 
 
 @contextmanager
-def running(
-    search: Search, trials: dict[int, dict[str, JsonValue]], *, cpus: int
-) -> Iterator[Iterator[Report | None]]:
-    """Run the trials; yield their reports as they come, and None whenever there was none for a moment.
+def running(request: Request) -> Iterator[Iterator[Sequence[Report]]]:
+    """Run the trials; yield all reports that have come since the last, none when there was none for a moment.
 
     The reports end when the process does, done or not. Leaving the context ends all that Ray started.
     """
     with tempfile.TemporaryDirectory(
         prefix="ray-", dir=_short_folder(), ignore_cleanup_errors=True
     ) as folder:
-        request = Request(
-            search=search, trials=trials, cpus=cpus, folder=folder, parent=os.getpid()
+        request = replace(
+            request, folder=folder, parent=os.getpid(), address=os.environ.get("RAY_ADDRESS")
         )
+        # A token of its own, or Ray would keep one in the home folder.
+        token = {} if request.address else {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
         process = subprocess.Popen(  # noqa: S603  # our own module
             [sys.executable, "-c", _MAIN],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            # A token of its own, or Ray would keep one in the home folder.
-            env={**os.environ, **_SETTINGS, "RAY_AUTH_TOKEN": secrets.token_hex(32)},
+            env={**os.environ, **_SETTINGS, **token},
             start_new_session=True,
         )
         assert process.stdin is not None
@@ -135,18 +183,17 @@ def running(
                 process.wait()
 
 
-def _reports(descriptor: int) -> Iterator[Report | None]:
+def _reports(descriptor: int) -> Iterator[Sequence[Report]]:
     rest = b""
     while True:
         if not select.select([descriptor], [], [], _QUIET_SECONDS)[0]:
-            yield None
+            yield ()
             continue
         data = os.read(descriptor, 65536)
         if not data:
             return
         *lines, rest = (rest + data).split(b"\n")
-        for line in lines:
-            yield codec.decode_json(line, Report)
+        yield [codec.decode_json(line, Report) for line in lines]
 
 
 def _kill_session(leader: int) -> None:

@@ -1,57 +1,40 @@
-"""A search for good parameters: Ray Tune inside one lease, and a table of ended trials that outlives the lease.
+"""A search for good parameters: Ray Tune inside one lease, and a table of trials that outlives the lease.
 
-The table is saved whenever a trial ends. A sweep that goes on elsewhere starts again the trials that were running and repeats
-none that had ended.
+The table is saved whenever a trial ends, with the last checkpoint of each that runs. A sweep that goes on elsewhere repeats no
+trial that had ended, and goes on with the others from their checkpoints. A Ray that dies inside the lease is started again.
 """
 
 from __future__ import annotations
 
-import importlib.util
+import logging
 import os
-from dataclasses import asdict, dataclass
-from enum import StrEnum
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import JsonValue
-
-from spillway.errors import SpecError, TaskFailedError
-from spillway.model import codec
-from spillway.workloads.search import Report, Search, running
+from spillway.workloads.search import Request, Schedule, Search, SearchBy, running
 from spillway.workloads.space import draw, parse_space
+from spillway.workloads.sweeping.artefacts import write_artefacts
+from spillway.workloads.sweeping.checks import Room, check_search, look_up
+from spillway.workloads.sweeping.limits import parse_limits, reason_to_stop
+from spillway.workloads.sweeping.rows import best_of, final_values
+from spillway.workloads.sweeping.table import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
+
+    from pydantic import JsonValue
 
     from spillway.runtime import Session
+    from spillway.workloads.sweeping.limits import Limits
 
-_MOST_FAILURES = 3
-_LAST_LINES = 12
+log = logging.getLogger(__name__)
 
+_MOST_LOSSES = 3
+"""How often Ray may die with no trial ended in between."""
 
-class TrialStatus(StrEnum):
-    """How a trial ended."""
-
-    FINISHED = "finished"
-    STOPPED = "stopped"
-    """The others were better at the same step."""
-    FAILED = "failed"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EndedTrial:
-    """One row of the table.
-
-    Attributes:
-        metric: As last reported; None when nothing was, or no number.
-        error: The end of its traceback, if it failed.
-    """
-
-    trial: int
-    params: dict[str, JsonValue]
-    metric: float | None
-    steps: int
-    status: TrialStatus
-    error: str | None = None
+_MOST_ROWS = 200
+"""Of the table in the result, which goes through Airflow's XCom; the file has all."""
 
 
 def sweep(  # noqa: PLR0913  # the arguments of a task are flat JSON
@@ -64,13 +47,20 @@ def sweep(  # noqa: PLR0913  # the arguments of a task are flat JSON
     grace_steps: int | None = None,
     metric: str = "validation_loss",
     mode: str = "min",
+    search: str = "random",
+    scheduler: str = "asha",
     reduction_factor: int = 2,
     seed: int = 0,
     trainable: str = "spillway.workloads.train:trial",
     cpus: int | None = None,
-    cpus_per_trial: int = 1,
+    cpus_per_trial: float = 1,
+    accelerators_per_trial: float = 0,
+    max_seconds: float | None = None,
+    max_usd: float | None = None,
+    stop_when: Mapping[str, JsonValue] | None = None,
+    output: str | None = None,
 ) -> dict[str, JsonValue]:
-    """Try `num_samples` points of `space` and return the best and the table of all trials.
+    """Try `num_samples` points of `space` and return the best and the table of trials; `docs/sweeps.md` has it at length.
 
     Args:
         session: The attempt it runs in.
@@ -78,15 +68,21 @@ def sweep(  # noqa: PLR0913  # the arguments of a task are flat JSON
         space: As `space.parse_space` reads it.
         num_samples: Trials in all.
         max_steps: Steps of a trial that is not stopped early.
-        grace_steps: Steps before which none is stopped; a quarter of `max_steps` unless given.
+        grace_steps: Steps before which none is stopped; with `pbt`, between changes. A quarter of `max_steps` unless given.
         metric: Name of the reported number that counts.
         mode: `min` or `max`.
-        reduction_factor: One in so many trials goes on at each rung (Li et al., A System for Massively Parallel
-            Hyperparameter Tuning, 2020).
+        search: `random`, or `optuna`, which learns from the trials before.
+        scheduler: `asha`, `pbt` or `none`.
+        reduction_factor: One in so many trials goes on at each rung of `asha`.
         seed: Of the points, and of each trial's own random numbers.
-        trainable: `package.module:function`, see `search.Search`.
+        trainable: `package.module:function`, see `sweeping.trial.run_function`, or a class, Ray's `Trainable`.
         cpus: CPUs of the lease; all this process may use unless given.
         cpus_per_trial: CPUs each trial takes.
+        accelerators_per_trial: Accelerators each trial takes; may be a part of one.
+        max_seconds: Leased time after which the sweep ends with the best so far.
+        max_usd: Money, by the leases' marginal prices, after which it does.
+        stop_when: `{"usd_per_improvement": 5}` ends it once making the best better by 1 is expected to cost over 5 USD.
+        output: Folder for the whole table and the plots; none are written without.
 
     Raises:
         SpecError: An argument cannot be, or the checkpoint is of a sweep with other arguments.
@@ -94,8 +90,9 @@ def sweep(  # noqa: PLR0913  # the arguments of a task are flat JSON
         Preempted: The capacity is taken back, and the table is saved.
     """
     domains = parse_space(space)
-    cpus = cpus or len(os.sched_getaffinity(0))
-    search = Search(
+    limits = parse_limits(max_seconds=max_seconds, max_usd=max_usd, stop_when=stop_when)
+    room = Room.of(session.submission, cpus=cpus or len(os.sched_getaffinity(0)))
+    asked = Search(
         trainable=trainable,
         dataset=dataset,
         metric=metric,
@@ -105,181 +102,105 @@ def sweep(  # noqa: PLR0913  # the arguments of a task are flat JSON
         reduction_factor=reduction_factor,
         seed=seed,
         cpus_per_trial=cpus_per_trial,
+        accelerators_per_trial=accelerators_per_trial,
+        search=check_search("search", search, SearchBy),
+        scheduler=check_search("scheduler", scheduler, Schedule),
+        is_class=look_up(trainable),
     )
-    _check(search, num_samples=num_samples, cpus=cpus)
-    points = {trial: draw(domains, seed=seed, trial=trial) for trial in range(num_samples)}
-    table = _Table(session, search, points)
+    room.check(asked, num_samples=num_samples, domains=domains)
+    table = Table(session, asked, space=space, num_samples=num_samples, share=room.share(asked))
     table.restore()
-    if table.remaining():
-        with running(search, table.remaining(), cpus=cpus) as reports:
-            for report in reports:
-                table.leave_if_preempted()
-                if report:
-                    table.take(report)
-    return table.result()
+    drawn = (
+        {}
+        if asked.search is SearchBy.OPTUNA
+        else {trial: draw(domains, seed=seed, trial=trial) for trial in range(num_samples)}
+    )
+    why = _run(session, table, limits, room=room, space=dict(space), drawn=drawn)
+    return _result(table, why=why, output=output)
 
 
-class _Table:
-    """The trials that have ended, in memory and in the checkpoint store."""
-
-    def __init__(
-        self, session: Session, search: Search, points: Mapping[int, dict[str, JsonValue]]
-    ) -> None:
-        self._session = session
-        self._search = search
-        self._points = points
-        self._rows: dict[int, EndedTrial] = {}
-
-    def restore(self) -> None:
-        """Take over the rows of the attempt before."""
-        checkpoint = self._session.restore()
-        if checkpoint is None:
-            return
-        for name, now in self._identity().items():
-            then = checkpoint.metadata.get(name)
-            if then != now:
-                raise SpecError(
-                    f"the checkpoint is of a sweep with {name} {then} and this one has {now}: "
-                    "ask for a fresh start, or give what it was begun with"
-                )
-        rows = [codec.decode(row, EndedTrial) for row in checkpoint.state["trials"]]
-        self._rows = {row.trial: row for row in rows}
-
-    def remaining(self) -> dict[int, dict[str, JsonValue]]:
-        """Return the parameters of the trials that have not ended."""
-        return {trial: params for trial, params in self._points.items() if trial not in self._rows}
-
-    def take(self, report: Report) -> None:
-        """Pass a report on as progress; a trial's last becomes a row, and the table is saved."""
-        if report.is_last:
-            self._rows[report.trial] = self._row(report)
-        metrics = {} if report.value is None else {self._search.metric: report.value}
-        best = self._best()
-        if best is not None and best.metric is not None:
-            metrics["best"] = best.metric
-        self._session.progress(len(self._rows), len(self._points), **metrics)
-        if report.is_last:
-            self._save()
-            self._stop_if_hopeless()
-
-    def leave_if_preempted(self) -> None:
-        """Raise `Preempted`, with the table saved, once the capacity will be taken back.
-
-        Comes before a report is taken: a trial that fails then most likely fails because of that.
-        """
-        if self._session.preempted:
-            self._save()
-
-    def result(self) -> dict[str, JsonValue]:
-        """Return the best trial's parameters and metric, and every row.
-
-        Raises:
-            TaskFailedError: There is no trial to choose.
-        """
-        if self.remaining():
-            raise self._failure("Ray ended before the trials did; the lines before say why")
-        best = self._best()
-        if best is None:
-            raise self._failure("no trial gave a number to compare")
-        return {
-            "best": {"params": best.params, "metric": best.metric, "trial": best.trial},
-            "trials": [codec.encode(self._rows[trial]) for trial in sorted(self._rows)],
-        }
-
-    def _row(self, report: Report) -> EndedTrial:
-        error = report.error
-        if error is None and report.value is None:
-            error = f"its {self._search.metric} is no number"
-        if error is not None:
-            status = TrialStatus.FAILED
-        elif report.step >= self._search.max_steps:
-            status = TrialStatus.FINISHED
-        else:
-            status = TrialStatus.STOPPED
-        return EndedTrial(
-            trial=report.trial,
-            params=self._points[report.trial],
-            metric=report.value,
-            steps=report.step,
-            status=status,
-            error=_last_lines(error) if error else None,
+def _run(
+    session: Session,
+    table: Table,
+    limits: Limits,
+    *,
+    room: Room,
+    space: dict[str, JsonValue],
+    drawn: dict[int, dict[str, JsonValue]],
+) -> str | None:
+    """Run what remains; return why the sweep ended before that was done, or None."""
+    losses, ended = 0, table.ended
+    why = table.stopped_by
+    while table.remaining and why is None:
+        request = Request(
+            search=table.search,
+            space=space,
+            num_samples=table.num_samples,
+            rows=tuple(table.rows.values()),
+            drawn=drawn,
+            checkpoints=table.checkpoints(),
+            arrivals=str(table.arrivals),
+            checkpoint_seconds=session.checkpoint_interval.total_seconds(),
+            cpus=room.cpus,
+            accelerators=room.accelerators,
         )
-
-    def _best(self) -> EndedTrial | None:
-        """Return the best of the trials that ran longest: one stopped early was worse than those that went on."""
-        rows = [row for row in self._rows.values() if row.status is not TrialStatus.FAILED]
-        sign = 1 if self._search.mode == "min" else -1
-        return min(
-            rows, key=lambda row: (-row.steps, sign * (row.metric or 0.0), row.trial), default=None
-        )
-
-    def _save(self) -> None:
-        rows = [codec.encode(self._rows[trial]) for trial in sorted(self._rows)]
-        begun_with = self._identity()
-        self._session.checkpoint(
-            len(rows),
-            {"trials": rows},
-            search=begun_with["search"],
-            points=begun_with["points"],
-        )
-
-    def _stop_if_hopeless(self) -> None:
-        failed = [row for row in self._rows.values() if row.status is TrialStatus.FAILED]
-        if len(failed) == len(self._rows) and len(failed) >= _MOST_FAILURES:
-            raise self._failure(f"the first {len(failed)} trials failed, so the rest is not tried")
-
-    def _failure(self, what: str) -> TaskFailedError:
-        errors = [row.error for row in self._rows.values() if row.error]
-        return TaskFailedError(
-            "\n".join([what, *errors[-1:]]),
-            key=self._session.key,
-            exit_code=None,
-        )
-
-    def _identity(self) -> dict[str, JsonValue]:
-        points: Sequence[JsonValue] = list(self._points.values())
-        return {"search": asdict(self._search), "points": list(points)}
+        why = _listen(table, limits, request)
+        if not table.remaining or why is not None:
+            break
+        losses = 1 if table.ended > ended else losses + 1
+        ended = table.ended
+        if losses > _MOST_LOSSES:
+            raise table.failure("Ray ended before the trials did; the lines before say why")
+        log.warning("Ray is gone with %d trial(s) to do: starting it again", table.remaining)
+        table.rewind()
+    return why
 
 
-def _check(search: Search, *, num_samples: int, cpus: int) -> None:
-    """Refuse what Ray would only complain about later, or wait for for ever.
+def _listen(table: Table, limits: Limits, request: Request) -> str | None:
+    """Take what the trials report until no more comes; return why they were stopped, or None."""
+    with running(request) as reports:
+        for some in reports:
+            table.pay()
+            table.leave_if_preempted()
+            table.take(some)
+            why = reason_to_stop(
+                limits,
+                table.spent,
+                values=final_values(table.rows.values()) if limits.usd_per_improvement else (),
+                mode=table.search.mode,
+            )
+            if why is not None and table.remaining:
+                log.info("the sweep ends: %s", why)
+                table.cut(why)
+                return why
+    return None
+
+
+def _result(table: Table, *, why: str | None, output: str | None) -> dict[str, JsonValue]:
+    """Return the best trial, every row, what it took and where the plots are.
 
     Raises:
-        SpecError: Names the argument and the remedy.
+        TaskFailedError: There is no trial to choose.
     """
-    for name, number, least in (
-        ("num_samples", num_samples, 1),
-        ("max_steps", search.max_steps, 1),
-        ("grace_steps", search.grace_steps, 1),
-        ("reduction_factor", search.reduction_factor, 2),
-        ("cpus_per_trial", search.cpus_per_trial, 1),
-        ("seed", search.seed, 0),
-    ):
-        if number < least:
-            raise SpecError(f"{name} is {number}: give {least} or more")
-    if search.mode not in ("min", "max"):
-        raise SpecError(f"mode is {search.mode!r}: give min or max")
-    if search.grace_steps > search.max_steps:
-        raise SpecError(
-            f"grace_steps {search.grace_steps} is over max_steps: give {search.max_steps} or less"
+    rows = [table.rows[trial] for trial in sorted(table.rows)]
+    best = best_of(rows, mode=table.search.mode)
+    if best is None:
+        raise table.failure("no trial gave a number to compare")
+    result: dict[str, JsonValue] = {
+        "best": {"params": best.params, "metric": best.metric, "trial": best.trial},
+        "trials": table.as_json(rows[:_MOST_ROWS], curves=False),
+        "trials_in_all": len(rows),
+        "spent": asdict(table.spent),
+        "stopped_by": why,
+    }
+    if output is not None:
+        written = write_artefacts(
+            Path(output),
+            rows,
+            table=table.as_json(rows, curves=True),
+            best=best,
+            metric=table.search.metric,
+            mode=table.search.mode,
         )
-    if search.cpus_per_trial > cpus:
-        raise SpecError(
-            f"a trial wants {search.cpus_per_trial} CPUs and the lease has {cpus}: give cpus_per_trial up to {cpus}"
-        )
-    module, colon, function = search.trainable.partition(":")
-    if not (module and colon and function) or not _exists(module):
-        raise SpecError(
-            f"trainable {search.trainable!r} is not there: give package.module:function of something installed"
-        )
-
-
-def _exists(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:
-        return False
-
-
-def _last_lines(text: str) -> str:
-    return "\n".join(text.strip().splitlines()[-_LAST_LINES:])
+        result["artefacts"] = {name: str(path) for name, path in written.items()}
+    return result

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 import time
 from pathlib import Path
+
+import psutil
+from ray import tune
 
 
 def falling(parameters, *, dataset, max_steps, seed):
@@ -18,3 +24,68 @@ def falling(parameters, *, dataset, max_steps, seed):
 def breaking(parameters, *, dataset, max_steps, seed):
     yield {"step": 1, "loss": 1.0}
     raise ArithmeticError(f"cannot take {parameters['x']}")
+
+
+def silent(parameters):
+    """Report nothing."""
+
+
+def other(parameters):
+    yield {"step": 1, "accuracy": 1.0}
+
+
+def kept(parameters, trial):
+    """Save every second step; write down each step, and as which trials some step kills Ray or the whole job."""
+    folder = Path(trial.dataset)
+    step = json.loads((trial.restored / "state").read_text()) if trial.restored else 0
+    while step < trial.max_steps:
+        time.sleep(0.05)
+        step += 1
+        with (folder / "steps").open("a") as steps:
+            steps.write(f"{trial.number} {step}\n")
+        _kill_once(folder, trial.number, step)
+        loss = (1 - parameters["x"]) / step
+        if step % 2:
+            trial.report(step, loss=loss)
+        else:
+            saved = trial.scratch()
+            (saved / "state").write_text(json.dumps(step))
+            trial.report(step, loss=loss, checkpoint=saved)
+
+
+def _kill_once(folder: Path, number: int, step: int) -> None:
+    """Obey `kill-<trial>-<step>`, which names a process of Ray's, once."""
+    order = folder / f"kill-{number}-{step}"
+    if not order.exists():
+        return
+    name = order.read_text()
+    order.rename(folder / f"killed-{number}-{step}")
+    session = os.getsid(0)
+    for process in psutil.process_iter():
+        try:
+            if os.getsid(process.pid) == session and process.name() == name:
+                process.send_signal(signal.SIGKILL)
+        except (ProcessLookupError, psutil.NoSuchProcess):
+            continue
+    time.sleep(30)  # until this process is ended as well
+
+
+class Counting(tune.Trainable):
+    """Ray's own kind: an iteration is a step."""
+
+    def setup(self, config):
+        self.x, self.done = config["x"], 0
+
+    def step(self):
+        self.done += 1
+        return {"loss": (1 - self.x) / self.done}
+
+    def save_checkpoint(self, checkpoint_dir):
+        (Path(checkpoint_dir) / "done").write_text(str(self.done))
+
+    def load_checkpoint(self, checkpoint):
+        self.done = int((Path(checkpoint) / "done").read_text())
+
+    def reset_config(self, new_config):
+        self.setup(new_config)
+        return True

@@ -165,7 +165,7 @@ def _y(share: float) -> float:
 
 def _line(row: Row, points: Sequence[tuple[float, float]], colour: str) -> str:
     told = "; ".join(f"{name} {_label(value)}" for name, value in row.params.items())
-    title = f"<title>{escape(f'trial {row.trial}, {row.status}: {told}; {row.metric}')}</title>"
+    title = f"<title>{_written(f'trial {row.trial}, {row.status}: {told}; {row.metric}')}</title>"
     width = 2.5 if colour == _BEST else 1.2
     if len(points) == 1:
         ((x, y),) = points
@@ -180,7 +180,12 @@ def _axis_line(x1: float, y1: float, x2: float, y2: float) -> str:
 
 def _text(x: float, y: float, text: str, *, anchor: str = "middle", halo: bool = False) -> str:
     outline = ' stroke="#ffffff" stroke-width="3" paint-order="stroke"' if halo else ""
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{outline}>{escape(text)}</text>'
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{outline}>{_written(text)}</text>'
+
+
+def _written(text: str) -> str:
+    """Return the text as XML has it, which has no control characters at all."""
+    return escape("".join(each if each.isprintable() else "\ufffd" for each in text))
 
 
 def _svg(title: str, body: Sequence[str]) -> str:
