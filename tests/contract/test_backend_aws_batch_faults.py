@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from threading import Barrier
 from typing import TYPE_CHECKING
 
@@ -12,9 +13,10 @@ import pytest
 from contract.aws_world import QUEUE, BatchWorld, wait_for
 from spillway.backends.aws import naming
 from spillway.backends.protocol import Job
+from spillway.checkpoints import latest, open_store
 from spillway.errors import AccessError, CapacityError, RejectedError, SpecError, TransientError
 from spillway.model import JobEvent, Market, Resources
-from spillway.testing.aws_market import REGION, aws_market
+from spillway.testing.aws_market import REGION, Reservation, aws_market
 from spillway.testing.aws_words import AwsError
 from spillway.testing.backend_suite import Behaviour
 
@@ -67,6 +69,48 @@ def test_an_instance_that_is_taken_back_at_once_is_a_preemption(world: BatchWorl
     seen = world.wait(world.connect(), job)
     assert (seen.event, seen.exit_code) == (JobEvent.PREEMPTED, None)
     assert "Host EC2" in seen.detail
+
+
+def test_a_notice_saves_a_checkpoint_and_ends_in_a_preemption(
+    world: BatchWorld, tmp_path: Path
+) -> None:
+    backend = world.connect()
+    never = str(tmp_path / "gate")
+    submission = world.job_of("sample_jobs:train", steps=8, gate=never)
+    job = backend.submit(submission)
+    wait_for(lambda: "starting" in backend.read_log(job, 0).text)
+    world.market.batch.interrupt(job.provider_id or "", notice_seconds=60)
+    seen = world.wait(backend, job)
+    assert (seen.event, seen.exit_code) == (JobEvent.PREEMPTED, 75)
+    found = latest(open_store(submission.store), submission.prefix)
+    assert found is not None
+    assert found.manifest.step == 4
+
+
+def test_the_room_of_a_pool_is_what_is_left_of_its_capacity_block(
+    market: AwsMarket, world: BatchWorld
+) -> None:
+    now = datetime.now(UTC)
+    ids = {"capacity_reservations": ["cr-0123"]}
+    reserved = BatchWorld(market, world.folder, bought=Market.RESERVED, **ids)
+    rooms = []
+    for hours in (2.0, 0.25):
+        market.reservations = [
+            Reservation(
+                reservation_id="cr-0123",
+                available=1,
+                ends_at=now + timedelta(hours=hours),
+                is_block=True,
+            )
+        ]
+        rooms.append(reserved.connect().free_slots())
+    assert rooms == [1, 0]
+
+
+def test_what_the_market_does_not_simulate_is_answered_by_moto(market: AwsMarket) -> None:
+    ec2 = market.session().client("ec2", endpoint_url=market.url)
+    (shape,) = ec2.describe_instance_types(InstanceTypes=["p5.48xlarge"])["InstanceTypes"]
+    assert shape["VCpuInfo"]["DefaultVCpus"] == 192
 
 
 def test_a_job_that_uses_too_much_memory_has_failed_and_says_so(world: BatchWorld) -> None:
