@@ -56,6 +56,7 @@ class RayBackend:
         self._client = client or JobsClient(connection or Connection())
         self._clock = clock
         self._room: tuple[float, int] | None = None
+        self._output = ("", b"")
         self._lock = threading.Lock()
 
     def submit(self, submission: Submission) -> Job:
@@ -117,11 +118,22 @@ class RayBackend:
         ]
 
     def read_log(self, job: Job, offset: int) -> LogChunk:
-        """Return the job's output from byte `offset` on, whole characters only; Ray sends all of it each time."""
-        data = self._client.output(self._name(job)).encode("utf-8", "replace")
+        """Return the job's output from byte `offset` on, whole characters only."""
+        data = self._output_of(self._name(job), offset + MAX_LOG_BYTES)
         piece = data[offset : offset + MAX_LOG_BYTES]
         text = piece.decode("utf-8", "ignore")  # what is cut at the end comes with the next piece
         return LogChunk(text=text, next_offset=offset + len(text.encode()))
+
+    def _output_of(self, name: str, size: int) -> bytes:
+        """Return the job's output, at least its first `size` bytes if it has as many.
+
+        Ray sends all of it each time, so what was not shown yet is kept for the next piece.
+        """
+        kept_name, data = self._output
+        if kept_name != name or len(data) < size:
+            data = self._client.output(name).encode("utf-8", "replace")
+        self._output = (name, data) if len(data) > size else ("", b"")
+        return data
 
     def _submit(self, submission: Submission) -> Job:
         name = naming.submission_id(self._pool.name, submission.key)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -191,15 +193,26 @@ def test_silence_says_nothing_of_the_job(pool: Callable[..., Pool], tmp_path: Pa
         RayBackend(pool(), home=tmp_path, client=client).observe([Job(key="dag/run/task/-1/1")])
 
 
-def test_output_cut_within_a_character_is_read_on_whole(
+def test_output_is_read_on_whole_characters_at_a_time_and_fetched_once(
     pool: Callable[..., Pool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("spillway.backends.ray_jobs.backend.MAX_LOG_BYTES", 5)
-    answer = httpx.Response(200, json={"logs": "a\u20ac\U0001f600\u00e4b"})
-    transport = httpx.MockTransport(lambda _request: answer)
-    client = JobsClient(Connection(host="ray.example"), transport=transport)
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.path)
+        return httpx.Response(200, json={"logs": "a\u20ac\U0001f600\u00e4b" * 3})
+
+    client = JobsClient(Connection(host="ray.example"), transport=httpx.MockTransport(answer))
     backend = RayBackend(pool(), home=tmp_path, client=client)
-    text, offset = "", 0
+    text, offset, pieces = "", 0, 0
     while (chunk := backend.read_log(Job(key="dag/run/task/-1/1"), offset)).text:
-        text, offset = text + chunk.text, chunk.next_offset
-    assert text == "a\u20ac\U0001f600\u00e4b"
+        text, offset, pieces = text + chunk.text, chunk.next_offset, pieces + 1
+    assert text == "a\u20ac\U0001f600\u00e4b" * 3
+    assert len(asked) < pieces
+
+
+def test_a_triggerer_that_uses_it_does_not_import_ray() -> None:
+    """It takes seconds, and threads and memory."""
+    code = "import sys, spillway.backends.ray_jobs.backend; sys.exit('ray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
