@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 

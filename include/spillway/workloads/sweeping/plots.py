@@ -120,19 +120,17 @@ def _by_size(
     low, high = min(numbers.values()), max(numbers.values())
     if low == high:
         return dict.fromkeys(numbers, 0.5), ((0.5, f"{low:.4g}"),)
+    shares = [index / (_TICKS - 1) for index in range(_TICKS)]
     if may_be_log and low > 0 and high / low >= _LOG_FROM:
-        span = math.log(high / low)
-        places = {text: math.log(each / low) / span for text, each in numbers.items()}
-        marks = [low * (high / low) ** (index / (_TICKS - 1)) for index in range(_TICKS)]
+        span = math.log(high) - math.log(low)
+        places = {text: (math.log(each) - math.log(low)) / span for text, each in numbers.items()}
+        marks = [math.exp(math.log(low) + share * span) for share in shares]
     else:
-        # Halves first: the difference of two numbers may be too large for a float.
-        places = {
-            text: (each / 2 - low / 2) / (high / 2 - low / 2) for text, each in numbers.items()
-        }
-        marks = [
-            low * (1 - share) + high * share
-            for share in (index / (_TICKS - 1) for index in range(_TICKS))
-        ]
+        scale = max(abs(low), abs(high))  # the difference itself may be too large for a float
+        span = high / scale - low / scale or 1.0
+        places = {text: (each / scale - low / scale) / span for text, each in numbers.items()}
+        marks = [low * (1 - share) + high * share for share in shares]
+    places = {text: min(max(place, 0.0), 1.0) for text, place in places.items()}
     ticks = tuple((index / (_TICKS - 1), f"{mark:.3g}") for index, mark in enumerate(marks))
     return places, ticks
 
