@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from conftest import require
 from contract.kubernetes_world import KubernetesWorld, runs_pods, wait_for, worlds
 from spillway.backends.protocol import Job
 from spillway.errors import AccessError, RejectedError
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 STARTED = frozenset({JobEvent.STARTED})
 
-needs_nodes = pytest.mark.skipif(not runs_pods(), reason="the API server has no node that is ready")
 needs_fake = pytest.mark.skipif(
     "SPILLWAY_TEST_KUBECONFIG" in os.environ,
     reason="the cluster may have neither JobSet nor KubeRay",
@@ -44,10 +44,10 @@ def world(make_world: Callable[..., KubernetesWorld]) -> Iterator[KubernetesWorl
     world.release_all()
 
 
-@needs_nodes
 class TestKubernetesJobs(BackendContract):
     @pytest.fixture
     def world(self, make_world: Callable[..., KubernetesWorld]) -> Iterator[KubernetesWorld]:
+        require(runs_pods(), "the API server has no node that is ready: join one, or use a cluster")
         world = make_world()
         yield world
         world.release_all()

@@ -5,14 +5,18 @@ from __future__ import annotations
 import base64
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from contract.kubernetes_world import TOKEN, KubernetesWorld, wait_for
 from spillway.backends.kubernetes import watch
+from spillway.backends.kubernetes.failures import ConflictError, GoneError
+from spillway.backends.kubernetes.kinds import KINDS
+from spillway.backends.kubernetes.options import read_options
+from spillway.backends.kubernetes.render import render
 from spillway.checkpoints import latest, open_store
-from spillway.errors import AccessError, CapacityError, RejectedError, TransientError
+from spillway.errors import AccessError, BackendError, CapacityError, RejectedError, TransientError
 from spillway.model import JobEvent, Resources
 from spillway.runtime.exchange import read_result
 from spillway.testing.backend_suite import Behaviour
@@ -287,6 +291,57 @@ def test_a_queue_admits_evicts_and_says_what_is_left(
     backend.release(job)
 
 
+# ---- objects that somebody else has a hand in --------------------------------------------------------------------
+
+
+def test_an_object_that_kueue_has_changed_is_found_and_not_fought_over(
+    make_world: Callable[..., KubernetesWorld],
+) -> None:
+    world = make_world(queue="ml", slots=5)
+    backend = world.connect()
+    submission = world.submission(Behaviour.RUNS_ON)
+    job = backend.submit(submission)
+    name = str(job.provider_id)
+    world.server.update(
+        "jobs", name, lambda one: one["spec"].update(suspend=False), manager="kueue"
+    )
+    manifest = render(submission, read_options(world.pool(), world.connection()))
+    with pytest.raises(ConflictError, match=r'conflict with "kueue": \.spec\.suspend'):
+        backend._client.apply(KINDS["job"], manifest)
+    assert backend._apply(name, manifest)["spec"]["suspend"] is False
+    backend.release(job)
+
+
+def test_an_object_is_not_changed_once_it_is_there(
+    world: KubernetesWorld, backend: KubernetesBackend, job: Job
+) -> None:
+    there = world.server.one("jobs", str(job.provider_id))
+    assert there is not None
+    world.options["image"] = "a newer one"
+    submission = world.submission(Behaviour.RUNS_ON, key=job.key)
+    assert world.connect().submit(submission) == job
+    manifest = render(submission, read_options(world.pool(), world.connection()))
+    with pytest.raises(RejectedError, match="field is immutable"):
+        backend._client.apply(KINDS["job"], manifest)
+    assert world.server.one("jobs", str(job.provider_id))["spec"] == there["spec"]  # type: ignore[index]
+
+
+def test_an_object_that_is_half_deleted_is_neither_live_nor_made_again(
+    world: KubernetesWorld, backend: KubernetesBackend, job: Job
+) -> None:
+    def begin_to_delete(one: dict[str, Any]) -> None:
+        one["metadata"].update(
+            deletionTimestamp="2026-01-01T00:00:00Z", finalizers=["foregroundDeletion"]
+        )
+
+    world.server.update("jobs", str(job.provider_id), begin_to_delete)
+    assert world.wait(backend, job).event is JobEvent.CANCELLED
+    assert list(backend.list_jobs()) == []
+    assert backend.submit(world.submission(Behaviour.RUNS_ON, key=job.key)) == job
+    backend.release(job)
+    world.server.remove("jobs", str(job.provider_id))
+
+
 # ---- the way to the API server ----------------------------------------------------------------------------------
 
 
@@ -349,6 +404,19 @@ def test_a_mirror_that_nobody_reads_stops_to_watch(
     monkeypatch.setattr(watch, "IDLE_SECONDS", 0.0)
     wait_for(lambda: backend._pods._follower is None)
     assert backend.observe([job])[job.key].event is JobEvent.STARTED
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"), [(410, GoneError), (403, AccessError), (503, TransientError)]
+)
+def test_a_watch_that_is_refused_is_sorted_by_what_to_do(
+    world: KubernetesWorld, backend: KubernetesBackend, status: int, kind: type[Exception]
+) -> None:
+    world.server.refuse = lambda _: Refusal(status, "x", "as it says")
+    with pytest.raises(kind, match="as it says"):
+        next(backend._client.watch(KINDS["job"], "1"))
+    with pytest.raises(BackendError, match="as it says"):
+        backend._client.read_log("a-pod")
 
 
 def test_a_missing_permission_is_named(world: KubernetesWorld) -> None:

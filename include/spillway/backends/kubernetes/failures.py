@@ -10,6 +10,9 @@ from kubernetes.client.exceptions import (  # pyright: ignore[reportMissingTypeS
     ApiException,
     OpenApiException,
 )
+from kubernetes.config.config_exception import (  # pyright: ignore[reportMissingTypeStubs]
+    ConfigException,
+)
 
 from spillway.errors import AccessError, BackendError, CapacityError, RejectedError, TransientError
 
@@ -20,7 +23,13 @@ NAME: Final = "kubernetes"
 
 LATER: Final = "the same request may succeed later"
 
-CLIENT_ERRORS: Final = (OpenApiException, urllib3.exceptions.HTTPError, OSError, ValueError)
+CLIENT_ERRORS: Final = (
+    OpenApiException,
+    ConfigException,
+    urllib3.exceptions.HTTPError,
+    OSError,
+    ValueError,
+)
 """Everything that the client and what it is made of raise; ValueError for an answer that is no JSON."""
 
 
@@ -62,6 +71,12 @@ def explain(error: Exception, action: str, *, key: str | None = None) -> Backend
     if status > 0:
         return by_status(status, _body(error), action, key=key)
     said = " ".join((str(error) or type(error).__name__).split())[:500]
+    if isinstance(error, ConfigException):
+        return AccessError(
+            f"the credentials of the pool's connection cannot be had ({said}); renew them",
+            backend=NAME,
+            key=key,
+        )
     if "CERTIFICATE_VERIFY_FAILED" in said:
         return AccessError(
             f"the API server is not who the connection says ({said}); correct its certificate authority",

@@ -11,6 +11,7 @@ import pytest
 import urllib3.exceptions
 from kubernetes import client as kubernetes_client
 from kubernetes.client import exceptions as client_exceptions
+from kubernetes.config import config_exception
 
 from spillway.backends.kubernetes.client import Client
 from spillway.backends.kubernetes.failures import (
@@ -47,7 +48,11 @@ def exceptions_of(module: Any) -> list[type[Exception]]:
 
 @pytest.mark.parametrize(
     "kind",
-    [*exceptions_of(client_exceptions), *exceptions_of(urllib3.exceptions)],
+    [
+        *exceptions_of(client_exceptions),
+        *exceptions_of(config_exception),
+        *exceptions_of(urllib3.exceptions),
+    ],
     ids=lambda kind: f"{kind.__module__}.{kind.__name__}",
 )
 def test_every_exception_of_the_client_is_translated(kind: type[Exception]) -> None:
@@ -88,6 +93,12 @@ def test_a_certificate_that_nobody_vouches_for_is_for_a_person() -> None:
     said = "SSLError\n[SSL: CERTIFICATE_VERIFY_FAILED] self-signed certificate"
     error = explain(client_exceptions.ApiException(status=0, reason=said), "list jobs")
     assert type(error) is AccessError
+
+
+def test_credentials_that_a_plugin_does_not_give_are_for_a_person() -> None:
+    error = explain(config_exception.ConfigException("exec: process returned 1"), "list jobs")
+    assert type(error) is AccessError
+    assert "process returned 1" in str(error)
 
 
 def client_at(url: str) -> Client:

@@ -153,6 +153,13 @@ def test_what_waits_says_why_and_gives_way_when_it_is_too_long() -> None:
     assert "exceeded quota" in seen(job(), stuck="exceeded quota").detail
 
 
+def test_a_server_whose_clock_is_ahead_loses_nothing() -> None:
+    early = job(creationTimestamp="2026-11-20T12:05:00Z")
+    going = pod("Running", deletionTimestamp="2026-11-20T12:05:00Z")
+    assert seen(early, start_within=timedelta(0)).event is JobEvent.SUBMITTED
+    assert seen(early, going).event is JobEvent.STARTED
+
+
 def test_a_pod_that_does_not_go_when_it_should_is_given_up() -> None:
     going = pod("Running", deletionTimestamp="2026-11-20T11:59:30Z")
     assert seen(job(), going).event is JobEvent.STARTED
