@@ -53,6 +53,7 @@ class AwsMarket:
     Attributes:
         url: Where it answers.
         calls: Operations that it was asked for, such as `batch:SubmitJob`.
+        spot_prices: What an hour of each instance type costs on spot, as EC2 writes it.
         scores: Spot placement score of each region.
         meetings: Barriers at which calls of an operation wait for each other.
     """

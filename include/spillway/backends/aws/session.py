@@ -17,7 +17,6 @@ from spillway.errors import SpecError, TransientError
 
 if TYPE_CHECKING:
     from spillway.backends.protocol import Connection
-    from spillway.model import Pool
 
 CONNECT_SECONDS: Final = 5.0
 READ_SECONDS: Final = 20.0
@@ -33,11 +32,11 @@ _CONFIG: Final[dict[str, Any]] = {
 
 
 class Aws:
-    """AWS as one pool sees it: in one region, with one connection's credentials."""
+    """AWS as one pool sees it: in one region, with one connection's credentials; `user` names the pool in messages."""
 
     def __init__(
         self,
-        pool: Pool,
+        user: str,
         connection: Connection | None,
         *,
         backend: str,
@@ -54,7 +53,7 @@ class Aws:
         self.region: str = region or self._session.region_name or ""
         if not self.region:
             raise SpecError(
-                f"pool {pool.name!r} needs the option region, or a region in its connection: such as `us-east-1`"
+                f"{user} needs the option region, or a region in its connection: such as `us-east-1`"
             )
 
     def call(self, service: str, operation: str, **parameters: Any) -> dict[str, Any]:

@@ -50,7 +50,7 @@ class AwsBatchBackend:
     ) -> None:
         self._pool = pool
         self._options = options = read_options(pool)
-        aws = Aws(pool, connection, backend=NAME, region=options.region, pace=pace)
+        aws = Aws(f"pool {pool.name!r}", connection, backend=NAME, region=options.region, pace=pace)
         self._queue = Queue(aws, options.queue_of(pool.market))
         self._logs = LogReader(aws, options.log_group)
         self._capacity = CapacitySource(

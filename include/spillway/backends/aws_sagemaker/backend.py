@@ -48,7 +48,7 @@ class AwsSageMakerBackend:
     ) -> None:
         self._pool = pool
         self._options = options = read_options(pool)
-        aws = Aws(pool, connection, backend=NAME, region=options.region, pace=pace)
+        aws = Aws(f"pool {pool.name!r}", connection, backend=NAME, region=options.region, pace=pace)
         self._training = Training(aws, naming.pool_prefix(pool.name))
         self._logs = LogReader(aws, LOG_GROUP)
         self._capacity = CapacitySource(

@@ -84,7 +84,7 @@ OPERATIONS = {
         "SubmitJob",
         "TerminateJob",
     ],
-    "ec2": ["DescribeCapacityReservations", "GetSpotPlacementScores"],
+    "ec2": ["DescribeCapacityReservations", "DescribeSpotPriceHistory", "GetSpotPlacementScores"],
     "logs": ["DescribeLogStreams", "GetLogEvents"],
     "sagemaker": [
         "CreateTrainingJob",
