@@ -55,8 +55,10 @@ def lend(gang: Gang, _notice: Notice) -> int:
     return gang.end(exit_codes.SUCCEEDED)
 
 
-def vanish(gang: Gang, _notice: Notice) -> None:
+def vanish(gang: Gang, _notice: Notice, *, when: Event | None = None) -> None:
     gang.say_ready()
+    if when is not None:
+        assert when.wait(PATIENCE_SECONDS)
     gang._finish()
     gang._line.close()  # type: ignore[attr-defined]  # as the loss of its machine would
 
@@ -130,14 +132,20 @@ def test_a_member_that_is_lost_before_all_are_ready_stops_the_others() -> None:
 
 
 def test_gangs_that_work_in_step_stop_with_a_lost_member() -> None:
+    all_ready = Event()
+
     def work(gang: Gang, _notice: Notice) -> int:
         gang.say_ready()
         told = Event()
         gang.notice.wake_by(told.set)
+        all_ready.set()
         assert told.wait(PATIENCE_SECONDS)
         return gang.end(exit_codes.PREEMPTED)
 
-    assert play(work, vanish, lend, terms=replace(TERMS, can_shrink=False)) == [
+    def vanish_late(gang: Gang, notice: Notice) -> None:
+        vanish(gang, notice, when=all_ready)
+
+    assert play(work, vanish_late, lend, terms=replace(TERMS, can_shrink=False)) == [
         exit_codes.PREEMPTED,
         None,
         exit_codes.PREEMPTED,
