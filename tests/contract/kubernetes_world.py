@@ -19,7 +19,8 @@ from spillway.backends.kubernetes.backend import KubernetesBackend
 from spillway.backends.protocol import Connection
 from spillway.model import JobEvent, Market, Pool, Resources
 from spillway.testing.backend_suite import ENDS, Behaviour, World
-from spillway.testing.kubernetes_cluster import fake_kubernetes
+from spillway.testing.kubernetes_cluster import FakeCluster, fake_kubernetes
+from spillway.testing.kubernetes_server import FakeApiServer, api_server
 from spillway.testing.slurm_cluster import free_port
 
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
     from spillway.backends.protocol import Backend, Job
     from spillway.model import Observation, Submission
-    from spillway.testing.kubernetes_cluster import FakeCluster
-    from spillway.testing.kubernetes_server import FakeApiServer
 
 ENTRY_POINTS = Path(__file__).parent.parent / "entry_points"
 FUNCTIONS = {
@@ -146,6 +145,19 @@ class KubernetesWorld(World):
         ]
         return str(named[0])
 
+    def set_pod_status(self, job: Job, **status: Any) -> None:
+        """Say how the job's pod is, in the place of a kubelet; makes the pod where no controller does."""
+        client = self.connection().client
+        core, batch = kubernetes_client.CoreV1Api(client), kubernetes_client.BatchV1Api(client)
+        namespace, name = self.options.get("namespace", "default"), str(job.provider_id)
+        selector = f"spillway/job={name}"
+        pods = core.list_namespaced_pod(namespace, label_selector=selector).items
+        if not pods:
+            template = batch.read_namespaced_job(name, namespace).spec.template
+            template.metadata.name = f"{name}-0-tests"
+            pods = [core.create_namespaced_pod(namespace, template)]
+        core.patch_namespaced_pod_status(pods[0].metadata.name, namespace, {"status": status})
+
     def release_all(self) -> None:
         backend = self.connect()
         for job in backend.list_jobs():
@@ -183,6 +195,18 @@ class RealWorld(KubernetesWorld):
 
     def store_url(self) -> str:
         return "file:///not/used"
+
+
+@contextmanager
+def world_without_nodes(folder: Path) -> Iterator[KubernetesWorld]:
+    """Give a world on an API server by itself, where the test says how pods are."""
+    if "SPILLWAY_TEST_KUBECONFIG" in os.environ:
+        with worlds(folder) as make:
+            yield make()
+        return
+    server = FakeApiServer(token=TOKEN)
+    with api_server(server) as url:
+        yield KubernetesWorld(folder, url, server, FakeCluster(server, folder))
 
 
 @contextmanager

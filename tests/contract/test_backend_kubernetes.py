@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from conftest import require
-from contract.kubernetes_world import KubernetesWorld, runs_pods, wait_for, worlds
+from contract.kubernetes_world import (
+    KubernetesWorld,
+    runs_pods,
+    wait_for,
+    world_without_nodes,
+    worlds,
+)
 from spillway.backends.protocol import Job
 from spillway.errors import AccessError, RejectedError
 from spillway.model import JobEvent
@@ -20,6 +26,7 @@ from spillway.testing.backend_suite import BackendContract, Behaviour
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 STARTED = frozenset({JobEvent.STARTED})
 
@@ -110,6 +117,30 @@ def test_a_namespace_that_is_not_there_is_named(
     with pytest.raises(RejectedError, match="no-such-namespace") as refusal:
         world.connect().submit(submission)
     assert refusal.value.key == submission.key
+
+
+def test_news_of_pods_arrives_by_itself(tmp_path: Path) -> None:
+    if "SPILLWAY_TEST_KUBECONFIG" in os.environ and runs_pods():
+        pytest.skip("the cluster's own kubelets say how its pods are")
+    with world_without_nodes(tmp_path) as world:
+        backend = world.connect()
+        job = backend.submit(world.submission(Behaviour.RUNS_ON))
+        assert backend.observe([job])[job.key].event is JobEvent.SUBMITTED
+        world.set_pod_status(job, phase="Running")
+        world.wait(backend, job, STARTED)
+        told = {"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler"}
+        state = {"terminated": {"exitCode": 143, "reason": "Error"}}
+        container = {"name": "main", "image": "x", "imageID": "", "ready": False, "restartCount": 0}
+        world.set_pod_status(
+            job,
+            phase="Failed",
+            conditions=[told],
+            containerStatuses=[{**container, "state": state}],
+        )
+        seen = world.wait(backend, job)
+        assert (seen.event, seen.exit_code) == (JobEvent.PREEMPTED, 143)
+        assert "PreemptionByScheduler" in seen.detail
+        backend.release(job)
 
 
 # ---- the other kinds --------------------------------------------------------------------------------------------

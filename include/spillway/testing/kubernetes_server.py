@@ -168,12 +168,20 @@ class FakeApiServer:
             if request.part == "eviction":
                 return self._evict(request)
             if not request.name:
-                return self._list(request)
+                return self._create(request) if request.method == "POST" else self._list(request)
             there = self._objects[request.plural].get((request.namespace, request.name))
-            if request.method == "PATCH":
+            if request.method == "PATCH" and request.part != "status":
                 return self._apply(request, there)
             if there is None:
                 raise _not_found(request)
+            if request.part == "status" and request.method == "PATCH":
+                merged = merge(there.get("status") or {}, request.body["status"])
+                self.update(
+                    request.plural,
+                    request.name,
+                    lambda one: one.update(status=merged),
+                    namespace=request.namespace,
+                )
             if request.method == "DELETE":
                 self.delete(request.plural, request.name, request.namespace)
                 return HTTPStatus.OK, {"kind": "Status", "status": "Success"}
@@ -250,6 +258,12 @@ class FakeApiServer:
                     continue
             told = time.monotonic()
             yield from events
+
+    def _create(self, request: Request) -> tuple[int, Object]:
+        name = request.body["metadata"]["name"]
+        if (request.namespace, name) in self._objects[request.plural]:
+            raise Refusal(409, "AlreadyExists", f'{request.plural} "{name}" already exists')
+        return HTTPStatus.CREATED, self.add(request.plural, request.body, request.namespace)
 
     def _list(self, request: Request) -> tuple[int, Object]:
         items = [
