@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,7 @@ from spillway.workloads.dataset import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from pydantic import JsonValue
 
@@ -42,6 +43,14 @@ SIZES: Mapping[str, int | None] = MappingProxyType(
     {"tiny": 300_000, "small": 3_000_000, "medium": 6_000_000, "full": None}
 )
 """Bytes of text to take; None for all there is, about 12 million."""
+
+
+class Engine(StrEnum):
+    """What turns texts into tokens."""
+
+    EMBEDDED = "embedded"
+    RAY = "ray"
+
 
 _FORMAT = 1
 _VOCABULARY = 2048
@@ -93,13 +102,26 @@ def plan_documents(
     return [codec.encode(shard) for shard in plan_.shards]
 
 
-def encode(session: Session, *, output: str, shard: Mapping[str, JsonValue]) -> JsonValue:
+def encode(
+    session: Session,
+    *,
+    output: str,
+    shard: Mapping[str, JsonValue],
+    engine: str = Engine.EMBEDDED,
+) -> JsonValue:
     """Turn the documents of one `shard` of `plan` into tokens; return what was written, for `merge`.
 
+    Args:
+        session: The attempt it runs in.
+        output: Folder of the dataset.
+        shard: One of those that `plan` returned.
+        engine: `embedded`, or `ray` for Ray Data, which is worth it where a cluster is there. Both write the same bytes.
+
     Raises:
-        SpecError: The shard is not one that was planned in `output`, or what `plan` wrote was changed.
+        SpecError: The shard is not one that was planned in `output`, what `plan` wrote was changed, or the engine is unknown.
         StoreError: `output` cannot be written.
     """
+    encode_texts = _encoder(engine)
     store = dataset.open_folder(output)
     plan_ = _planned(store)
     wanted = codec.decode(shard, TextShard)
@@ -112,7 +134,8 @@ def encode(session: Session, *, output: str, shard: Mapping[str, JsonValue]) -> 
         dataset.checked(store, dataset.TOKENIZER, plan_.tokenizer_checksum).decode()
     )
     text = pq.read_table(pa.BufferReader(dataset.checked(store, wanted.path, wanted.checksum)))
-    tokens = _encode_texts(session, tokenizer, text.column("text").to_pylist())
+    end = tokenizer.token_to_id(_END)
+    tokens = encode_texts(session, tokenizer, text.column("text").to_pylist(), end=end)
     splits = text.column("split").to_pylist()
     paths = text.column("path").to_pylist()
     files = []
@@ -250,9 +273,24 @@ def _planned(store: ObjectStore) -> Plan:
     return dataset.read_value(store, dataset.PLAN, Plan, "run plan with this output first")
 
 
-def _encode_texts(session: Session, tokenizer: Tokenizer, texts: Sequence[str]) -> list[Tokens]:
+def _encoder(engine: str) -> Callable[..., list[Tokens]]:
+    if engine == Engine.EMBEDDED:
+        return _encode_texts
+    if engine != Engine.RAY:
+        raise SpecError(f"engine {engine!r} is unknown: give {' or '.join(Engine)}")
+    try:
+        from spillway.workloads.ray_data import encode_texts
+    except ModuleNotFoundError as error:
+        raise SpecError(
+            f"engine {engine} needs {error.name}: pip install 'ray[data]' where it runs, or give {Engine.EMBEDDED}"
+        ) from error
+    return encode_texts
+
+
+def _encode_texts(
+    session: Session, tokenizer: Tokenizer, texts: Sequence[str], *, end: int
+) -> list[Tokens]:
     """Return the tokens of each text, each with the token that ends a document."""
-    end = tokenizer.token_to_id(_END)
     encoded: list[Tokens] = []
     for start in range(0, len(texts), _BATCH):
         batch = tokenizer.encode_batch_fast(texts[start : start + _BATCH])
