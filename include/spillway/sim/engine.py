@@ -322,7 +322,7 @@ class _Simulation:
                 checkpoint_interval=lease.course.interval,
                 is_saved_on_notice=lease.is_saved_on_notice,
             )
-        spec = replace(job.spec, work=left)
+        spec = job.spec if left == job.spec.work else replace(job.spec, work=left)
         run.ask_from = self._ask_from(run, left, now)
         return Question(
             job=job.name,
