@@ -37,5 +37,5 @@ spot pools unless `markets` says otherwise.
 """,
 ) as dag:
     dataset = preprocess_tasks(f"nightly/{DATA_KEY}")["dataset"]
-    best = sweep_task(dataset)["best"]
+    best = sweep_task(dataset, folder=f"nightly-sweep/{DATA_KEY}")["best"]
     train_task(dataset, best)

@@ -13,6 +13,8 @@ from spillway.workloads import pipeline
 from spillway.workloads.sizes import SIZES
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from airflow.sdk import XComArg
 
 MACROS: Final[dict[str, Any]] = {"sizes": SIZES}
@@ -140,8 +142,89 @@ def preprocess_tasks(folder: str) -> XComArg:
         ).output
 
 
-def sweep_task(dataset: Any) -> XComArg:
-    """Add the sweep over learning rate and width. Return its `best` trial and the table of `trials`."""
+def search_params() -> dict[str, Param]:
+    """Return the params of the trigger form that say what a sweep searches, how, and what it may take; see `docs/sweeps.md`."""
+    return {
+        "space": Param(
+            pipeline.SPACE,
+            type="object",
+            minProperties=1,
+            title="Search space",
+            description="A value, or a distribution for each parameter: loguniform, uniform, quniform, randint, choice.",
+            section="Workload",
+        ),
+        "num_samples": Param(
+            None,
+            type=["null", "integer"],
+            minimum=1,
+            title="Trials",
+            description="How many; by default as many as the workload size says.",
+            section="Workload",
+        ),
+        "search": Param(
+            "random",
+            type="string",
+            enum=["random", "optuna"],
+            values_display={"random": "random", "optuna": "optuna: learn from the trials before"},
+            title="Search",
+            description="Where the parameters of a trial come from.",
+            section="Workload",
+        ),
+        "scheduler": Param(
+            "asha",
+            type="string",
+            enum=["asha", "none"],
+            values_display={"asha": "asha: stop those that are behind", "none": "none: run all"},
+            title="Scheduler",
+            description="What happens to trials while they run.",
+            section="Workload",
+        ),
+        "max_seconds": _limit("Time limit", "Leased seconds after which the sweep ends."),
+        "max_usd": _limit("Budget", "USD, by marginal price, after which the sweep ends."),
+        "usd_per_improvement": _limit(
+            "USD for an improvement by 1",
+            "The sweep ends once making the best metric better by 1 is expected to cost more.",
+        ),
+    }
+
+
+def _limit(title: str, description: str) -> Param:
+    return Param(
+        None,
+        type=["null", "number"],
+        exclusiveMinimum=0,
+        title=title,
+        description=f"{description} With the best so far; of a sweep in one lease.",
+        section="Workload",
+    )
+
+
+SEARCH_OPTIONS: Final = {
+    name: f"{{{{ params.{name} }}}}" for name in ("space", "num_samples", "search", "scheduler")
+}
+"""What the `sweep` DAG hands over of its params."""
+
+SEARCH_LIMITS: Final = {
+    "max_seconds": "{{ params.max_seconds }}",
+    "max_usd": "{{ params.max_usd }}",
+    "stop_when": (
+        "{{ {'usd_per_improvement': params.usd_per_improvement} if params.usd_per_improvement else None }}"
+    ),
+}
+"""The same, for a sweep in one lease."""
+
+
+def sweep_task(
+    dataset: Any,
+    *,
+    folder: str,
+    options: Mapping[str, str] | None = None,
+    limits: Mapping[str, str] | None = None,
+) -> XComArg:
+    """Add the sweep, over learning rate and width unless `options` says otherwise; its table and plots go to `folder`.
+
+    Return its `best` trial and the table of `trials`.
+    """
     return SpillwayOperator(
         task_id="sweep",
         entry_point="spillway.workloads.pipeline:sweep",
@@ -149,7 +232,10 @@ def sweep_task(dataset: Any) -> XComArg:
             "dataset": dataset,
             "size": "{{ params.size }}",
             "seed": "{{ params.seed }}",
+            "options": dict(options or {}),
+            "limits": dict(limits or {}),
         },
+        output_folder=folder,
         work="{{ sizes[params.size].sweep_seconds }}",
         multiple_outputs=True,
         cpus=2,
@@ -178,11 +264,16 @@ def sweep_mode_param() -> dict[str, Param]:
 
 def sweep_tasks(dataset: Any) -> None:
     """Add the sweep in one lease, the sweep spread over pools, and the choice between them by the param `mode`."""
-    one_lease = sweep_task(dataset)
     folder = "sweep/{{ run_id }}"
+    one_lease = sweep_task(dataset, folder=folder, options=SEARCH_OPTIONS, limits=SEARCH_LIMITS)
     with TaskGroup("spread"):
         plan: Any = task(task_id="plan")(pipeline.trials)
-        planned = plan(dataset=dataset, size="{{ params.size }}", seed="{{ params.seed }}")
+        planned = plan(
+            dataset=dataset,
+            size="{{ params.size }}",
+            seed="{{ params.seed }}",
+            options=SEARCH_OPTIONS,
+        )
         trials = SpillwayOperator.partial(
             task_id="trial",
             entry_point="spillway.workloads.pipeline:trial",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from spillway.workloads.sizes import size_of
 
@@ -12,6 +12,13 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from spillway.runtime import Session
+
+
+SPACE: Final[dict[str, JsonValue]] = {
+    "learning_rate": {"loguniform": [1e-3, 1e-2]},
+    "width": {"choice": [64, 96]},
+}
+"""What the shipped sweep searches, unless told otherwise."""
 
 
 def plan(session: Session, *, output: str, size: str, seed: int) -> JsonValue:
@@ -24,45 +31,76 @@ def plan(session: Session, *, output: str, size: str, seed: int) -> JsonValue:
     )
 
 
-def sweep(session: Session, *, dataset: str, size: str, seed: int) -> JsonValue:
-    """Search learning rate and width with as many trials as `size` says; return the best and the table of trials."""
+def sweep(
+    session: Session,
+    *,
+    dataset: str,
+    size: str,
+    seed: int,
+    output: str | None = None,
+    options: Mapping[str, JsonValue] | None = None,
+    limits: Mapping[str, JsonValue] | None = None,
+) -> JsonValue:
+    """Search for good parameters with as many trials as `size` says; return the best and the table of trials.
+
+    `options` and `limits` are arguments of `sweep.sweep`, to take the place of the usual ones; those that are None are not
+    given.
+    """
     from spillway.workloads import sweep as workload
 
-    return workload.sweep(session, **_search(dataset=dataset, size=size, seed=seed))
+    search = _search(dataset=dataset, size=size, seed=seed, options=options)
+    return workload.sweep(session, output=output, **search, **_given(limits))
 
 
-def trials(*, dataset: str, size: str, seed: int) -> list[dict[str, JsonValue]]:
+def trials(
+    *, dataset: str, size: str, seed: int, options: Mapping[str, JsonValue] | None = None
+) -> list[dict[str, JsonValue]]:
     """Return the arguments of `trial`, for each trial of the same search."""
     from spillway.workloads import spread
 
-    planned = spread.plan(**_search(dataset=dataset, size=size, seed=seed))
-    return [
-        {"trial": each["trial"], "dataset": dataset, "size": size, "seed": seed} for each in planned
-    ]
+    common: dict[str, JsonValue] = {
+        "dataset": dataset,
+        "size": size,
+        "seed": seed,
+        "options": _given(options),
+    }
+    planned = spread.plan(**_search(dataset=dataset, size=size, seed=seed, options=options))
+    return [{"trial": each["trial"], **common} for each in planned]
 
 
 def trial(
-    session: Session, *, output: str, trial: int, dataset: str, size: str, seed: int
+    session: Session,
+    *,
+    output: str,
+    trial: int,
+    dataset: str,
+    size: str,
+    seed: int,
+    options: Mapping[str, JsonValue] | None = None,
 ) -> JsonValue:
     """Run one trial of the same search, with the study of all in `output`; return its row."""
     from spillway.workloads import spread
 
-    search = _search(dataset=dataset, size=size, seed=seed)
+    search = _search(dataset=dataset, size=size, seed=seed, options=options)
     return spread.trial(session, output=output, trial=trial, **search)
 
 
-def _search(*, dataset: str, size: str, seed: int) -> dict[str, Any]:
+def _search(
+    *, dataset: str, size: str, seed: int, options: Mapping[str, JsonValue] | None
+) -> dict[str, Any]:
     chosen = size_of(size)
     return {
         "dataset": dataset,
-        "space": {
-            "learning_rate": {"loguniform": [1e-3, 1e-2]},
-            "width": {"choice": [64, 96]},
-        },
+        "space": SPACE,
         "num_samples": chosen.trials,
         "max_steps": chosen.trial_steps,
         "seed": seed,
+        **_given(options),
     }
+
+
+def _given(options: Mapping[str, JsonValue] | None) -> dict[str, Any]:
+    return {name: value for name, value in (options or {}).items() if value is not None}
 
 
 def train(

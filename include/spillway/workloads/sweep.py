@@ -9,12 +9,10 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spillway.workloads.search import Request, Schedule, Search, SearchBy, running
 from spillway.workloads.space import draw, parse_space
-from spillway.workloads.sweeping.artefacts import write_artefacts
 from spillway.workloads.sweeping.checks import Room, check_search, look_up
 from spillway.workloads.sweeping.limits import parse_limits, reason_to_stop
 from spillway.workloads.sweeping.rows import best_of, final_values
@@ -194,13 +192,15 @@ def _result(table: Table, *, why: str | None, output: str | None) -> dict[str, J
         "stopped_by": why,
     }
     if output is not None:
+        from spillway.workloads.sweeping.artefacts import write_artefacts
+
         written = write_artefacts(
-            Path(output),
+            output,
             rows,
             table=table.as_json(rows, curves=True),
             best=best,
             metric=table.search.metric,
             mode=table.search.mode,
         )
-        result["artefacts"] = {name: str(path) for name, path in written.items()}
+        result["artefacts"] = dict(written)
     return result

@@ -90,10 +90,10 @@ def test_the_table_has_a_line_a_trial_and_a_column_a_parameter(rows: list[Row]) 
 def test_files_are_written_again_over_those_before(tmp_path: Path, rows: list[Row]) -> None:
     for _ in range(2):
         written = write_artefacts(
-            tmp_path / "a", rows, table=[1], best=rows[0], metric="loss", mode="min"
+            str(tmp_path / "a"), rows, table=[1], best=rows[0], metric="loss", mode="min"
         )
     assert sorted(each.name for each in (tmp_path / "a").iterdir()) == sorted(
-        path.name for path in written.values()
+        path.rpartition("/")[2] for path in written.values()
     )
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from typing import TYPE_CHECKING
 
+from spillway.workloads.dataset import open_folder, put_once
 from spillway.workloads.sweeping.plots import learning_curves, parallel_coordinates
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from pydantic import JsonValue
 
@@ -20,25 +19,29 @@ if TYPE_CHECKING:
 
 
 def write_artefacts(
-    folder: Path,
+    output: str,
     rows: Sequence[Row],
     *,
     table: JsonValue,
     best: Row,
     metric: str,
     mode: str,
-) -> dict[str, Path]:
+) -> dict[str, str]:
     """Write the files, each whole or not at all, and return where each is; those of a run before are replaced.
 
     Args:
-        folder: Made if it is not there.
+        output: An absolute path or a URL.
         rows: The trials, in order.
         table: The same as JSON.
         best: The one to stand out.
         metric: Its name.
         mode: Which metric is better, `min` or `max`.
+
+    Raises:
+        SpecError: `output` is neither a path nor a URL.
+        StoreError: It cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    store = open_folder(output)
     contents = {
         "trials.csv": as_csv(rows, metric=metric),
         "trials.json": json.dumps(table, indent=1) + "\n",
@@ -46,10 +49,8 @@ def write_artefacts(
         "parallel_coordinates.svg": parallel_coordinates(rows, best=best, metric=metric, mode=mode),
     }
     for name, text in contents.items():
-        partial = folder / f".{name}.{os.getpid()}"
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(folder / name)
-    return {name.replace(".", "_"): folder / name for name in contents}
+        put_once(store, name, text.encode())
+    return {name.replace(".", "_"): f"{output}/{name}" for name in contents}
 
 
 def as_csv(rows: Sequence[Row], *, metric: str) -> str:
