@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from google.auth.credentials import AnonymousCredentials
 
 from spillway.backends.google.batch.backend import GoogleBatchBackend
+from spillway.backends.google.tpu.backend import GoogleTpuBackend
 from spillway.backends.google.vertex.backend import GoogleVertexBackend
 from spillway.backends.protocol import Connection
 from spillway.model import JobEvent, Market, Pool, Resources
@@ -106,3 +107,15 @@ class VertexWorld(GoogleWorld):
 
     def __init__(self, server: GoogleServer, folder: Path, **options: Any) -> None:
         super().__init__(server, folder, **{"machine_type": "n1-standard-4", **options})
+
+
+class TpuWorld(GoogleWorld):
+    """The same at Cloud TPU."""
+
+    backend = "google_tpu"
+    factory = GoogleTpuBackend
+
+    def __init__(self, server: GoogleServer, folder: Path, **options: Any) -> None:
+        slices = {"1": "v5p-8", "2": "v5p-16"}
+        own = {"zone": "us-east5-a", "slices": slices, "runtime_version": "v2-alpha-tpuv5"}
+        super().__init__(server, folder, **{**own, "endpoint": server.rest_url, **options})

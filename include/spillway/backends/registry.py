@@ -42,6 +42,9 @@ TABLE: Mapping[str, Row] = MappingProxyType(
         "google_batch": Row(
             target="spillway.backends.google.batch.backend:GoogleBatchBackend", extra="google"
         ),
+        "google_tpu": Row(
+            target="spillway.backends.google.tpu.backend:GoogleTpuBackend", extra="google"
+        ),
         "google_vertex": Row(
             target="spillway.backends.google.vertex.backend:GoogleVertexBackend", extra="google"
         ),

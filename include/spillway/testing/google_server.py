@@ -20,6 +20,7 @@ from grpc_status import rpc_status
 
 from spillway.testing.google_batch_service import BatchService
 from spillway.testing.google_machines import Refusal
+from spillway.testing.google_tpu_service import TpuService
 from spillway.testing.google_vertex_service import VertexService
 from spillway.testing.http_server import QuietHandler, serving
 
@@ -61,6 +62,7 @@ class GoogleServer:
 
     batch: BatchService
     vertex: VertexService
+    tpu: TpuService
     grpc_url: str = ""
     rest_url: str = ""
     refusals: dict[str, Refusal] = field(default_factory=dict[str, Refusal])
@@ -115,7 +117,9 @@ class GoogleServer:
 @contextmanager
 def google_server(folder: Path) -> Iterator[GoogleServer]:
     """Serve until the block ends; jobs leave their output in `folder`."""
-    server = GoogleServer(batch=BatchService(folder), vertex=VertexService(folder))
+    server = GoogleServer(
+        batch=BatchService(folder), vertex=VertexService(folder), tpu=TpuService(folder)
+    )
     services = server.services()
     pool = ThreadPoolExecutor(4)
     wire = grpc.server(pool)
@@ -131,12 +135,14 @@ def google_server(folder: Path) -> Iterator[GoogleServer]:
 
     try:
         with serving(Handler) as server.rest_url:
+            server.tpu.url = server.rest_url
             yield server
     finally:
         wire.stop(None).wait(10)
         pool.shutdown()
         server.batch.close()
         server.vertex.close()
+        server.tpu.close()
 
 
 def _grpc_service(server: GoogleServer, service: str, methods: dict[str, Method]) -> Any:
@@ -177,7 +183,7 @@ def _to_bytes(message: Any) -> bytes:
 
 
 class _RestHandler(QuietHandler):
-    """Batch over REST: paths and queries as the API's HTTP annotations have them."""
+    """Batch and Cloud TPU over REST: paths and queries as the API's HTTP annotations have them."""
 
     cloud: GoogleServer
     methods: dict[str, Method]
@@ -187,6 +193,10 @@ class _RestHandler(QuietHandler):
         query = dict(parse_qsl(parts.query))
         body = self.body().decode()
         try:
+            if parts.path.startswith(("/v2/", "/host/")):
+                with self.cloud.lock:
+                    answer = self.cloud.tpu.answer(self.command, parts.path[1:], query, body)
+                return self._answer(200, answer)
             name, request = _rest_request(
                 self.command, parts.path.removeprefix("/v1/"), query, body
             )
@@ -194,7 +204,7 @@ class _RestHandler(QuietHandler):
         except Refusal as refusal:
             self._answer(_HTTP[refusal.status], _rest_error(refusal))
 
-    do_GET = do_POST = do_DELETE = _serve  # noqa: N815  # the base class names them
+    do_GET = do_POST = do_DELETE = do_PUT = _serve  # noqa: N815  # the base class names them
 
     def _answer(self, status: int, body: str) -> None:
         data = body.encode()

@@ -20,7 +20,12 @@ _REQUESTS = uuid.UUID("7c1f1f43-7a2c-5f0e-9f63-4bb5a1f5f2a1")
 def job_id(pool: str, key: str) -> str:
     """Return the job's id: small letters, digits and dashes, 63 at most, and no two keys alike."""
     readable = re.sub(r"[^a-z0-9]+", "-", key.lower().rpartition("/")[0])[-_READABLE_LENGTH:]
-    return f"sw-{_digest(pool, 8)}-{_digest(key, 24)}-{readable.strip('-')}".rstrip("-")
+    return f"{pool_prefix(pool)}{_digest(key, 24)}-{readable.strip('-')}".rstrip("-")
+
+
+def pool_prefix(pool: str) -> str:
+    """Return what the ids of all jobs of the pool begin with."""
+    return f"sw-{_digest(pool, 8)}-"
 
 
 def request_id(pool: str, key: str) -> str:

@@ -9,11 +9,13 @@ import yaml
 
 from spillway.backends.google.batch.options import BatchOptions
 from spillway.backends.google.batch.parse import EVENTS, RESERVED_EXIT_CODES
+from spillway.backends.google.tpu import parse as tpu
+from spillway.backends.google.tpu.options import TpuOptions
 from spillway.backends.google.vertex import parse as vertex
 from spillway.backends.google.vertex.options import VertexOptions
 
 PAGE = (Path(__file__).parents[4] / "docs" / "backends" / "google.md").read_text(encoding="utf-8")
-OPTIONS = {"google_batch": BatchOptions, "google_vertex": VertexOptions}
+OPTIONS = {"google_batch": BatchOptions, "google_vertex": VertexOptions, "google_tpu": TpuOptions}
 
 
 @pytest.mark.parametrize(
@@ -24,7 +26,7 @@ def test_every_option_is_on_the_page(option: str) -> None:
 
 
 def test_every_state_and_code_is_on_the_page() -> None:
-    states = [*EVENTS, *vertex.EVENTS, *map(str, RESERVED_EXIT_CODES)]
+    states = [*EVENTS, *vertex.EVENTS, *tpu.EVENTS, *map(str, RESERVED_EXIT_CODES)]
     known = [state.removeprefix("JOB_STATE_") for state in states if "UNSPECIFIED" not in state]
     assert [state for state in known if state not in PAGE] == []
 

@@ -1,0 +1,1 @@
+"""Slices of Cloud TPU, by queued resources."""

@@ -1,0 +1,139 @@
+"""The backend of Cloud TPU: slices of one pool, each for one job, found again by names that our keys make."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from spillway.backends.google import naming
+from spillway.backends.google.access import access
+from spillway.backends.google.failures import question
+from spillway.backends.google.tpu import parse
+from spillway.backends.google.tpu.client import TpuClient
+from spillway.backends.google.tpu.options import read_tpu_options
+from spillway.backends.google.tpu.render import NAME
+from spillway.backends.protocol import Connection, Job
+from spillway.errors import BackendError, CapacityError
+from spillway.model import JobEvent, Market, Observation, Pool, Submission
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from spillway.backends.google.tpu.parse import TpuRow
+
+RELEASE_SECONDS: Final = 5.0
+"""How long a release waits for the TPU to be gone; Google itself takes a few minutes, and goes on."""
+
+
+class GoogleTpuBackend:
+    """Slices of one pool in one project and zone, by queued resources.
+
+    A TPU is there, and paid for, until it is released, whether its job has ended or not. There is no `free_slots`:
+    Google says of its TPUs only by granting a request.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        *,
+        home: Path,  # noqa: ARG002  # nothing is kept on this machine
+        connection: Connection | None = None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._pool = pool
+        self._options = options = read_tpu_options(pool)
+        self._client = TpuClient(access(pool, options, connection), options)
+        self._clock = clock
+
+    def submit(self, submission: Submission) -> Job:
+        """Ask for a slice that runs the job, unless there is one of this key that was not released.
+
+        Raises:
+            CapacityError: Every slot of the pool is taken, or a quota is used up.
+            RejectedError: The pool has no slice of that size, or Google refuses what is asked for.
+            AccessError: A permission is missing, or the credentials are refused.
+            TransientError: Google could not be asked; call again with the same key.
+        """
+        name = self._name(submission.key)
+        try:
+            rows = self._rows()
+            if name not in rows:
+                self._check_room(submission, rows.values())
+                self._client.create(submission, spot=self._pool.market is Market.SPOT)
+        except BackendError as error:
+            error.key = submission.key
+            raise
+        return Job(key=submission.key, provider_id=name)
+
+    def observe(self, jobs: Sequence[Job]) -> Mapping[str, Observation]:
+        """Return what is known of each job, by key: by one list, and a look at the hosts of each slice that is active."""
+        if not jobs:
+            return {}
+        with question():
+            rows = self._rows()
+            return {job.key: self._observation(rows.get(self._name(job.key))) for job in jobs}
+
+    def release(self, job: Job) -> None:
+        """Delete the slice, and wait a few seconds for it to be gone.
+
+        Raises:
+            TransientError: Google could not be asked, or did not take it.
+        """
+        name = self._name(job.key)
+        with question():
+            row = self._client.get(name)
+            if row is None:
+                return
+            if row.state != "DELETING":
+                self._client.delete(name)
+            self._wait_until_gone(name)
+
+    def list_jobs(self) -> Sequence[Job]:
+        """Return every job of the pool whose TPUs are not released: those whose job has ended are paid for as well."""
+        with question():
+            rows = self._rows()
+        return [
+            Job(key=row.key, provider_id=row.name)
+            for row in rows.values()
+            if row.holds_tpus and row.key
+        ]
+
+    def _name(self, key: str) -> str:
+        return naming.job_id(self._pool.name, key)
+
+    def _rows(self) -> dict[str, TpuRow]:
+        """Return the pool's queued resources, by name."""
+        return {row.name: row for row in self._client.rows(self._pool.name)}
+
+    def _check_room(self, submission: Submission, rows: Iterable[TpuRow]) -> None:
+        taken = sum(self._options.hosts_of(row.accelerator_type) for row in rows if row.holds_tpus)
+        if taken + submission.nodes > self._pool.slots:
+            raise CapacityError(
+                f"pool {self._pool.name!r} has {taken} of its {self._pool.slots} slots taken, and {submission.nodes} are"
+                " asked for",
+                backend=NAME,
+            )
+
+    def _observation(self, row: TpuRow | None) -> Observation:
+        now = self._clock()
+        if row is None:
+            return Observation(
+                event=JobEvent.VANISHED, seen_at=now, detail="not known to Cloud TPU"
+            )
+        active = parse.EVENTS.get(row.state) is JobEvent.STARTED
+        return parse.observation(
+            row,
+            now,
+            codes=self._client.exit_codes(row.name) if active else (),
+            hosts=self._options.hosts_of(row.accelerator_type),
+            start_within=self._options.start_within,
+        )
+
+    def _wait_until_gone(self, name: str) -> None:
+        deadline = time.monotonic() + RELEASE_SECONDS
+        while self._client.get(name) is not None:
+            if time.monotonic() > deadline:
+                return
+            time.sleep(0.3)  # the end of the operation would be asked for in the same way
