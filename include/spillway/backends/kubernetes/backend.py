@@ -142,7 +142,7 @@ class KubernetesBackend:
         """Return the job's output from byte `offset` on, whole lines only: of a gang, that of its first member."""
         name = self._name(job.key)
         pods = pods_of.by_job(self._pods.objects().values()).get(name, [])
-        if not pods:
+        if not pods or pods_of.phase(pods[0]) == "Pending":
             return LogChunk(text="", next_offset=offset)
         cursor = self._cursors.get(job.key)
         known = cursor if cursor is not None and cursor.offset == offset else None
@@ -156,7 +156,9 @@ class KubernetesBackend:
         data, stamp = lines_after(raw, known.stamp if known else "", is_over=is_over)
         if known is None:
             data = data[offset:]
-        if stamp:
+        if is_over and not data:
+            self._cursors.pop(job.key, None)
+        elif stamp:
             self._cursors[job.key] = Cursor(offset=offset + len(data), stamp=stamp)
         return LogChunk(text=data.decode(errors="replace"), next_offset=offset + len(data))
 
