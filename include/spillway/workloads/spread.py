@@ -18,8 +18,7 @@ from spillway.model import codec
 from spillway.workloads import dataset
 from spillway.workloads.spread_search import SpreadSearch, make_search
 from spillway.workloads.spread_trial import run_trial
-from spillway.workloads.sweeping.artefacts import as_csv
-from spillway.workloads.sweeping.plots import learning_curves, parallel_coordinates
+from spillway.workloads.sweeping.artefacts import write_artefacts
 from spillway.workloads.sweeping.rows import Row, TrialStatus, best_of
 
 if TYPE_CHECKING:
@@ -108,17 +107,14 @@ def table(output: str, rows: Iterable[Row], search: SpreadSearch) -> dict[str, J
             key=output,
             exit_code=None,
         )
-    artefacts = {
-        "trials.json": codec.encode_json(rows).decode(),
-        "trials.csv": as_csv(rows, metric=search.metric),
-        "learning_curves.svg": learning_curves(rows, best=best, metric=search.metric),
-        "parallel_coordinates.svg": parallel_coordinates(
-            rows, best=best, metric=search.metric, mode=search.mode
-        ),
-    }
-    store = dataset.open_folder(output)
-    for name, text in artefacts.items():
-        dataset.put_once(store, name, text.encode())
+    artefacts = write_artefacts(
+        output,
+        rows,
+        table=[codec.encode(row) for row in rows],
+        best=best,
+        metric=search.metric,
+        mode=search.mode,
+    )
     return {
         "best": {"params": best.params, "metric": best.metric, "trial": best.trial},
         "trials": [_without_curve(row) for row in rows[:_MOST_ROWS]],
@@ -127,7 +123,7 @@ def table(output: str, rows: Iterable[Row], search: SpreadSearch) -> dict[str, J
             name: sum(getattr(row, name) for row in rows)
             for name in ("seconds", "marginal_usd", "effective_usd")
         },
-        "artefacts": {name.replace(".", "_"): f"{output}/{name}" for name in artefacts},
+        "artefacts": dict(artefacts),
     }
 
 
