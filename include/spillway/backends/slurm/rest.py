@@ -17,6 +17,7 @@ from spillway.backends.slurm.capacity import NodeRoom, rest_nodes
 from spillway.backends.slurm.client import Marks
 from spillway.backends.slurm.failures import LATER, NAME
 from spillway.backends.slurm.render import JobRequest, rest_request
+from spillway.backends.throttling import retry_after
 from spillway.errors import (
     AccessError,
     BackendError,
@@ -187,7 +188,9 @@ class RestClient:
                 )
             case 429 | 502 | 503 | 504:
                 return TransientError(
-                    f"slurmrestd answers {answer.status_code}; {LATER}", backend=NAME
+                    f"slurmrestd answers {answer.status_code}; {LATER}",
+                    backend=NAME,
+                    retry_after=retry_after(answer.headers.get("Retry-After")),
                 )
             case status if not errors:
                 return otherwise(f"slurmrestd answers {status}: {said}", backend=NAME)

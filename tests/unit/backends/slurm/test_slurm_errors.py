@@ -166,6 +166,12 @@ def test_an_answer_is_sorted_by_what_to_do(answer: httpx.Response, kind: type[Ex
     assert type(problem.value) is kind
 
 
+def test_how_long_slurmrestd_wants_to_be_left_alone_is_passed_on() -> None:
+    with pytest.raises(TransientError) as problem:
+        rest(lambda _: httpx.Response(429, headers={"Retry-After": "90"})).jobs()
+    assert problem.value.retry_after == timedelta(seconds=90)
+
+
 @pytest.mark.parametrize(
     ("probe", "kind"),
     [(5005, AccessError), (2017, TransientError), (1800, TransientError)],
