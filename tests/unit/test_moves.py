@@ -143,10 +143,8 @@ def started_late(world: FakeDeployment) -> tuple[TaskRequest, Lease]:
 
 def test_a_job_with_time_gained_leaves_for_spot_capacity(world: FakeDeployment) -> None:
     request, lease = started_late(world)
-    assert observed(world, lease).state is LeaseState.RUNNING
-    assert asked(world, lease) is None  # spot has nothing
+    assert asked(world, lease) is None
     world.providers["spot"].has_capacity = True
-    world.clock.advance(LOOK.total_seconds())
     lease = observed(world, lease)
     assert lease.state is LeaseState.MOVING
     assert asked(world, lease) == lease.detail
@@ -165,11 +163,17 @@ def test_a_job_with_time_gained_leaves_for_spot_capacity(world: FakeDeployment) 
 
 
 def test_a_look_is_not_due_twice_within_a_minute(world: FakeDeployment) -> None:
-    _, lease = started_late(world)
-    observed(world, lease)
+    task = spec(world, deadline=world.clock() + 8 * HOUR + timedelta(minutes=2))
+    lease = begun_on_demand(world, world.request(spec=task))
+    began = world.clock()
+    assert observed(world, lease).state is LeaseState.RUNNING  # there is no time to leave
     world.providers["spot"].has_capacity = True
     world.clock.advance(LOOK.total_seconds() / 2)
+    world.say(lease, step=99, total_steps=100, first_step=1, first_progress_at=began)
     assert observed(world, lease).state is LeaseState.RUNNING
+    world.clock.advance(LOOK.total_seconds() / 2)
+    world.say(lease, step=50, total_steps=100, first_step=1, first_progress_at=began)
+    assert observed(world, lease).state is LeaseState.MOVING
 
 
 def test_a_job_that_does_not_hear_is_stopped_in_the_end(world: FakeDeployment) -> None:

@@ -27,6 +27,7 @@ from spillway.placement.policy_values import (
     PoolView,
 )
 from spillway.placement.value_table import TableSpec
+from spillway.placement.weighing import fallback_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 LOOK: Final = timedelta(minutes=1)
 """Time between two decisions about one job."""
 
-WORTH_A_LOOK: Final = 0.25
 LEAST_SAVING_USD: Final = 0.01
 LEAST_SAVING: Final = 0.02
 
@@ -194,10 +194,10 @@ def _shares(said: Heartbeat | None) -> tuple[float, float]:
 
 
 def to_follow(weighed: Weighed) -> Option:
-    """Return the option to follow: the policy's best, unless waiting or leaving for it would save too little.
+    """Return the option to follow: the policy's best, unless the whole job has too little at stake to wait or move for.
 
-    It has to save `WORTH_A_LOOK` of what running on until the next look costs, or a job that hesitates between two pools would
-    pay for restarts; and over the whole job a cent and 2 %, or people would wait for what nobody can see on a bill.
+    What could be saved at the most is what the work left costs on the fallback, less what the best is expected to cost. Where
+    that is less than a cent, or 2 %, nobody would see it on a bill, but they would see the wait.
     """
     best, job = weighed.decision.options[0], weighed.situation.job
     held = None if job.held is None else job.held.pool
@@ -206,12 +206,9 @@ def to_follow(weighed: Weighed) -> Option:
         return best
     if best.in_time and not stay.in_time:
         return best
-    usd_per_hour = next(p.usd_per_hour for p in weighed.situation.pools if p.name == stay.pool)
-    look_usd = usd_per_hour * (job.next_look / _HOUR)
-    whole_usd = usd_per_hour * (job.work_left / _HOUR)
-    saves_now = stay.expected_usd - best.expected_usd >= WORTH_A_LOOK * look_usd
-    saves = whole_usd - best.expected_usd >= max(LEAST_SAVING_USD, LEAST_SAVING * whole_usd)
-    return best if saves_now and saves else stay
+    dearest = fallback_of(weighed.situation.pools).usd_per_hour * (job.work_left / _HOUR)
+    at_stake = max(dearest, stay.expected_usd) - best.expected_usd
+    return best if at_stake >= max(LEAST_SAVING_USD, LEAST_SAVING * dearest) else stay
 
 
 def _without_waiting(decision: Decision, held: str | None) -> Option | None:

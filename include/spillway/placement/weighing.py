@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import timedelta
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from spillway.errors import SpecError
@@ -92,7 +93,7 @@ class Weighing:
         """Return the cost of holding nothing, in US dollars."""
         if not self.believed.pools:
             return self.unit * (self.work + self.restart)
-        return self.unit * float(self.market @ self.idle)
+        return self.unit * float(self.market @ self.idle) + self.premium
 
     def on_steady(self, pool: PoolView) -> float:
         """Return the cost of going on on a steady pool, in US dollars: until spot is better, or to the end."""
@@ -105,15 +106,26 @@ class Weighing:
         difference = (pool.usd_per_hour - self.unit) * until_spot
         return min(to_the_end, self.unit * float(self.market @ costs) + difference)
 
-    def on_spot(self, pool: PoolView) -> float:
-        """Return the cost of going on on a spot pool, in US dollars.
+    @cached_property
+    def premium(self) -> float:
+        """What spot capacity costs more on the pools that have room now than on those that the table takes later, in US dollars.
+
+        They are the same pools. Without this a job would wait for better ones that never come.
+        """
+        open_now = [pool for pool in self.pools if not pool.is_steady and pool.available]
+        if len(self.believed.pools) < 2 or not open_now:
+            return 0.0
+        later = self.table.spec.evictions_per_hour[0]
+        return max(0.0, min(self.on_spot(pool) - self.on_spot(pool, later) for pool in open_now))
+
+    def on_spot(self, pool: PoolView, evictions_per_hour: float | None = None) -> float:
+        """Return the cost of going on on a spot pool, in US dollars; `evictions_per_hour` in place of what is believed.
 
         Where the pool was not looked at, asking for it may find nothing, which leaves the job waiting until the next look.
         """
         there = self.believed.pools[pool.name]
-        running = self.table.spot_costs(
-            self.work, self.slack, self.restart_on(pool), there.evictions_per_hour
-        )
+        evictions = there.evictions_per_hour if evictions_per_hour is None else evictions_per_hour
+        running = self.table.spot_costs(self.work, self.slack, self.restart_on(pool), evictions)
         expected = there.chance * float(self.believed.found @ running)
         if there.chance < 1.0:
             expected += (1.0 - there.chance) * float(self.believed.missed @ self.idle)

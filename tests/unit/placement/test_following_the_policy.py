@@ -60,17 +60,21 @@ def weighed(*options: Option, held: str | None = None, hours: float = 10.0) -> W
     [
         # Nothing is held, and running is best anyway.
         (weighed(option("spot", 3.0), option("on_demand", 5.0)), "spot"),
-        # Waiting saves what shows: 5 USD in all, and at this look more than a quarter of a minute on demand.
+        # Waiting saves what shows, 5 USD of 10 in all, if nearly nothing at this one look.
         (weighed(option(None, 5.0), option("on_demand", 5.01)), None),
-        # At this look it saves nearly nothing: the next will do.
-        (weighed(option(None, 5.0), option("on_demand", 5.001)), "on_demand"),
+        (weighed(option(None, 5.0), option("on_demand", 5.001)), None),
         # The whole job costs less than a cent.
         (weighed(option(None, 0.002), option("on_demand", 0.008), hours=0.008), "on_demand"),
-        # Spot has room: what could be saved by waiting for better spot is not there.
-        (weighed(option(None, 2.99), option("spot", 3.0), option("on_demand", 9.0)), "spot"),
+        # It saves a cent and more, but less than 2 %.
+        (weighed(option(None, 9.9), option("on_demand", 9.95)), "on_demand"),
         # Leaving what is held is like waiting.
-        (weighed(option("spot", 3.0), option("on_demand", 3.01), held="on_demand"), "spot"),
-        (weighed(option("spot", 3.0), option("on_demand", 3.001), held="on_demand"), "on_demand"),
+        (weighed(option("spot", 3.0), option("on_demand", 3.001), held="on_demand"), "spot"),
+        (
+            weighed(
+                option("spot", 0.001), option("on_demand", 0.009), held="on_demand", hours=0.009
+            ),
+            "on_demand",
+        ),
         # What would be late is left, whatever it saves.
         (
             weighed(option("on_demand", 10.0), option("spot", 3.0, in_time=False), held="spot"),
