@@ -151,7 +151,9 @@ class Table:
         self.stopped_by = why
         for row in self._running():
             self.rows[row.trial] = replace(row, status=TrialStatus.CUT)
-        self.save()
+        self.save(
+            beyond=1
+        )  # with none running this may be a step that was saved, and is not the same
 
     def leave_if_preempted(self) -> None:
         """Raise `Preempted`, with the table saved, once the capacity will be taken back.
@@ -161,11 +163,11 @@ class Table:
         if self._session.preempted:
             self.save()
 
-    def save(self) -> None:
-        """Save the rows, and the checkpoints of running trials."""
+    def save(self, *, beyond: int = 0) -> None:
+        """Save the rows, and the checkpoints of running trials, as `beyond` steps more than are done."""
         begun_with = self._identity()
         self._session.checkpoint(
-            self._saved_step(),
+            self._saved_step() + beyond,
             {
                 "trials": self.as_json(self.rows.values(), curves=True),
                 "spent": asdict(self.spent),
