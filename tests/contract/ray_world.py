@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from spillway.backends.protocol import Connection
 from spillway.backends.ray_jobs.backend import RayBackend
+from spillway.backends.ray_jobs.client import JobsClient
 from spillway.model import JobEvent, Market, Pool, Resources
 from spillway.testing.backend_suite import ENDS, Behaviour, World
 
 if TYPE_CHECKING:
     from spillway.backends.protocol import Backend, Job
-    from spillway.backends.ray_jobs.client import JobsClient
     from spillway.model import Observation, Submission
     from spillway.testing.ray_cluster import RayCluster
 
@@ -67,7 +67,8 @@ class RayWorld(World):
             self.pool(shape),
             home=self.cluster.folder,
             connection=self.connection(),
-            client=client,
+            client=client or JobsClient(self.connection(), timeout_seconds=PATIENCE_SECONDS),
+            release_seconds=PATIENCE_SECONDS,  # where the tests share a busy machine
         )
 
     def submission(self, behaviour: Behaviour, key: str | None = None) -> Submission:

@@ -60,7 +60,10 @@ def test_of_two_submissions_at_once_the_later_finds_the_first(world: RayWorld) -
     """Ray answers 500 to a submission id that it knows."""
     submission = world.submission(Behaviour.RUNS_ON)
     first = world.connect().submit(submission)
-    assert world.connect(BlindClient(world.connection())).submit(submission) == first
+    assert (
+        world.connect(BlindClient(world.connection(), timeout_seconds=60)).submit(submission)
+        == first
+    )
     assert list(world.connect().list_jobs()) == [first]
 
 

@@ -46,6 +46,7 @@ class RayBackend:
         connection: Connection | None = None,
         client: JobsClient | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        release_seconds: float = RELEASE_SECONDS,
     ) -> None:
         if connection is None and client is None:
             raise SpecError(
@@ -55,6 +56,7 @@ class RayBackend:
         self._options = read_options(pool)
         self._client = client or JobsClient(connection or Connection())
         self._clock = clock
+        self._release_seconds = release_seconds
         self._room: tuple[float, int] | None = None
         self._output = ("", b"")
         self._lock = threading.Lock()
@@ -225,7 +227,7 @@ class RayBackend:
         return naming.submission_id(self._pool.name, job.key)
 
     def _wait_until_gone(self, name: str) -> None:
-        deadline = time.monotonic() + RELEASE_SECONDS
+        deadline = time.monotonic() + self._release_seconds
         while (row := self._client.job(name)) is not None and row.is_live:
             if time.monotonic() > deadline:
                 return

@@ -42,13 +42,17 @@ class JobsClient:
     """
 
     def __init__(
-        self, connection: Connection, *, transport: httpx.BaseTransport | None = None
+        self,
+        connection: Connection,
+        *,
+        transport: httpx.BaseTransport | None = None,
+        timeout_seconds: float = TIMEOUT_SECONDS,
     ) -> None:
         self.where = _url(connection)
         self._http = httpx.Client(
             base_url=self.where,
             headers=_headers(connection),
-            timeout=TIMEOUT_SECONDS,
+            timeout=timeout_seconds,
             # Calls are rare, and nobody closes a backend.
             limits=httpx.Limits(max_keepalive_connections=0),
             verify=_verification(connection),
