@@ -19,6 +19,9 @@ with DAG(
 Collects the Python files of the standard library as installed, normalises them, drops copies, trains a byte-level BPE and
 writes Parquet shards with a manifest, one mapped task a shard. Running it again gives the same bytes.
 
+Encoding takes `engine="ray"` among its arguments, in a DAG of your own whose tasks have a cluster (`launcher="ray"`): Ray Data
+then writes the same bytes. On one machine the embedded way is the faster one; `make bench ARGS=preprocess` compares them.
+
 The result of `merge` names the dataset: give it to the `sweep` or `train` DAG.
 """,
 ) as dag:
