@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import math
 import shutil
 import traceback
@@ -107,6 +108,8 @@ def _load(trainable: str) -> Callable[..., object]:
         raise SpecError(
             f"trainable {trainable!r} is not there ({error}): give package.module:function of something installed"
         ) from error
-    if not callable(function):
-        raise SpecError(f"trainable {trainable!r} is no function: give package.module:function")
+    if not callable(function) or inspect.isclass(function):
+        raise SpecError(
+            f"trainable {trainable!r} is no function: give package.module:function; a class is for a sweep in one lease"
+        )
     return function  # type: ignore[no-any-return]  # its type is whatever the user wrote

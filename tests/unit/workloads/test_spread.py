@@ -230,6 +230,20 @@ def test_a_plan_has_the_arguments_of_each_trial(folder: Path) -> None:
     assert {**planned[5], "trial": 0} == planned[0]
 
 
+@pytest.mark.parametrize(
+    ("trainable", "remedy"),
+    [
+        ("nowhere.at_all:f", "give package.module:function of something installed"),
+        ("trial_samples:missing", "give package.module:function of something installed"),
+        ("trial_samples", "is no function"),
+        ("pathlib:Path", "a class is for a sweep in one lease"),
+    ],
+)
+def test_an_unknown_trainable_is_refused(folder: Path, trainable: str, remedy: str) -> None:
+    with pytest.raises(SpecError, match=remedy):
+        run(folder, 0, trainable=trainable)
+
+
 def test_a_folder_of_another_sweep_is_refused(folder: Path) -> None:
     run(folder, 0)
     with pytest.raises(SpecError, match="with another seed: give what it was begun with"):
