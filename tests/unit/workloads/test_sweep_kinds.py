@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spillway.runtime import Session
+from spillway.workloads.sweep import sweep
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    here = str(Path(__file__).parent)
+    monkeypatch.syspath_prepend(here)
+    monkeypatch.setenv("PYTHONPATH", here)
+    return tmp_path
+
+
+def run(folder: Path, *, usd_per_hour: str = "0", **changes: Any) -> dict[str, Any]:
+    session = Session.local(folder / "session")
+    price = Decimal(usd_per_hour)
+    session._submission = replace(
+        session.submission, marginal_usd_per_hour=price, effective_usd_per_hour=2 * price
+    )
+    arguments = {
+        "dataset": str(folder),
+        "space": {"x": {"uniform": [0, 1]}},
+        "num_samples": 6,
+        "max_steps": 4,
+        "metric": "loss",
+        "trainable": "trial_samples:kept",
+        "cpus": 2,
+        "seed": 3,
+    }
+    return sweep(session, **{**arguments, **changes})
+
+
+def test_optuna_proposes_what_ray_runs_and_what_it_cost_is_written_down(folder: Path) -> None:
+    result = run(
+        folder,
+        search="optuna",
+        scheduler="none",
+        usd_per_hour="3.6",
+        cpus_per_trial=0.5,
+        output=str(folder / "out"),
+    )
+    rows = result["trials"]
+    assert [row["status"] for row in rows] == ["finished"] * 6
+    assert len({row["params"]["x"] for row in rows}) == 6
+    for row in rows:
+        # A quarter of the lease at a tenth of a cent a second.
+        assert row["seconds"] >= 4 * 0.05
+        assert row["marginal_usd"] == pytest.approx(row["seconds"] * 0.00025)
+        assert row["effective_usd"] == pytest.approx(2 * row["marginal_usd"])
+        assert row["pools"] == ["local"]
+    assert result["spent"]["marginal_usd"] == pytest.approx(result["spent"]["seconds"] * 0.001)
+    assert all(Path(path).stat().st_size for path in result["artefacts"].values())
+
+
+def test_rays_own_kind_of_trainable_runs_with_its_iterations_as_steps(folder: Path) -> None:
+    result = run(folder, trainable="trial_samples:Counting", scheduler="none")
+    assert [(row["status"], row["steps"]) for row in result["trials"]] == [("finished", 4)] * 6
+    best = result["best"]
+    assert best["metric"] == (1 - best["params"]["x"]) / 4
+
+
+def test_a_sweep_that_no_longer_pays_ends_with_the_best_so_far_and_stays_ended(
+    folder: Path,
+) -> None:
+    changes = {
+        "num_samples": 5000,
+        "scheduler": "none",
+        "stop_when": {"usd_per_improvement": 1e-9},
+        "usd_per_hour": "3.6",
+    }
+    result = run(folder, **changes)
+    assert result["stopped_by"].startswith("usd_per_improvement")
+    assert 5 <= result["trials_in_all"] < 5000
+    assert {row["status"] for row in result["trials"]} <= {"finished", "cut"}
+    assert result["best"]["metric"] is not None
+    again = run(folder, **changes)
+    assert (again["best"], again["stopped_by"]) == (result["best"], result["stopped_by"])
