@@ -437,7 +437,7 @@ def test_a_price_that_looks_wrong_keeps_its_doubts(file: Path, prices: Path) -> 
             "    price_list: {file: prices.csv, instance: g6.xlarge}\n    list_usd_per_hour: 1\n",
             "is beside list_usd_per_hour; keep one of the two",
         ),
-        ("instance: g6.xlarge}", "instanze: g6.xlarge}", "did you mean instance?"),
+        ("instance: g6.xlarge}", "instancy: g6.xlarge}", "did you mean instance?"),
     ],
 )
 def test_a_price_list_or_a_quota_that_is_not_there_is_named(
