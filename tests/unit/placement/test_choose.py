@@ -139,7 +139,10 @@ def test_waiting_can_help_exactly_when_some_pool_lacks_only_room(
     decision = choose(task, candidates, NOW)
     if not isinstance(decision, Unplaced):
         return
-    roomy = [replace(offer, free_slots=1, cooling_down=False) for offer in candidates]
+    roomy = [
+        replace(offer, free_slots=task.nodes, quota_slots=None, cooling_down=False)
+        for offer in candidates
+    ]
     assert decision.can_wait == isinstance(choose(task, roomy, NOW), Placement)
 
 
