@@ -103,7 +103,12 @@ def test_a_task_that_waits_is_told_when_the_pool_is_tried_next(world: Silence) -
     world.clock.advance(10)
     step = world.dispatcher.begin(world.request("second"))
     assert isinstance(step, Waiting)
-    assert {passed.offer.pool: passed.reason for passed in step.unplaced.passed_over} == dict.fromkeys(("spot", "on_demand"), "refused or took back capacity 10 s ago, next try in 20 s (chance of room now 25%)")
+    assert {
+        passed.offer.pool: passed.reason for passed in step.unplaced.passed_over
+    } == dict.fromkeys(
+        ("spot", "on_demand"),
+        "refused or took back capacity 10 s ago, next try in 20 s (chance of room now 25%)",
+    )
 
 
 def test_capacity_that_was_taken_back_is_not_asked_for_at_once(world: Silence) -> None:
