@@ -1,55 +1,43 @@
-"""Checksums of parts: of whole ones, and of parts that are still being copied."""
+"""Checksums of parts: of one now, and of several while they are being written."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import xxhash
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Mapping
+    from concurrent.futures import Executor, Future
 
     from spillway.checkpoints.store import BytesLike
 
 ALGORITHM: Final = "xxh3_128"
 """Finds every error of disks, memory and networks, at a speed that costs the work beside it next to nothing."""
 
-_PIECE_BYTES = 8 << 20
+
+class KnownChecksums(Protocol):
+    """Checksums that need not be computed any more, by the name of the part; a mapping is one."""
+
+    def get(self, part: str, /) -> str | None:
+        """Return the checksum of `part`, or None when it is not known."""
+        ...
 
 
 def checksum(data: BytesLike) -> str:
     """Return the checksum of `data` as `algorithm:hex`."""
-    return _name(xxhash.xxh3_128(data))
+    return f"{ALGORITHM}:{xxhash.xxh3_128(data).hexdigest()}"
 
 
-class FollowingChecksums:
-    """Checksums of parts that are filled from front to back, computed by another thread right behind the one that fills them.
+class BackgroundChecksums:
+    """Checksums that another thread computes while the parts go to the disk, which leaves a core idle."""
 
-    The work is blocked while its state is copied, so a second core is idle then, and will not be later.
+    def __init__(self, parts: Mapping[str, BytesLike], helper: Executor) -> None:
+        self._found: dict[str, Future[str]] = {
+            name: helper.submit(checksum, part) for name, part in parts.items()
+        }
 
-    Args:
-        submit: Has one call after the other done by that thread.
-    """
-
-    def __init__(
-        self, submit: Callable[[Callable[[memoryview], None], memoryview], object]
-    ) -> None:
-        self._submit = submit
-        self._hashes: dict[str, xxhash.xxh3_128] = {}
-        self._ends: dict[str, int] = {}
-
-    def filled(self, name: str, part: memoryview, end: int) -> None:
-        """Take note that the part is filled up to byte `end`."""
-        begin = self._ends.setdefault(name, 0)
-        if end - begin >= _PIECE_BYTES or end == len(part):
-            running = self._hashes.setdefault(name, xxhash.xxh3_128())
-            self._submit(running.update, part[begin:end])
-            self._ends[name] = end
-
-    def results(self) -> dict[str, str]:
-        """Return the checksum of each part by its name; for the other thread, after all that was submitted."""
-        return {name: _name(running) for name, running in self._hashes.items()}
-
-
-def _name(running: xxhash.xxh3_128) -> str:
-    return f"{ALGORITHM}:{running.hexdigest()}"
+    def get(self, part: str, /) -> str | None:
+        """Return the checksum of `part`; waits until it is there."""
+        found = self._found.get(part)
+        return None if found is None else found.result()

@@ -13,7 +13,7 @@ import uuid
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeAlias
 
-from spillway.checkpoints.checksums import checksum
+from spillway.checkpoints.checksums import KnownChecksums, checksum
 from spillway.checkpoints.find import Found, chain, latest
 from spillway.checkpoints.layout import (
     CheckpointName,
@@ -77,7 +77,7 @@ def commit(  # noqa: PLR0913  # half of them are facts to remember, each by its 
     metadata: Mapping[str, JsonValue] | None = None,
     metrics: Mapping[str, float] | None = None,
     entry_point: str = "",
-    checksums: Mapping[str, str] | None = None,
+    checksums: KnownChecksums | None = None,
 ) -> Manifest:
     """Save a checkpoint of a lease that has begun; it exists once this returns, and not in part before.
 
@@ -93,6 +93,7 @@ def commit(  # noqa: PLR0913  # half of them are facts to remember, each by its 
     if saved is not None:
         return saved
     writer = uuid.uuid4().hex
+    known: KnownChecksums = {} if checksums is None else checksums
     try:
         manifest = Manifest(
             token=name.token,
@@ -103,7 +104,7 @@ def commit(  # noqa: PLR0913  # half of them are facts to remember, each by its 
                     name=part,
                     path=path,
                     size=memoryview(data).nbytes,
-                    checksum=(checksums or {}).get(part) or checksum(data),
+                    checksum=known.get(part) or checksum(data),
                 )
                 for part, path, data in _write_parts(store, prefix, name, writer, parts)
             ),

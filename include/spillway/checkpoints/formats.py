@@ -23,7 +23,8 @@ from spillway.checkpoints.staging import aligned
 from spillway.errors import CorruptCheckpointError, SpecError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping, Sequence
+    from concurrent.futures import Executor
 
     from spillway.checkpoints.store import BytesLike
 
@@ -35,6 +36,9 @@ LONG = "bytes.safetensors"
 _FORMAT = "spillway-state/1"
 _LONG_BYTES = 1024
 """Bytes objects longer than this are in a part of their own instead of the JSON."""
+
+WORTH_HELP_BYTES = 64 << 20
+"""A smaller state is copied before a second thread would have woken up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,29 +196,50 @@ class Prepared:
         """Bytes that `write` needs."""
         return sum(aligned(self._frame(kind).size) for kind in self.arrays)
 
-    def write(
-        self, room: memoryview, filled: Callable[[str, memoryview, int], None] = lambda *_: None
-    ) -> dict[str, BytesLike]:
+    def write(self, room: memoryview, helper: Executor | None = None) -> dict[str, BytesLike]:
         """Copy every array into `room`, and return the parts, which are views of it that begin at multiples of `ALIGNMENT`.
 
-        After each array `filled` is called with the part's name, the part, and up to which byte it is filled.
+        With a `helper`, half of a large state is copied by it: the work waits for the copy, so a second core is idle.
         """
         parts: dict[str, BytesLike] = {STRUCTURE: self.structure}
+        copies: list[tuple[_Arrays, Any, memoryview]] = []
         begin = 0
         for kind in self.arrays:
             frame = self._frame(kind)
             part = room[begin : begin + frame.size]
             part[: len(frame.header)] = frame.header
             arrays = kind.arrays
-            for name, (first, last) in frame.places.items():
-                arrays.copy_into(kind.values[name], part[first:last])
-                filled(kind.part, part, last)
+            copies += [
+                (arrays, kind.values[name], part[first:last])
+                for name, (first, last) in frame.places.items()
+            ]
             parts[kind.part] = part
             begin += aligned(frame.size)
+        half = _half_of(copies) if helper is not None and begin >= WORTH_HELP_BYTES else len(copies)
+        helped = helper.submit(_copy, copies[half:]) if helper is not None and half else None
+        _copy(copies[:half])
+        if helped is not None:
+            helped.result()
         return parts
 
     def _frame(self, kind: _Kind) -> Frame:
         return lay_out(kind.entries)
+
+
+def _copy(copies: Sequence[tuple[_Arrays, Any, memoryview]]) -> None:
+    for arrays, value, target in copies:
+        arrays.copy_into(value, target)
+
+
+def _half_of(copies: Sequence[tuple[_Arrays, Any, memoryview]]) -> int:
+    """Return how many of the first copies make up half of the bytes."""
+    total = sum(len(target) for _, _, target in copies)
+    done = 0
+    for number, (_, _, target) in enumerate(copies):
+        if 2 * done >= total:
+            return number
+        done += len(target)
+    return len(copies)
 
 
 class _Encoder:

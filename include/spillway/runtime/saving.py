@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from pydantic import JsonValue
 
 from spillway.checkpoints import CheckpointName, commit, prune
-from spillway.checkpoints.checksums import FollowingChecksums
+from spillway.checkpoints.checksums import BackgroundChecksums
 from spillway.checkpoints.commit import Parts
 from spillway.checkpoints.staging import Staging
 from spillway.errors import FencedError, SpillwayError, StoreError
@@ -57,7 +57,7 @@ class Snapshot:
     step: int
     size: int
     parts: Parts
-    checksums: FollowingChecksums
+    checksums: BackgroundChecksums
     taken_at: float
     copying: timedelta
     is_waited_for: bool
@@ -104,6 +104,7 @@ class Saver:
         self._tell = tell
         self._staging = Staging()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="spillway-checkpoint")
+        self._helper = ThreadPoolExecutor(1, thread_name_prefix="spillway-checksum")
         self._future: Future[Saved] | None = None
         self._doing: tuple[int, float] | None = None
         self._fenced: FencedError | None = None
@@ -159,8 +160,8 @@ class Saver:
         size = state.size + (files.room if files else 0)
         room = self._staging.room(size)  # may take long, and only once, so it is not counted
         began = self._clock.monotonic()
-        checksums = FollowingChecksums(self._thread.submit)
-        parts: Parts = state.write(room, filled=checksums.filled)
+        arrays = state.write(room, self._helper)
+        parts: Parts = arrays
         if files:
             parts = files.parts(room[state.size :], beside=parts)
         now = self._clock.monotonic()
@@ -168,7 +169,7 @@ class Saver:
             step=step,
             size=state.size + (files.size if files else 0),
             parts=parts,
-            checksums=checksums,
+            checksums=BackgroundChecksums(arrays, self._helper),
             taken_at=now,
             copying=timedelta(seconds=now - began),
             is_waited_for=files is not None or state.size <= SMALL_BYTES,
@@ -234,7 +235,7 @@ class Saver:
                 metadata=snapshot.metadata,
                 metrics=snapshot.metrics,
                 entry_point=self._submission.entry_point,
-                checksums=snapshot.checksums.results(),
+                checksums=snapshot.checksums,
             )
         except SpillwayError as error:
             log.error("the checkpoint of step %d was not saved: %s", snapshot.step, error)  # noqa: TRY400  # it is raised where the work is
