@@ -17,7 +17,7 @@ import numpy as np
 from spillway.catalog.google_nodes import to_nodes
 from spillway.catalog.price_list import COLUMNS, PriceList, parse_price_list
 from spillway.model import Market, Offer, Resources
-from spillway.placement.columns import NEVER_US, Columns, OfferTable, microseconds
+from spillway.placement.columns import MANY, NEVER_US, Columns, OfferTable, microseconds
 from spillway.placement.sanity import Doubt, Quotes, doubts
 
 if TYPE_CHECKING:
@@ -191,6 +191,7 @@ class _Rows:
                 rows, _place(terms.store_jurisdiction, laws), dtype=np.int32
             ),
             room=np.full(rows, max(terms.slots, 0)),
+            slots=np.full(rows, MANY),
             doubted=self._doubts > 0,
             priced_us=np.full(rows, microseconds(terms.priced_at)),
             launched_us=self._launches(),

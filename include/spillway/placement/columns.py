@@ -49,6 +49,10 @@ class OfferRows(Protocol):
         ...
 
 
+MANY: Final = int(np.iinfo(np.int64).max)
+"""Slots of a row that does not say how many it has."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Columns:
     """What decides about offers, a row an offer; text is a number into its vocabulary, -1 for None.
@@ -59,6 +63,7 @@ class Columns:
         restart_us: Microseconds from lease to first instruction.
         tariff: Rows of one number pay the same for what they move and keep.
         room: How many slots can be leased now, within the quota; none while it is cooling down.
+        slots: How many slots there are in all, leased ones too; the highest number where that is not known.
         doubted: Whether there are doubts about the price.
         priced_us, launched_us: Microseconds since 1970; the lowest number for never.
         names: Vocabularies of `accelerator`, `region`, `provider`, `architecture`, `jurisdiction`.
@@ -83,6 +88,7 @@ class Columns:
     jurisdiction: NDArray[np.int32]
     store_jurisdiction: NDArray[np.int32]
     room: NDArray[np.int64]
+    slots: NDArray[np.int64]
     doubted: NDArray[np.bool_]
     priced_us: NDArray[np.int64]
     launched_us: NDArray[np.int64]
@@ -281,8 +287,9 @@ class Fits:
         self.table, self.columns, self.task = table, table.columns, task
         self.shapes = (task.resources, *task.alternatives)
         self.ready = table.hopeful if ignore_room else table.ready
-        if task.nodes > 1 and not ignore_room:
-            self.ready = self.ready & (self.columns.room >= task.nodes)
+        if task.nodes > 1:
+            enough = self.columns.slots if ignore_room else self.columns.room
+            self.ready = self.ready & (enough >= task.nodes)
         self.tests = list(self._tests(now, without=without))
         self._known: dict[int, tuple[list[int], Iterator[int]]] = {}
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from spillway.model import Market, Offer, PassedOver, Placement, TaskSpec, Unplaced
 from spillway.placement.choose import choose, pass_over
-from spillway.placement.columns import Columns, Fits, OfferTable, microseconds
+from spillway.placement.columns import MANY, Columns, Fits, OfferTable, microseconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -157,6 +157,7 @@ def table_of(offers: Iterable[Offer]) -> OfferTable:
         jurisdiction=words.numbers("jurisdiction", [o.jurisdiction for o in rows]),
         store_jurisdiction=words.numbers("jurisdiction", [o.store_jurisdiction for o in rows]),
         room=np.array([room_of(o) for o in rows], dtype=np.int64),
+        slots=np.array([MANY if o.slots is None else o.slots for o in rows], dtype=np.int64),
         doubted=np.array([bool(o.price_doubts) for o in rows], dtype=bool),
         priced_us=np.array([microseconds(o.priced_at) for o in rows], dtype=np.int64),
         launched_us=np.array([microseconds(o.last_launch_at) for o in rows], dtype=np.int64),
