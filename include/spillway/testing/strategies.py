@@ -41,6 +41,7 @@ from spillway.model import (
     Quota,
     Resources,
     Retention,
+    RoomAnswer,
     SlotInterval,
     SpeedSample,
     Submission,
@@ -301,6 +302,11 @@ def slot_intervals() -> st.SearchStrategy[SlotInterval]:
     return st.builds(held, instants, durations(), node_counts(), st.booleans())
 
 
+def room_answers() -> st.SearchStrategy[RoomAnswer]:
+    """Return what pools may have answered when they were asked for capacity."""
+    return st.builds(RoomAnswer, at=instants, had_room=st.booleans())
+
+
 def quotas() -> st.SearchStrategy[Quota]:
     """Return quotas."""
     return st.builds(Quota, name=names, slots=st.integers(0, 100))
@@ -536,6 +542,7 @@ ANY_VALUE: Final[Mapping[type, st.SearchStrategy[Any]]] = MappingProxyType(
         Quota: quotas(),
         Resources: resources(),
         Retention: retentions(),
+        RoomAnswer: room_answers(),
         SlotInterval: slot_intervals(),
         SpeedSample: speed_samples(),
         Submission: submissions(),

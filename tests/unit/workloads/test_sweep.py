@@ -40,8 +40,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(autouse=True)
 def _leaves_nothing_running() -> Iterator[None]:
+    before = set(psutil.Process().children(recursive=True))  # servers that other tests share
     yield
-    assert [process.cmdline() for process in psutil.Process().children(recursive=True)] == []
+    after = set(psutil.Process().children(recursive=True))
+    assert [process.cmdline() for process in after - before] == []
 
 
 def run(session: Session, folder: Path, **changes: Any) -> dict[str, Any]:

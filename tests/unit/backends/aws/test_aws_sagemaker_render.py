@@ -121,7 +121,7 @@ def test_a_submission_that_is_too_large_is_refused() -> None:
     [
         ({"role": "spillway"}, "role"),
         ({"instance_type": "p5.48xlarge"}, "instance_type"),
-        ({"output": "/tmp/output"}, "output"),  # nothing is written there
+        ({"output": "/srv/output"}, "output"),  # nothing is written there
         ({"subnets": ["subnet-1"]}, "security_groups"),
         ({"environment": {"LONG": "x" * 513}}, "LONG"),
         ({"queue": "x"}, "queue"),
