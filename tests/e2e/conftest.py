@@ -31,8 +31,15 @@ def open_dispatcher(home: Path, pools_file: Path) -> Dispatcher:
     )
 
 
+@pytest.fixture
+def deployment(shared_deployment: Deployment) -> Deployment:
+    # Airflow 3.3.2's scheduler dies when a DAG is deleted while it schedules a run of it.
+    shared_deployment.stack.revive()
+    return shared_deployment
+
+
 @pytest.fixture(scope="session")
-def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+def shared_deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     home = tmp_path_factory.mktemp("airflow")
     bundles = [
         {

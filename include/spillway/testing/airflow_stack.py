@@ -101,6 +101,12 @@ class AirflowStack:
                 start_new_session=True,
             )
 
+    def revive(self) -> None:
+        """Start again what has ended, as whatever keeps a deployment running would."""
+        for component, process in list(self._processes.items()):
+            if process.poll() is not None:
+                self.start_component(component)
+
     def kill_component(self, component: str) -> None:
         """End a process and its children with SIGKILL, as a machine that is lost would."""
         process = self._processes.pop(component)
