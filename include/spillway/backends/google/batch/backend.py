@@ -186,4 +186,4 @@ class GoogleBatchBackend:
         while (row := self._client.get(name)) is not None and row.is_live:
             if time.monotonic() > deadline:
                 return
-            time.sleep(0.3)  # the end of the operation would be asked for in the same way
+            time.sleep(0.3)  # polls for the end: waiting on the operation polls, too; until the deadline
