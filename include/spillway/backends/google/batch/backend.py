@@ -186,4 +186,4 @@ class GoogleBatchBackend:
         while (row := self._client.get(name)) is not None and row.is_live:
             if time.monotonic() > deadline:
                 return
-            time.sleep(0.3)  # polls for the end: waiting on the operation polls, too; until the deadline
+            time.sleep(0.3)  # waiting on the operation would poll, too

@@ -136,4 +136,4 @@ class GoogleTpuBackend:
         while self._client.get(name) is not None:
             if time.monotonic() > deadline:
                 return
-            time.sleep(0.3)  # polls for the end: waiting on the operation polls, too; until the deadline
+            time.sleep(0.3)  # waiting on the operation would poll, too
