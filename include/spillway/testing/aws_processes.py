@@ -9,6 +9,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from spillway.testing.process_groups import ProcessGroup
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
@@ -31,17 +33,17 @@ class Container:
         ended: Callable[[int], None],
     ) -> None:
         inherited = {name: os.environ[name] for name in ("HOME", "PATH") if name in os.environ}
-        self._process = subprocess.Popen(  # noqa: S603  # the tests' own commands
+        self._group = ProcessGroup(
             command,
             env={**inherited, "AWS_EC2_METADATA_DISABLED": "true", **environment},
             cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            start_new_session=True,
         )
         self._printed = printed
         self._ended = ended
+        self._over = threading.Event()
         self._waiter = threading.Thread(target=self._wait, daemon=True)
         self._waiter.start()
 
@@ -51,35 +53,36 @@ class Container:
 
     def kill(self) -> None:
         """Send SIGKILL to everything that the command started in its group."""
-        self._signal(signal.SIGKILL)
+        self._group.signal(signal.SIGKILL)
 
     def join(self) -> None:
         """Wait until `ended` was told."""
         self._waiter.join()
 
     def _stop(self, grace_seconds: float) -> None:
-        self._signal(signal.SIGTERM)
-        try:
-            self._process.wait(grace_seconds)
-        except subprocess.TimeoutExpired:
+        self._group.signal(signal.SIGTERM)
+        if not self._over.wait(grace_seconds):
             self.kill()
 
-    def _signal(self, number: int) -> None:
-        if self._process.poll() is None:
-            os.killpg(self._process.pid, number)
-
     def _wait(self) -> None:
-        assert self._process.stdout is not None
+        reader = threading.Thread(target=self._copy_output, daemon=True)
+        reader.start()
+        code = self._group.wait()
+        self._over.set()
+        reader.join()
+        self._ended(code)
+
+    def _copy_output(self) -> None:
+        stdout = self._group.process.stdout
+        assert stdout is not None
         rest = b""
-        while data := os.read(self._process.stdout.fileno(), _CHUNK):
+        while data := os.read(stdout.fileno(), _CHUNK):
             lines, newline, rest = (rest + data).rpartition(b"\n")
             if newline:
                 self._printed(lines)
         if rest:
             self._printed(rest)
-        self._process.stdout.close()
-        code = self._process.wait()
-        self._ended(128 - code if code < 0 else code)
+        stdout.close()
 
 
 class LogWriter:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
+
+from spillway.testing.process_groups import ProcessGroup
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -51,30 +52,26 @@ class Machine:
         self.output = output
         self.forced_exit_code: int | None = None
         with output.open("ab") as file:
-            self._process = subprocess.Popen(  # noqa: S603  # the test's own job
-                list(command),
+            self._group = ProcessGroup(
+                command,
                 env={"PATH": os.environ["PATH"], **variables},
                 cwd=output.parent,
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,
             )
 
     @property
     def exit_code(self) -> int | None:
         """The command's, 128 and the number for a signal, as containers have it; None while it runs."""
-        code = self._process.poll()
-        if code is None or self.forced_exit_code is not None:
-            return None if code is None else self.forced_exit_code
-        return 128 - code if code < 0 else code
+        code = self._group.exit_code()
+        return code if code is None or self.forced_exit_code is None else self.forced_exit_code
 
     def kill(self, exit_code: int | None = None) -> None:
         """Take the machine away, at once; `exit_code` is what is told of it then."""
         self.forced_exit_code = exit_code
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait(30)
+        self._group.signal(signal.SIGKILL)
+        self._group.wait()
 
     def lines(self) -> list[str]:
         """Return the whole lines of its output."""

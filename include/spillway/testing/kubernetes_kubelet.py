@@ -13,7 +13,6 @@ import signal
 import subprocess
 import threading
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 from kubernetes.utils import parse_quantity
 
 from spillway.testing.kubernetes_objects import Object, set_condition, stamp
+from spillway.testing.process_groups import ProcessGroup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -37,15 +37,10 @@ _REFERENCE: Final = re.compile(r"\$\$|\$\((\w+)\)")
 class _Container:
     """A process that is a pod's container."""
 
-    process: subprocess.Popen[bytes]
+    group: ProcessGroup
     started_at: str
     told_at: float | None = None
     reason: str = ""
-
-    def signal(self, number: signal.Signals) -> None:
-        """Send a signal to it and its children."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, number)
 
 
 class FakeKubelet:
@@ -64,8 +59,8 @@ class FakeKubelet:
     def stop(self) -> None:
         """End all containers."""
         for container in self._containers.values():
-            container.signal(signal.SIGKILL)
-            container.process.wait()
+            container.group.signal(signal.SIGKILL)
+            container.group.wait()
 
     def sync(self) -> None:
         """Give every pod a node, begin what has one, and write down how the others are."""
@@ -89,13 +84,13 @@ class FakeKubelet:
         with self._server.lock:
             self._server.update("pods", pod, change)
             self._containers[pod].told_at = time.monotonic()
-            self._containers[pod].signal(signal.SIGTERM)
+            self._containers[pod].group.signal(signal.SIGTERM)
 
     def run_out_of_memory(self, pod: str) -> None:
         """Have the kernel end a pod's container for its own use of memory."""
         with self._server.lock:
             self._containers[pod].reason = "OOMKilled"
-            self._containers[pod].signal(signal.SIGKILL)
+            self._containers[pod].group.signal(signal.SIGKILL)
 
     def lose_node(self, pod: str) -> None:
         """Have a pod's node be gone: the pod garbage collector fails what was on it, and nobody saw how it ended."""
@@ -112,8 +107,8 @@ class FakeKubelet:
 
         with self._server.lock:
             container = self._containers.pop(pod)
-            container.signal(signal.SIGKILL)
-            container.process.wait()
+            container.group.signal(signal.SIGKILL)
+            container.group.wait()
             self._server.update("pods", pod, change)
             self._server.delete("pods", pod, grace=0)
 
@@ -172,32 +167,29 @@ class FakeKubelet:
         except KeyError as error:
             self._wait(pod, "CreateContainerConfigError", f'secret "{error.args[0]}" not found')
             return
-        process = subprocess.Popen(  # noqa: S603  # what the tests submit
+        group = ProcessGroup(
             container["command"],
             cwd=self._folder,
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            start_new_session=True,
         )
-        self._containers[name] = _Container(process=process, started_at=stamp())
+        self._containers[name] = _Container(group=group, started_at=stamp())
         self._server.logs[name] = bytearray()
-        threading.Thread(target=self._copy_output, args=(name, process), daemon=True).start()
+        threading.Thread(target=self._copy_output, args=(name, group.process), daemon=True).start()
         running = {"running": {"startedAt": stamp()}}
         self._change(pod, lambda one: one["status"].update(phase="Running", **_statuses(running)))
 
     def _watch_over(self, pod: Object, container: _Container) -> None:
         if "deletionTimestamp" in pod["metadata"] and container.told_at is None:
             container.told_at = time.monotonic()
-            container.signal(signal.SIGTERM)
+            container.group.signal(signal.SIGTERM)
         grace = pod["metadata"].get("deletionGracePeriodSeconds", 30)
         if container.told_at is not None and time.monotonic() - container.told_at > grace:
-            container.signal(signal.SIGKILL)
-        code = container.process.poll()
+            container.group.signal(signal.SIGKILL)
+        code = container.group.exit_code()
         if code is None:
             return
-        container.signal(signal.SIGKILL)  # its children
-        code = code if code >= 0 else 128 - code
         ended = {
             "exitCode": code,
             "reason": container.reason or ("Error" if code else "Completed"),
