@@ -104,7 +104,7 @@ def observation(
     if event is JobEvent.SUCCEEDED:
         return _seen(event, now, f"{said} is complete", code=0)
     if event is JobEvent.FAILED:
-        return _failed(message, [*pods, *departed], now, said)
+        return _failed(message, pods, departed, now, said)
     if workload["metadata"].get("deletionTimestamp") or event is JobEvent.CANCELLED:
         return _seen(JobEvent.CANCELLED, now, f"{said} was deleted")
     if evicted:
@@ -189,25 +189,33 @@ def _give_up_waiting(
     return _seen(JobEvent.PREEMPTED, seen.seen_at, detail)
 
 
-def _failed(message: str, pods: Sequence[Manifest], now: datetime, said: str) -> Observation:
+def _failed(
+    message: str,
+    there: Sequence[Manifest],
+    departed: Sequence[Manifest],
+    now: datetime,
+    said: str,
+) -> Observation:
     """Tell why it failed: what the object says of it first, then what its pods say."""
     by_exit_code = _BY_EXIT_CODE.search(message)
     by_condition = _BY_CONDITION.search(message)
     named = by_exit_code or by_condition
-    pod = pods_of.that_failed(pods, named["pod"] if named else None)
+    pod = pods_of.that_failed([*there, *departed], named["pod"] if named else None)
     code = _unsigned(int(by_exit_code["code"])) if by_exit_code else pods_of.exit_code(pod)
     told = by_exit_code is not None and code not in _SIGNALLED
     if by_condition or (pod is not None and not told and pods_of.disruption(pod)):
         return _disrupted(pod, now, said, message)
-    event, why = _meaning_of_exit(code, pod)
+    # A failed pod stays as long as its Job does, unless somebody deletes it.
+    is_deleted = pod is None or pod in departed or bool(pod["metadata"].get("deletionTimestamp"))
+    event, why = _meaning_of_exit(code, pod, is_deleted=is_deleted)
     return _seen(event, now, f"{said} failed ({message}): {why}", code=code)
 
 
-def _meaning_of_exit(code: int | None, pod: Manifest | None) -> tuple[JobEvent, str]:
+def _meaning_of_exit(
+    code: int | None, pod: Manifest | None, *, is_deleted: bool
+) -> tuple[JobEvent, str]:
     status = part(pod, "status")
     reason, ended = str(status.get("reason", "")), pods_of.terminated(pod)
-    # A failed pod stays as long as its Job does, unless somebody deletes it.
-    is_deleted = pod is None or bool(pod["metadata"].get("deletionTimestamp"))
     meanings: list[tuple[bool, JobEvent, str]] = [
         (code == PREEMPTED, JobEvent.PREEMPTED, "it stopped because its capacity is taken back"),
         (ended.get("reason") == "OOMKilled", JobEvent.FAILED, _OUT_OF_MEMORY),

@@ -21,6 +21,9 @@ MAX_SILENCE_SECONDS: Final = 90.0
 IDLE_SECONDS: Final = 60.0
 """How long it is kept up to date for nobody."""
 
+LAST_WORDS_SECONDS: Final = 3.0
+"""How long to wait for how something was that is not in a list any more; the watch tells it, most often at once."""
+
 MAX_DEPARTED: Final = 1000
 """How many objects that are gone are remembered."""
 
@@ -49,8 +52,10 @@ class Mirror:
         self._query = {"labelSelector": selector} if selector else {}
         self._clock = clock
         self._lock = threading.Lock()
+        self._news = threading.Condition(self._lock)
         self._objects: dict[str, Manifest] = {}
         self._departed: dict[str, Manifest] = {}
+        self._unheard: set[str] = set()
         self._version = ""
         self._listed = 0
         self._heard_at: float | None = None
@@ -66,8 +71,13 @@ class Mirror:
         return self.refresh()
 
     def departed(self) -> Mapping[str, Manifest]:
-        """Return those that are gone as they were last seen here, by name; another process has seen others."""
-        with self._lock:
+        """Return those that are gone as they were at their end, by name; another process has seen others.
+
+        A list that lacks something does not say how it ended. The watch does, and is waited for, for a moment.
+        """
+        with self._news:
+            self._news.wait_for(lambda: not self._unheard, timeout=LAST_WORDS_SECONDS)
+            self._unheard.clear()
             return dict(self._departed)
 
     def refresh(self) -> Mapping[str, Manifest]:
@@ -82,6 +92,8 @@ class Mirror:
             self._objects = {item["metadata"]["name"]: item for item in items}
             for name in before.keys() - self._objects.keys():
                 self._remember(name, before[name])
+                if self._follower is not None:
+                    self._unheard.add(name)
             self._version, self._listed = version, _number(version)
             self._read_at = self._heard_at = self._clock()
             if self._follower is None:
@@ -110,8 +122,10 @@ class Mirror:
         except BackendError:
             pass  # whoever reads next asks the server, and is told what is wrong
         finally:
-            with self._lock:
+            with self._news:
                 self._heard_at, self._follower = None, None
+                self._unheard.clear()
+                self._news.notify_all()
 
     def _is_wanted(self) -> bool:
         with self._lock:
@@ -120,9 +134,13 @@ class Mirror:
     def _take(self, event: Manifest) -> None:
         seen, metadata = event["object"], event["object"]["metadata"]
         version = str(metadata["resourceVersion"])
-        with self._lock:
+        with self._news:
             if self._heard_at is not None:
                 self._heard_at = self._clock()
+            if event["type"] == "DELETED" and metadata["name"] in self._unheard:
+                self._unheard.discard(metadata["name"])
+                self._remember(metadata["name"], seen)
+                self._news.notify_all()
             if _number(version) <= self._listed:
                 return  # the list was asked for later
             self._version = version
@@ -133,6 +151,7 @@ class Mirror:
                 self._objects[metadata["name"]] = seen
 
     def _remember(self, name: str, last: Manifest) -> None:
+        self._departed.pop(name, None)
         self._departed[name] = last
         if len(self._departed) > MAX_DEPARTED:
             del self._departed[next(iter(self._departed))]

@@ -72,6 +72,12 @@ def test_a_disruption_counts_before_its_job_has_failed_and_after_its_pod_is_gone
     assert "PreemptionByScheduler" in found.detail
 
 
+def test_a_pod_that_is_gone_was_deleted_whatever_was_last_seen_of_it() -> None:
+    running = pod("Running")
+    assert seen(job(by_exit_code(137)), departed=[running]).event is JobEvent.PREEMPTED
+    assert seen(job(by_exit_code(3)), departed=[running]).event is JobEvent.FAILED
+
+
 @pytest.mark.parametrize(
     ("code", "state", "more", "event"),
     [
