@@ -67,19 +67,24 @@ exit "$code"
 """
 
 # Of a gang's exit codes the first that is not 0 tells why it ended: what follows it are its consequences.
+# A notice may come before the runtime listens, and kills it then: that is a preemption like any other.
 _RANK: Final = """\
-trap : TERM
+told=
+trap 'told=1' TERM
 "$@"
 code=$?
+if [ -n "$told" ] && [ "$code" -ne 0 ]; then code={preempted}; fi
 [ "$code" -eq 0 ] || (set -o noclobber; echo "$code" > "$SPILLWAY_FIRST_EXIT") 2>/dev/null
 exit "$code"\
 """
 
 # A Ray cluster goes on without its workers, so only its head, on the first node, tells how the work ended.
 _RANK_OF_RAY: Final = """\
-trap : TERM
+told=
+trap 'told=1' TERM
 "$@"
 code=$?
+if [ -n "$told" ] && [ "$code" -ne 0 ]; then code={preempted}; fi
 [ "$SLURM_PROCID" != 0 ] || echo "$code" > "$SPILLWAY_FIRST_EXIT"
 exit "$code"\
 """
@@ -259,9 +264,13 @@ def _script(submission: Submission, options: SlurmOptions, *, mark: str) -> str:
         setup="\n".join(options.setup),
         working_folder=shlex.quote(options.working_folder or options.shared_folder()),
         srun=shlex.join(_srun(submission, options)),
-        rank=shlex.quote(_RANK_OF_RAY if submission.launcher is Launcher.RAY else _RANK),
+        rank=shlex.quote(_rank(submission).format(preempted=PREEMPTED)),
         command=shlex.join([options.python, "-m", "spillway.runtime"]),
     )
+
+
+def _rank(submission: Submission) -> str:
+    return _RANK_OF_RAY if submission.launcher is Launcher.RAY else _RANK
 
 
 def _srun(submission: Submission, options: SlurmOptions) -> list[str]:

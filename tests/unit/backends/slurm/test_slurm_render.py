@@ -191,3 +191,19 @@ def test_the_head_of_ray_tells_how_the_work_ended(
         command = ["/bin/bash", "-c", rank, "spillway", "/bin/sh", "-c", f"exit {code}"]
         assert subprocess.run(command, env=variables, check=False).returncode == code
     assert first.read_text().strip() == told
+
+
+@pytest.mark.parametrize("launcher", [Launcher.PLAIN, Launcher.RAY])
+@pytest.mark.parametrize(
+    ("does", "ends"), [("kill -TERM $PPID $$", 75), ("kill -TERM $PPID; exit 0", 0), ("exit 3", 3)]
+)
+def test_a_notice_before_the_runtime_listens_is_a_preemption(
+    tmp_path: Path, launcher: Launcher, does: str, ends: int
+) -> None:
+    script = render(submission(launcher=launcher), SlurmOptions(folder="/shared")).script
+    rank = shlex.split(script.partition("/bin/bash -c ")[2])[0]
+    first = tmp_path / "first"
+    variables = {"SLURM_PROCID": "0", "SPILLWAY_FIRST_EXIT": str(first)}
+    command = ["/bin/bash", "-c", rank, "spillway", "/bin/sh", "-c", does]
+    assert subprocess.run(command, env=variables, check=False).returncode == ends
+    assert (int(first.read_text()) if first.exists() else 0) == ends
