@@ -78,7 +78,7 @@ def test_a_notice_saves_a_checkpoint_and_ends_in_a_preemption(
     never = str(tmp_path / "gate")
     submission = world.job_of("sample_jobs:train", steps=8, gate=never)
     job = backend.submit(submission)
-    wait_for(lambda: "starting" in backend.read_log(job, 0).text)
+    wait_for(lambda: "at the gate" in backend.read_log(job, 0).text)
     world.market.batch.interrupt(job.provider_id or "", notice_seconds=60)
     seen = world.wait(backend, job)
     assert (seen.event, seen.exit_code) == (JobEvent.PREEMPTED, 75)

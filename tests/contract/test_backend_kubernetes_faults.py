@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -132,11 +133,11 @@ def test_too_much_memory_is_a_failure_that_says_so(
 
 def test_a_notice_saves_a_checkpoint_and_ends_in_a_preemption(world: KubernetesWorld) -> None:
     never = str(world.folder / "gate")
-    submission = world.job_of("sample_jobs:train", steps=8, gate=never)
+    training = world.job_of("sample_jobs:train", steps=8, gate=never)
+    submission = replace(training, grace_period=timedelta(minutes=1))
     backend = world.connect()
     job = backend.submit(submission)
-    world.wait(backend, job, STARTED)
-    wait_for(lambda: "starting" in backend.read_log(job, 0).text)
+    wait_for(lambda: "at the gate" in backend.read_log(job, 0).text)
     world.server.disrupt(world.pod_of(job), "PreemptionByScheduler", "preempting")
     seen = world.wait(backend, job)
     assert (seen.event, seen.exit_code) == (JobEvent.PREEMPTED, 75)
@@ -468,7 +469,7 @@ def test_a_kind_that_the_cluster_lacks_says_what_to_install(
 def test_output_goes_on_where_it_was_read_by_whoever_reads(world: KubernetesWorld) -> None:
     backend = world.connect()
     job = backend.submit(world.job_of("sample_jobs:train", steps=8, gate=str(world.folder / "g")))
-    wait_for(lambda: "starting" in backend.read_log(job, 0).text)
+    wait_for(lambda: "at the gate" in backend.read_log(job, 0).text)
     first = backend.read_log(job, 0)
     (world.folder / "g").touch()
     assert world.wait(backend, job).event is JobEvent.SUCCEEDED

@@ -6,6 +6,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -78,13 +79,11 @@ def test_a_notice_saves_a_checkpoint_and_ends_in_a_preemption(
 ) -> None:
     backend = world.connect()
     never = str(tmp_path / "gate")
-    submission = replace(
-        world.job_of("sample_jobs:train", steps=8, gate=never), resources=WHOLE_NODE
-    )
+    training = world.job_of("sample_jobs:train", steps=8, gate=never)
+    submission = replace(training, resources=WHOLE_NODE, grace_period=timedelta(minutes=1))
     store = open_store(submission.store)
     job = backend.submit(submission)
-    world.wait(backend, job, STARTED)
-    wait_for(lambda: "going on" in (said := backend.read_log(job, 0).text) or "starting" in said)
+    wait_for(lambda: "at the gate" in backend.read_log(job, 0).text)
     with somebody_more_important(cluster):
         assert world.wait(backend, job).event is JobEvent.PREEMPTED
     assert "Exited with exit code 75" in backend.read_log(job, 0).text

@@ -104,6 +104,8 @@ def train(session: Session, steps: int, gate: str | None = None) -> dict[str, An
     restored = session.restore()
     total, first = (restored.state["total"], restored.step + 1) if restored else (0, 1)
     for step in range(first, steps + 1):
+        if gate and step == steps // 2 + 1:
+            print("at the gate", flush=True)  # noqa: T201
         while gate and step > steps // 2 and not Path(gate).exists():
             if session.should_checkpoint():
                 session.checkpoint(step - 1, {"total": total})
