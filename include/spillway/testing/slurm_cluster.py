@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Final
 import httpx
 import psutil
 
+from spillway.testing import slurm_accounting
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -61,7 +63,7 @@ SwitchType=switch/none
 ReturnToService=2
 SlurmctldTimeout=30
 SlurmdTimeout=300
-MinJobAge=300
+MinJobAge={remembered_seconds}
 KillWait=2
 SchedulerType=sched/backfill
 SchedulerParameters=sched_interval=1,bf_interval=1,batch_sched_delay=0,sched_min_interval=0
@@ -71,7 +73,7 @@ PriorityType=priority/basic
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 GresTypes=gpu
-AccountingStorageType=accounting_storage/none
+{accounting}
 {nodes}
 PartitionName=scavenge Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=60
 PartitionName=requeues Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=0
@@ -155,21 +157,31 @@ class SlurmCluster:
 
 
 @contextmanager
-def slurm_cluster() -> Iterator[SlurmCluster]:
-    """Run a cluster of three nodes, each with 8 CPUs, 16 GB and 8 GPUs that are null devices."""
+def slurm_cluster(
+    *, accounting: bool = False, remembered_seconds: int = 300
+) -> Iterator[SlurmCluster]:
+    """Run a cluster of three nodes, each with 8 CPUs, 16 GB and 8 GPUs that are null devices.
+
+    Args:
+        accounting: Whether `slurmdbd` keeps accounts, and their limits count.
+        remembered_seconds: How long the controller remembers a job that has ended, 2 at least.
+    """
     # Not pytest's folder: slurmrestd refuses root, and whom it runs as must get to the configuration.
     folder = Path(tempfile.mkdtemp(prefix="spillway-slurm-"))
     folder.chmod(0o755)
-    cluster = _lay_out(folder)
+    cluster = _lay_out(folder, accounting=accounting, remembered_seconds=remembered_seconds)
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        socket = stack.enter_context(slurm_accounting.database(folder)) if accounting else None
         stack.callback(_stop_all, cluster)
         _start(cluster, "munged", *_munged(folder))
         _wait_for((folder / "run" / "munge.sock").exists, cluster, "munged")
+        if socket is not None:
+            _start_accounting(cluster, socket)
         _start(cluster, "slurmctld", _require("slurmctld"), "-D", "-c", "-f", str(cluster.conf))
         for name in NODES:
             cluster.start_node(name)
-        _start_rest(cluster)
+        _start_rest(cluster, accounting=accounting)
         _wait_for(lambda: _is_idle(cluster), cluster, "the nodes")
         _wait_for(lambda: _answers(cluster), cluster, "slurmrestd")
         yield cluster
@@ -194,7 +206,7 @@ def free_port() -> int:
         return port
 
 
-def _lay_out(folder: Path) -> SlurmCluster:
+def _lay_out(folder: Path, *, accounting: bool, remembered_seconds: int) -> SlurmCluster:
     for name in ("etc", "log", "state", "run", "jobs", "dev", *(f"spool/{one}" for one in NODES)):
         (folder / name).mkdir(parents=True)
         (folder / name).chmod(0o755)
@@ -203,7 +215,14 @@ def _lay_out(folder: Path) -> SlurmCluster:
         path.touch(mode=0o600)
         path.write_bytes(secrets.token_bytes(1024 if name == "munge.key" else 32))
     user = pwd.getpwuid(os.geteuid()).pw_name
+    accounts = "AccountingStorageType=accounting_storage/none"
+    if accounting:
+        accounting_port = free_port()
+        accounts = slurm_accounting.SETTINGS.format(folder=folder, port=accounting_port)
+        slurm_accounting.configure(folder, port=accounting_port, user=user)
     settings = _CONF.format(
+        accounting=accounts,
+        remembered_seconds=remembered_seconds,
         user=user,
         port=free_port(),
         folder=folder,
@@ -252,9 +271,27 @@ def _munged(folder: Path) -> tuple[str, ...]:
     )
 
 
-def _start_rest(cluster: SlurmCluster) -> None:
+def _start_accounting(cluster: SlurmCluster, socket: Path) -> None:
+    """Start slurmdbd, and have it know the cluster and the account `acme`, which everybody here is in."""
+    variables = slurm_accounting.daemon_environment(socket)
+    _start(cluster, "slurmdbd", _require("slurmdbd"), "-D", **variables)
+
+    def is_known() -> bool:
+        try:
+            cluster.run("sacctmgr", "-i", "add", "cluster", "partner")
+        except (RuntimeError, subprocess.TimeoutExpired):
+            return False
+        return True
+
+    _wait_for(is_known, cluster, "slurmdbd")
+    cluster.run("sacctmgr", "-i", "add", "account", "acme")
+    cluster.run("sacctmgr", "-i", "add", "user", cluster.user, "account=acme")
+
+
+def _start_rest(cluster: SlurmCluster, *, accounting: bool) -> None:
     """Start slurmrestd, as somebody who may do nothing: each request brings its own token."""
-    command = [_require("slurmrestd"), "-a", "rest_auth/jwt", "-s", f"openapi/{API_VERSION}"]
+    offers = f"openapi/{API_VERSION}" + (f",openapi/db{API_VERSION}" if accounting else "")
+    command = [_require("slurmrestd"), "-a", "rest_auth/jwt", "-s", offers]
     if os.geteuid() == 0:
         nobody = pwd.getpwnam("nobody")
         command += ["-u", nobody.pw_name, "-g", str(nobody.pw_gid)]

@@ -188,12 +188,12 @@ class SlurmBackend:
         now = self._clock()
         try:
             rows = parse.earliest_by_name(self._client.past_jobs(names))
-            marks = self._client.marks([name for name in names if name not in rows])
+            marks = self._client.marks([name for name in names if not _tells(rows.get(name))])
         except BackendError as error:  # it says nothing of these, and must not hide the others
             return {name: Observation(event=None, seen_at=now, detail=str(error)) for name in names}
         return {
             name: self._observation(rows[name], now)
-            if name in rows
+            if name in rows and (_tells(rows[name]) or name not in marks)
             else _from_marks(marks.get(name), now)
             for name in names
         }
@@ -215,6 +215,11 @@ def _client(connection: Connection | None, options: SlurmOptions) -> Client:
     if is_url(connection.host):
         return RestClient(connection, options)
     return CommandLine(SshShell(connection), options)
+
+
+def _tells(row: JobRow | None) -> bool:
+    """Return whether accounting knows how the job ended."""
+    return row is not None and (row.state != "FAILED" or row.exit_code is not None)
 
 
 def _slots_taken(rows: Iterable[JobRow]) -> int:

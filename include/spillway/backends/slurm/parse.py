@@ -91,7 +91,7 @@ class JobRow:
     """One job as Slurm describes it.
 
     Attributes:
-        exit_code: Negative for the signal that ended it; None while it has not ended.
+        exit_code: Negative for the signal that ended it; None while it has not ended, or where that is not known.
         nodes: How many it has, or asks for.
     """
 
@@ -117,6 +117,10 @@ def observation(row: JobRow, now: datetime, *, start_within: timedelta | None) -
     if event is JobEvent.FAILED and row.exit_code == PREEMPTED:
         return _seen(
             JobEvent.PREEMPTED, row, now, f"{said}: it stopped because its capacity is taken back"
+        )
+    if event is JobEvent.FAILED and row.exit_code is None:
+        return _seen(
+            JobEvent.VANISHED, row, now, f"{said}, and not whether its capacity was taken back"
         )
     if row.exit_code in {NO_FOLDER, CANNOT_OPEN_OUTPUT}:
         said += ": it cannot write to the option folder, which must exist on a file system that all nodes share"
@@ -260,12 +264,13 @@ def _rest_row(job: Mapping[str, Any]) -> JobRow:
 def _rest_account_row(job: Mapping[str, Any]) -> JobRow:
     said = fields_of(job.get("state"))
     state = _state(words(said.get("current")))
-    code = job.get("exit_code")
+    code = _rest_exit_code(job.get("exit_code")) if state in ENDS else None
     return JobRow(
         job_id=int(job["job_id"]),
         name=str(job.get("name") or ""),
         state=state,
-        exit_code=_rest_exit_code(code) if state in ENDS else None,
+        # slurmrestd 22.05 says 0 of every job, whatever accounting has.
+        exit_code=None if state == "FAILED" and code == 0 else code,
         reason=str(said.get("reason") or ""),
         nodes=max(number(job.get("allocation_nodes")), 1),
     )

@@ -9,6 +9,7 @@ import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
+from urllib.parse import quote
 
 import httpx
 
@@ -42,6 +43,8 @@ NO_SUCH_JOB: Final = 67_108_863
 _UNSPECIFIED: Final = -1
 _ZERO_BYTES: Final = 5005
 _JOB_IS_OVER: Final = frozenset({2017, 2021})
+_NOTHING_FOUND: Final = frozenset({9003})
+"""How slurmrestd 22.05 says that accounting has no such job; a later one answers with an empty list."""
 _CLIENT_ERRORS: Final = (
     httpx.HTTPError,
     httpx.InvalidURL,
@@ -93,9 +96,10 @@ class RestClient:
         """Return what accounting knows of jobs of these names."""
         if not self._has_accounting:
             return []
-        asked = f"/slurmdb/{self._version}/jobs?job_name={','.join(names)}"
+        listed = quote(",".join(names), safe="")  # slurmrestd 22.05 takes no comma as it is
+        asked = f"/slurmdb/{self._version}/jobs?job_name={listed}"
         try:
-            answer = self._call("GET", asked)
+            answer = self._call("GET", asked, ignored=_NOTHING_FOUND)
         except RejectedError:  # this slurmrestd has no accounting behind it
             self._has_accounting = False
             return []

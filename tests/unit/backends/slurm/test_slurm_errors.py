@@ -18,7 +18,7 @@ import pytest
 from paramiko import ssh_exception
 
 from spillway.backends.protocol import Connection, Job
-from spillway.backends.slurm import failures, shells
+from spillway.backends.slurm import failures, naming, shells
 from spillway.backends.slurm.backend import SlurmBackend
 from spillway.backends.slurm.command_line import CommandLine
 from spillway.backends.slurm.options import SlurmOptions
@@ -223,11 +223,27 @@ def test_accounting_over_rest_is_asked_by_name() -> None:
     job = {"job_id": 6, "name": "sw-a", "state": {"current": "PREEMPTED"}, "exit_code": {}}
 
     def answer(request: httpx.Request) -> httpx.Response:
-        assert request.url.params["job_name"] == "sw-a,sw-b"
+        assert request.url.query == b"job_name=sw-a%2Csw-b"  # 22.05 refuses a comma
         return httpx.Response(200, json={"errors": [], "jobs": [job, {**job, "name": "other"}]})
 
     (row,) = rest(answer).past_jobs(["sw-a", "sw-b"])
     assert (row.name, row.state) == ("sw-a", "PREEMPTED")
+
+
+def test_accounting_that_has_no_such_job_says_so_as_an_error() -> None:
+    client = rest(lambda _: slurm_error(9003, "Nothing found"))
+    assert list(client.past_jobs(["sw-a"])) == []
+
+
+def test_a_failure_whose_exit_code_is_not_known_may_have_been_a_preemption() -> None:
+    name = naming.job_name(POOL.name, "dag/run/task/-1/1")
+    job: dict[str, Any] = {"job_id": 6, "name": name, "state": {"current": "FAILED"}}
+    job["exit_code"] = {"status": "SUCCESS", "return_code": 0}  # as 22.05 says of every job
+    answers = {"/slurm/v0.0.38/jobs": [], "/slurmdb/v0.0.38/jobs": [job]}
+    client = rest(lambda request: httpx.Response(200, json={"jobs": answers[request.url.path]}))
+    slurm = SlurmBackend(POOL, home=Path("/home"), client=client)
+    seen = slurm.observe([JOB])[JOB.key]
+    assert (seen.event, seen.exit_code) == (JobEvent.VANISHED, None)
 
 
 def test_a_folder_that_is_not_seen_from_here_shows_no_output(tmp_path: Path) -> None:
