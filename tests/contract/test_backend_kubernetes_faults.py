@@ -343,6 +343,35 @@ def test_an_object_that_is_half_deleted_is_neither_live_nor_made_again(
     world.server.remove("jobs", str(job.provider_id))
 
 
+# ---- an old cluster ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def old(world: KubernetesWorld) -> Iterator[KubernetesWorld]:
+    world.server.minor = 20
+    yield world
+    world.server.minor = 34
+
+
+def test_an_old_cluster_is_sent_nothing_that_it_does_not_know(old: KubernetesWorld) -> None:
+    backend = old.connect()
+    ends = [JobEvent.SUCCEEDED, JobEvent.FAILED, JobEvent.PREEMPTED]
+    behaviours = [Behaviour.SUCCEEDS, Behaviour.FAILS_WITH_3, Behaviour.IS_PREEMPTED]
+    for behaviour, end in zip(behaviours, ends, strict=True):
+        assert old.wait(backend, backend.submit(old.submission(behaviour))).event is end
+
+
+def test_what_an_old_cluster_cannot_run_is_named(old: KubernetesWorld) -> None:
+    gang = replace(old.submission(Behaviour.MEETS), nodes=2)
+    with pytest.raises(RejectedError, match=r"a gang .* 1\.22 or later, and the cluster is 1\.20"):
+        old.connect().submit(gang)
+    old.options["queue"] = "ml"
+    single = old.submission(Behaviour.SUCCEEDS)
+    with pytest.raises(RejectedError, match="option queue") as refusal:
+        old.connect().submit(single)
+    assert refusal.value.key == single.key
+
+
 # ---- the way to the API server ----------------------------------------------------------------------------------
 
 

@@ -10,11 +10,11 @@ import json
 import shlex
 import threading
 import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from spillway.testing.kubernetes_kubelet import FINISHED, FakeKubelet, condition, phase_of
-from spillway.testing.kubernetes_objects import Object, owner_of, set_condition
+from spillway.testing.kubernetes_objects import Object, Objects, owner_of, set_condition, stamp
 from spillway.testing.kubernetes_server import FakeApiServer, api_server
 
 if TYPE_CHECKING:
@@ -33,10 +33,19 @@ class FakeCluster:
         no_pods: Why the job controller may make no pods, such as a quota's words; empty when it may.
     """
 
-    def __init__(self, server: FakeApiServer, folder: Path) -> None:
+    def __init__(
+        self,
+        server: Objects,
+        folder: Path,
+        *,
+        controllers: frozenset[str] = frozenset({"rayjobs", "jobsets", "jobs"}),
+        step_seconds: float = STEP_SECONDS,
+    ) -> None:
         self.server = server
         self.no_pods = ""
         self.kubelet = FakeKubelet(server, folder)
+        self._controllers = controllers
+        self._step_seconds = step_seconds
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="fake cluster", daemon=True)
 
@@ -64,15 +73,16 @@ class FakeCluster:
     # ---- one round ------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        while not self._stop.wait(STEP_SECONDS):
-            with self.server.lock:
+        while not self._stop.wait(self._step_seconds):
+            with self.server.lock, suppress(*self.server.troubles):
                 self._step()
 
     def _step(self) -> None:
+        self.server.look_anew()
         self.kubelet.sync()
         acts = {"rayjobs": self._rayjob, "jobsets": self._jobset, "jobs": self._job}
         for plural, act in acts.items():
-            for workload in self.server.all(plural):
+            for workload in self.server.all(plural) if plural in self._controllers else ():
                 act(workload)
         self.kubelet.reap()
 
@@ -112,9 +122,12 @@ class FakeCluster:
 
     def _fail_job(self, job: Object, failure: Object, active: list[Object]) -> None:
         self._delete(active)
-        self._status(
-            "jobs", job, lambda one: set_condition(one, {**failure, "type": "FailureTarget"})
-        )
+
+        def begin_to_fail(one: Object) -> None:
+            _begin_status(one)
+            set_condition(one, {**failure, "type": "FailureTarget"})
+
+        self._status("jobs", job, begin_to_fail)
         if not active:
             self._status("jobs", job, lambda one: set_condition(one, {**failure, "type": "Failed"}))
 
@@ -145,7 +158,14 @@ class FakeCluster:
                 "name": f"{name}-{uuid.uuid4().hex[:5]}",
                 "labels": {**metadata.get("labels", {}), **labels},
                 "annotations": metadata.get("annotations", {}),
-                "ownerReferences": [{"uid": owner["metadata"]["uid"], "kind": owner["kind"]}],
+                "ownerReferences": [
+                    {
+                        "apiVersion": owner["apiVersion"],
+                        "kind": owner["kind"],
+                        "name": owner["metadata"]["name"],
+                        "uid": owner["metadata"]["uid"],
+                    }
+                ],
             },
             "spec": json.loads(json.dumps(template["spec"])),
             "status": {"phase": "Pending"},
@@ -285,6 +305,14 @@ def _failure(job: Object, pods: list[Object]) -> Object | None:
     return _BACK_OFF
 
 
+def _begin_status(made: Object) -> Object:
+    """Return the status, which without a beginning has no end."""
+    status: Object = made.setdefault("status", {})
+    status.setdefault("startTime", stamp())
+    return status
+
+
 def _complete(made: Object, name: str, reason: str) -> None:
+    _begin_status(made)["completionTime"] = stamp()
     set_condition(made, condition("SuccessCriteriaMet", reason))
     set_condition(made, condition(name, reason))

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from spillway.testing.kubernetes_server import FakeApiServer
+    from spillway.testing.kubernetes_objects import Objects
 
 FINISHED: Final = frozenset({"Succeeded", "Failed"})
 
@@ -50,7 +50,7 @@ class FakeKubelet:
         missing_images: Images that no registry has.
     """
 
-    def __init__(self, server: FakeApiServer, folder: Path) -> None:
+    def __init__(self, server: Objects, folder: Path) -> None:
         self.missing_images: set[str] = set()
         self._server = server
         self._folder = folder
@@ -210,10 +210,14 @@ class FakeKubelet:
     def _environment(self, pod: Object) -> dict[str, str]:
         found = {"PATH": os.environ["PATH"], "HOME": str(self._folder)}
         for one in pod["spec"]["containers"][0].get("env", []):
-            if "value" in one:
-                found[one["name"]] = expand(one["value"], found)
+            source = one.get("valueFrom") or {}
+            if "fieldRef" in source:
+                found[one["name"]] = _field(pod, source["fieldRef"]["fieldPath"])
                 continue
-            wanted = one["valueFrom"]["secretKeyRef"]
+            if not source:
+                found[one["name"]] = expand(one.get("value", ""), found)
+                continue
+            wanted = source["secretKeyRef"]
             secret = self._server.one("secrets", wanted["name"], pod["metadata"]["namespace"])
             if secret is None:
                 raise KeyError(wanted["name"])
@@ -252,8 +256,15 @@ def expand(text: str, variables: Mapping[str, str]) -> str:
     )
 
 
+def _field(pod: Object, path: str) -> str:
+    """Return a label or an annotation, of `metadata.annotations['name']`."""
+    kind, _, rest = path.removeprefix("metadata.").partition("['")
+    return str((pod["metadata"].get(kind) or {}).get(rest.removesuffix("']"), ""))
+
+
 def _statuses(state: Object) -> Object:
-    return {"containerStatuses": [{"name": "main", "state": state}]}
+    about = {"name": "main", "image": "", "imageID": "", "ready": False, "restartCount": 0}
+    return {"containerStatuses": [{**about, "state": state}]}
 
 
 def _requests(spec: Object) -> dict[str, Any]:

@@ -7,9 +7,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import kubernetes.client
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
 Object = dict[str, Any]
 
@@ -28,6 +32,8 @@ KINDS: Final[Mapping[str, tuple[str, str, str | None]]] = {
     "clusterqueues": ("/apis/kueue.x-k8s.io/v1beta1", "ClusterQueue", None),
 }
 OF_THE_CLUSTER: Final = frozenset({"nodes", "clusterqueues"})
+_SINCE: Final = {"completionMode": 22, "suspend": 22, "podFailurePolicy": 26}
+"""Which Kubernetes 1 has a field of Jobs; the client's models are of the newest."""
 _VERBS: Final = {"GET": "get", "PATCH": "patch", "DELETE": "delete", "POST": "create"}
 _NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _LABEL: Final = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
@@ -70,6 +76,64 @@ class Request:
         return _VERBS[self.method]
 
 
+class Objects(Protocol):
+    """What controllers and kubelets use of an API server, a fake or a real one.
+
+    Attributes:
+        logs: What pods printed, each line with its time; by the pod's name.
+    """
+
+    logs: dict[str, bytearray]
+
+    @property
+    def lock(self) -> AbstractContextManager[object]:
+        """To hold during a step."""
+        ...
+
+    @property
+    def troubles(self) -> tuple[type[Exception], ...]:
+        """What a step may raise, after which the next one tries again."""
+        ...
+
+    def look_anew(self) -> None:
+        """Begin a step."""
+        ...
+
+    def all(self, plural: str) -> list[Object]:
+        """Return all objects of the kind, which may be of the step's beginning."""
+        ...
+
+    def one(self, plural: str, name: str, namespace: str = ...) -> Object | None:
+        """Return the object, or None."""
+        ...
+
+    def add(self, plural: str, made: Object, namespace: str = ...) -> Object:
+        """Make an object."""
+        ...
+
+    def update(
+        self,
+        plural: str,
+        name: str,
+        change: Callable[[Object], object],
+        *,
+        namespace: str = ...,
+        manager: str = ...,
+    ) -> None:
+        """Change the object, if there is one."""
+        ...
+
+    def remove(self, plural: str, name: str, namespace: str = ...) -> None:
+        """Have the object be gone at once."""
+        ...
+
+    def delete(
+        self, plural: str, name: str, namespace: str = ..., grace: float | None = ...
+    ) -> None:
+        """Delete the object; a pod goes when its kubelet has ended it."""
+        ...
+
+
 def stamp(seconds_from_now: float = 0) -> str:
     """Return a time as the API writes it, to the second."""
     when = datetime.now(UTC) + timedelta(seconds=seconds_from_now)
@@ -110,14 +174,17 @@ def unknown_fields(made: Any, model: str, place: str = "") -> list[str]:
     return found
 
 
-def validate(request: Request, body: Object) -> None:
-    """Check what is to be there against the schema, and against what the API server checks beside it.
+def validate(request: Request, body: Object, *, minor: int) -> None:
+    """Check what is to be there against the schema of Kubernetes 1.`minor`, and against what the API server checks beside it.
 
     Raises:
         Refusal: It has mistakes.
     """
     kind = KINDS[request.plural][1]
-    if unknown := unknown_fields(body, KINDS[request.plural][2] or ""):
+    unknown = unknown_fields(body, KINDS[request.plural][2] or "")
+    if kind == "Job":
+        unknown += [f".spec.{name}" for name in body["spec"] if minor < _SINCE.get(name, 0)]
+    if unknown:
         raise Refusal(
             400,
             "BadRequest",
@@ -182,6 +249,13 @@ def leaves(made: Any, place: str = "") -> dict[str, Any]:
     for name, value in made.items():
         found |= leaves(value, f"{place}.{name}" if place else name)
     return found
+
+
+def lines_since(output: bytes, query: Mapping[str, str]) -> bytes:
+    """Return lines, each with its time before it, as the query of a pod's log asks for: `sinceTime`, `limitBytes`."""
+    since, lines = query.get("sinceTime", ""), output.split(b"\n")
+    first = next((n for n, line in enumerate(lines) if line[:20].decode() >= since), len(lines))
+    return b"\n".join(lines[first:])[: int(query.get("limitBytes", 1 << 30))]
 
 
 def merge(there: Any, body: Any) -> Any:

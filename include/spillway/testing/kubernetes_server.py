@@ -28,6 +28,7 @@ from spillway.testing.kubernetes_objects import (
     Request,
     fits,
     leaves,
+    lines_since,
     merge,
     owner_of,
     set_condition,
@@ -47,6 +48,7 @@ class FakeApiServer:
     Attributes:
         allowed: Which verbs on which plurals each token may; None for all.
         refuse: Asked before each request; what it returns is the answer instead.
+        minor: Which Kubernetes 1 it is.
         logs: What pods printed, each line with its time; by the pod's name.
     """
 
@@ -57,6 +59,7 @@ class FakeApiServer:
         self.allowed: dict[str, frozenset[tuple[str, str]] | None] = {token: None}
         self.refuse: Callable[[Request], Refusal | None] = lambda _: None
         self.requests: list[Request] = []
+        self.minor = 34
         self.logs: dict[str, bytearray] = {}
         self.stopped = False
         self._objects: defaultdict[str, dict[tuple[str, str], Object]] = defaultdict(dict)
@@ -66,6 +69,11 @@ class FakeApiServer:
         self._forgotten = 0
 
     # ---- what controllers use -------------------------------------------------------------------------------------
+
+    troubles: tuple[type[Exception], ...] = ()
+
+    def look_anew(self) -> None:
+        """Do nothing: nothing is remembered."""
 
     def all(self, plural: str) -> list[Object]:
         """Return copies of all objects of the kind, the oldest first."""
@@ -167,6 +175,8 @@ class FakeApiServer:
             self.admit(request)
             if request.part == "eviction":
                 return self._evict(request)
+            if request.part == "binding":
+                return self._bind(request)
             if not request.name:
                 return self._create(request) if request.method == "POST" else self._list(request)
             there = self._objects[request.plural].get((request.namespace, request.name))
@@ -183,7 +193,11 @@ class FakeApiServer:
                     namespace=request.namespace,
                 )
             if request.method == "DELETE":
-                self.delete(request.plural, request.name, request.namespace)
+                grace = request.body.get("gracePeriodSeconds")
+                if grace == 0:
+                    self.remove(request.plural, request.name, request.namespace)
+                else:
+                    self.delete(request.plural, request.name, request.namespace, grace)
                 return HTTPStatus.OK, {"kind": "Status", "status": "Success"}
             return HTTPStatus.OK, copy.deepcopy(there)
 
@@ -224,12 +238,7 @@ class FakeApiServer:
                     "BadRequest",
                     f'container "main" in pod "{request.name}" is waiting to start: ContainerCreating',
                 )
-            since = request.query.get("sinceTime", "")
-            lines = bytes(self.logs[request.name]).split(b"\n")
-            first = next(
-                (n for n, line in enumerate(lines) if line[:20].decode() >= since), len(lines)
-            )
-            return b"\n".join(lines[first:])[: int(request.query.get("limitBytes", 1 << 30))]
+            return lines_since(bytes(self.logs[request.name]), request.query)
 
     def watch(self, request: Request) -> Iterator[Object]:
         """Yield what happens after the version that was asked for, until the time that was asked for."""
@@ -286,7 +295,7 @@ class FakeApiServer:
         body, manager = request.body, request.query["fieldManager"]
         if request.namespace not in self.namespaces:
             raise Refusal(404, "NotFound", f'namespaces "{request.namespace}" not found')
-        validate(request, body)
+        validate(request, body, minor=self.minor)
         fields = {
             path: value for path, value in leaves(body).items() if path != "metadata.namespace"
         }
@@ -331,6 +340,18 @@ class FakeApiServer:
         )
         return HTTPStatus.CREATED, {"kind": "Status", "status": "Success"}
 
+    def _bind(self, request: Request) -> tuple[int, Object]:
+        if (request.namespace, request.name) not in self._objects["pods"]:
+            raise _not_found(request)
+        node = request.body["target"]["name"]
+        self.update(
+            "pods",
+            request.name,
+            lambda one: one["spec"].update(nodeName=node),
+            namespace=request.namespace,
+        )
+        return HTTPStatus.CREATED, {"kind": "Status", "status": "Success"}
+
     def disrupt(self, pod: str, reason: str, message: str, namespace: str = "default") -> None:
         """Delete a pod for a reason that is not its own, as scheduler, taint manager and eviction API do."""
         condition = {
@@ -371,6 +392,10 @@ class _Handler(QuietHandler):
 
     def _serve(self) -> None:
         try:
+            if self.path == "/version":
+                said = {"major": "1", "minor": f"{self.server_of.minor}+"}
+                self._send(200, json.dumps(said).encode())
+                return
             request = self._request()
             if request.verb == "watch":
                 self._stream(self.server_of.watch(request))

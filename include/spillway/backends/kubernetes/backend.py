@@ -73,6 +73,7 @@ class KubernetesBackend:
         self._pods = Mirror(self._client, PODS, selector=self._selector)
         self._admissions = Mirror(self._client, WORKLOADS)
         self._room: tuple[float, int] | None = None
+        self._minor: tuple[int | None] | None = None
         self._cursors: dict[str, Cursor] = {}
         self._lock = threading.Lock()
 
@@ -169,12 +170,18 @@ class KubernetesBackend:
         name = self._name(submission.key)
         workload = self._client.get(self._kind, name)
         if workload is None:
-            manifest = render(submission, self._options)
+            manifest = render(submission, self._options, minor=self._minor_version())
             self._check_capacity(submission)
             workload = self._apply(name, manifest)
         if needs_service(submission, self._options) and parse.is_live(workload):
             uid = str(workload["metadata"]["uid"])
             self._client.apply(SERVICES, render_service(submission, self._options, uid))
+
+    def _minor_version(self) -> int | None:
+        """Return which Kubernetes 1 the cluster is, asked for once; None for one that does not say."""
+        if self._minor is None:
+            self._minor = (self._client.minor_version(),)
+        return self._minor[0]
 
     def _apply(self, name: str, manifest: Manifest) -> Manifest:
         try:

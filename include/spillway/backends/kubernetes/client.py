@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from spillway.backends.kubernetes.failures import CLIENT_ERRORS, MissingError, by_status, explain
 from spillway.backends.kubernetes.naming import MANAGER
-from spillway.errors import SpecError
+from spillway.errors import AccessError, RejectedError, SpecError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -59,6 +60,18 @@ class Client:
         """Return the objects of a collection of the whole cluster."""
         items, _ = self._list(path, f"list {path.rpartition('/')[2]} of the whole cluster", query)
         return items
+
+    def minor_version(self) -> int | None:
+        """Return 30 of Kubernetes 1.30; None where the server does not say.
+
+        Raises:
+            TransientError: It could not be asked.
+        """
+        try:
+            said = re.match(r"\d+", str(self._json("GET", "/version", "get /version").get("minor")))
+        except (AccessError, RejectedError):  # not for us, though everybody else may
+            return None
+        return int(said[0]) if said else None
 
     def get_of_cluster(self, path: str) -> Manifest:
         """Return an object by its whole path."""

@@ -107,8 +107,11 @@ def observation(
         return _failed(message, pods, departed, now, said)
     if workload["metadata"].get("deletionTimestamp") or event is JobEvent.CANCELLED:
         return _seen(JobEvent.CANCELLED, now, f"{said} was deleted")
-    if evicted:
-        return _seen(JobEvent.PREEMPTED, now, f"Kueue took {said} back: {evicted}")
+    why = f"Kueue took it back: {evicted}" if evicted else ""
+    if workload["kind"] == "Job" and _is_replaced(nodes_of(workload), pods, departed):
+        why = why or "its pod was taken away, and the cluster has begun another"
+    if why:
+        return _seen(JobEvent.PREEMPTED, now, f"{said}: {why}")
     seen = _live(event, pods, now, said, stuck or message)
     return _give_up_waiting(seen, workload, start_within)
 
@@ -165,6 +168,11 @@ def evictions(workloads: Iterable[Manifest]) -> dict[str, str]:
                 for owner in items(workload["metadata"], "ownerReferences"):
                     found.setdefault(str(owner["uid"]), said)
     return found
+
+
+def _is_replaced(nodes: int, pods: Sequence[Manifest], departed: Sequence[Manifest]) -> bool:
+    """Return whether a Job got a pod in another's place, as without a failure policy: two might then write as one lease."""
+    return bool(pods) and len({pod["metadata"]["name"] for pod in [*pods, *departed]}) > nodes
 
 
 def _state_of_ray_job(status: Manifest) -> tuple[JobEvent | None, str]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from spillway.backends.kubernetes import naming
+from spillway.backends.kubernetes.failures import NAME
 from spillway.backends.kubernetes.kinds import KINDS, SERVICES
 from spillway.backends.kubernetes.pod_template import (
     CONTAINER,
@@ -17,6 +18,7 @@ from spillway.backends.kubernetes.pod_template import (
     submission_text,
     template,
 )
+from spillway.errors import RejectedError
 from spillway.model import Launcher
 
 if TYPE_CHECKING:
@@ -45,19 +47,37 @@ _FAILURE_POLICY: Final[Manifest] = {
 }
 
 
-def render(submission: Submission, options: KubernetesOptions) -> Manifest:
+# Minor versions of Kubernetes 1 since which these are there without a feature gate.
+# Source: Kubernetes, "Feature Gates (removed)" and "Feature Gates",
+# kubernetes.io/docs/reference/command-line-tools-reference/feature-gates-removed.
+FAILURE_POLICY_SINCE: Final = 26
+INDEXED_SINCE: Final = 22
+SUSPEND_SINCE: Final = 22
+
+
+def render(
+    submission: Submission, options: KubernetesOptions, *, minor: int | None = None
+) -> Manifest:
     """Return the object for the submission; it holds no secret.
 
+    Args:
+        submission: What is to run.
+        options: Of the pool.
+        minor: Which Kubernetes 1 it is for, such as 30; None for a new one. To an old one nothing is sent that it does not know.
+
     Raises:
-        RejectedError: The submission is too large for an environment variable.
+        RejectedError: The submission is too large for an environment variable, or the cluster is too old for it.
     """
     kind = KINDS[options.kind]
+    _check_version(submission, options, minor)
     made: Manifest = {
         "apiVersion": kind.api_version,
         "kind": kind.name,
         "metadata": metadata(submission, options),
         "spec": _SPECS[options.kind](submission, options),
     }
+    if options.kind == "job" and minor is not None:
+        _leave_out_what_is_newer(made["spec"], minor)
     if options.queue is not None:
         made["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = options.queue
         made["spec"]["suspend"] = True  # until Kueue admits it
@@ -83,6 +103,28 @@ def render_service(submission: Submission, options: KubernetesOptions, owner_uid
 def needs_service(submission: Submission, options: KubernetesOptions) -> bool:
     """Return whether the pods meet through a Service of ours."""
     return submission.nodes > 1 and options.kind == "job"
+
+
+def _check_version(submission: Submission, options: KubernetesOptions, minor: int | None) -> None:
+    needs = {
+        "a gang of `kind: job`": INDEXED_SINCE if needs_service(submission, options) else 0,
+        "the option queue": SUSPEND_SINCE if options.queue is not None else 0,
+    }
+    for what, since in needs.items():
+        if minor is not None and minor < since:
+            raise RejectedError(
+                f"{what} needs Kubernetes 1.{since} or later, and the cluster is 1.{minor}; another pool may do",
+                backend=NAME,
+                key=submission.key,
+            )
+
+
+def _leave_out_what_is_newer(spec: Manifest, minor: int) -> None:
+    """Leave out what an old server would refuse; a Job of one pod ends the same way without it."""
+    if minor < FAILURE_POLICY_SINCE:
+        del spec["podFailurePolicy"]
+    if minor < INDEXED_SINCE:
+        del spec["completionMode"]
 
 
 def _job(submission: Submission, options: KubernetesOptions) -> Manifest:

@@ -78,6 +78,15 @@ def test_a_pod_that_is_gone_was_deleted_whatever_was_last_seen_of_it() -> None:
     assert seen(job(by_exit_code(3)), departed=[running]).event is JobEvent.FAILED
 
 
+def test_a_pod_that_is_replaced_was_taken_away() -> None:
+    leaving = pod(name="a", deletionTimestamp="2026-11-20T11:59:30Z")
+    assert seen(job(), leaving).event is JobEvent.STARTED
+    replaced = [seen(job(), leaving, pod("Pending", name="b"))]
+    replaced.append(seen(job(), pod("Pending", name="b"), departed=[leaving]))
+    assert {one.event for one in replaced} == {JobEvent.PREEMPTED}
+    assert "begun another" in replaced[0].detail
+
+
 @pytest.mark.parametrize(
     ("code", "state", "more", "event"),
     [
