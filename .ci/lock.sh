@@ -7,3 +7,6 @@ cp .ci/lock.txt .ci/lock.new
   --no-emit-find-links --no-emit-index-url --no-header --no-annotate --quiet --output-file .ci/lock.new --no-config "$@"
 grep -vE '^(nvidia-|cuda-|triton==)' .ci/lock.new >.ci/lock.txt
 rm .ci/lock.new
+# SkyPilot's API server has an environment of its own.
+.venv/bin/uv pip compile .ci/skypilot/requirements.in --universal --python-version 3.11 \
+  --no-emit-find-links --no-emit-index-url --no-header --no-annotate --quiet --output-file .ci/skypilot/lock.txt --no-config "$@"

@@ -53,6 +53,9 @@ TABLE: Mapping[str, Row] = MappingProxyType(
         ),
         "local": Row(target="spillway.backends.local.backend:LocalBackend"),
         "ray": Row(target="spillway.backends.ray_jobs.backend:RayBackend", extra="ray"),
+        "skypilot": Row(
+            target="spillway.backends.skypilot.backend:SkyPilotBackend", extra="skypilot"
+        ),
         "slurm": Row(target="spillway.backends.slurm.backend:SlurmBackend", extra="slurm"),
     }
 )

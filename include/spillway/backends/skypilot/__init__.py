@@ -1,0 +1,1 @@
+"""Jobs on the clouds that SkyPilot knows, through its API server."""

@@ -1,0 +1,184 @@
+"""What SkyPilot's real API server answers, as far as it goes without a cloud account; and its own models, held against ours."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import uuid
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from conftest import require
+from contract.skypilot_world import PATIENCE_SECONDS, SkyPilotWorld
+from spillway.backends.protocol import Connection, Job
+from spillway.backends.skypilot import inventory, parse
+from spillway.backends.skypilot.backend import SkyPilotBackend
+from spillway.backends.skypilot.client import ApiServer
+from spillway.backends.skypilot.failures import ERRORS
+from spillway.backends.skypilot.options import CLOUDS
+from spillway.catalog.price_list import read_price_list
+from spillway.errors import AccessError, RejectedError
+from spillway.model import JobEvent
+from spillway.testing.backend_suite import Behaviour
+from spillway.testing.skypilot_api import real_skypilot
+from spillway.testing.skypilot_server import fake_skypilot
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+REPOSITORY = Path(__file__).parents[2]
+
+ASK_THE_VENDOR = """
+import inspect, json, sys
+from sky import clouds, exceptions
+from sky.schemas.api import responses
+from sky.server.requests import payloads, requests
+from sky.skylet import job_lib
+from sky.utils import registry, status_lib
+
+told = json.load(sys.stdin)
+for name, body in told["bodies"]:
+    model = getattr(payloads, name)
+    unknown = set(body) - set(model.model_fields)
+    assert not unknown, f"{name} has no {unknown}"
+    model(**body)
+payloads.LaunchBody(**told["bodies"][0][1]).to_kwargs()
+for row in told["rows"]:
+    responses.StatusResponse.model_validate(row)
+    assert set(row) <= set(responses.StatusResponse.model_fields), row
+json.dump({
+    "clusters": [one.value for one in status_lib.ClusterStatus],
+    "jobs": [one.value for one in job_lib.JobStatus],
+    "active": [one.value for one in requests.RequestStatus.active_statuses()],
+    "over": [one.value for one in job_lib.JobStatus if one.is_terminal()],
+    "clouds": sorted(registry.CLOUD_REGISTRY.keys()),
+    "errors": [name for name, one in vars(exceptions).items() if inspect.isclass(one) and issubclass(one, Exception)],
+}, sys.stdout)
+"""
+
+
+@pytest.fixture(scope="module")
+def python() -> Path:
+    setup = REPOSITORY / ".ci" / "skypilot" / "setup"
+    done = subprocess.run([setup], capture_output=True, text=True, check=False)
+    require(done.returncode == 0, f"{setup} could not install SkyPilot: {done.stderr}")
+    return REPOSITORY / "build" / "skypilot" / "venv" / "bin" / "python"
+
+
+@pytest.fixture(scope="module")
+def url(python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with real_skypilot(python, tmp_path_factory.mktemp("skypilot")) as url:
+        yield url
+
+
+class RealWorld(SkyPilotWorld):
+    def __init__(self, url: str, folder: Path, **options: Any) -> None:
+        self.url = url
+        super().__init__(None, folder, **options)  # type: ignore[arg-type]  # the real one instead
+
+    def connect(self, **facts: Any) -> SkyPilotBackend:
+        server = ApiServer(Connection(host=self.url, **facts), timeout_seconds=PATIENCE_SECONDS)
+        return SkyPilotBackend(
+            self.pool(), home=self.folder, server=server, submit_seconds=PATIENCE_SECONDS
+        )
+
+
+def test_nothing_is_known_of_what_was_never_asked_for(url: str, tmp_path: Path) -> None:
+    backend = RealWorld(url, tmp_path).connect()
+    job = Job(key="dag/run/never submitted/-1/1")
+    assert backend.observe([job])[job.key].event is JobEvent.VANISHED
+    assert list(backend.list_jobs()) == []
+    assert backend.read_log(job, 0).text == ""
+    assert dict(backend.costs([job])) == {}
+    backend.release(job)
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "words"),
+    [
+        ({}, AccessError, "sky check"),
+        ({"instance_type": "gpu_9x_h900"}, RejectedError, "gpu_9x_h900"),
+        ({"region": "moon-1"}, RejectedError, "moon-1"),
+        (
+            {"cloud": "slurm", "region": "nowhere", "instance_type": None, "idle": None},
+            RejectedError,
+            "nowhere",
+        ),
+    ],
+)
+def test_what_cannot_be_launched_is_a_named_error_and_leaves_nothing(
+    url: str, tmp_path: Path, options: dict[str, Any], kind: type[Exception], words: str
+) -> None:
+    world = RealWorld(url, tmp_path, **options)
+    backend = world.connect()
+    submission = world.submission(Behaviour.RUNS_ON)
+    with pytest.raises(kind, match=words) as refusal:
+        backend.submit(submission)
+    assert refusal.value.key == submission.key  # type: ignore[attr-defined]  # all of ours have it
+    job = Job(key=submission.key)
+    seen = backend.observe([job])[job.key]
+    assert (seen.event, words in seen.detail) == (JobEvent.FAILED, True)
+    backend.release(job)
+    assert list(backend.list_jobs()) == []
+
+
+def test_a_token_that_is_none_is_named(url: str, tmp_path: Path) -> None:
+    backend = RealWorld(url, tmp_path).connect(password=f"sky_{uuid.uuid4().hex}")
+    with pytest.raises(AccessError, match="service account"):
+        backend.observe([Job(key="a")])
+
+
+def test_what_a_cloud_offers_becomes_a_price_list(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "lambda.csv"
+    for _ in range(2):  # it takes seconds the first time, when SkyPilot reads its catalogue
+        if inventory.main([url, str(out), "--cloud", "lambda"]) == 0:
+            break
+    prices = read_price_list(out, "lambda")
+    assert list(prices.instance) == ["gpu_1x_a10", "gpu_8x_h100_sxm5"]
+    assert list(prices.on_demand) == [0.75, 23.92]
+    assert "2 machines" in capsys.readouterr().out
+    assert inventory.main([url, str(tmp_path / "moon.csv"), "--cloud", "moon"]) == 2
+    assert not (tmp_path / "moon.csv").exists()
+
+
+def test_requests_and_answers_are_of_the_vendors_own_models(python: Path, tmp_path: Path) -> None:
+    with fake_skypilot(tmp_path / "fake") as sky:
+        world = SkyPilotWorld(sky, tmp_path, labels={"team": "vision"})
+        backend = world.connect()
+        jobs = [
+            backend.submit(replace(world.submission(Behaviour.RUNS_ON), nodes=nodes))
+            for nodes in (1, 1)
+        ]
+        sky.break_up(str(jobs[0].provider_id))
+        told = {
+            "bodies": [
+                ["LaunchBody", {**sky.launches[0], "env_vars": {}}],
+                ["StopOrDownBody", {"cluster_name": "a"}],
+                ["JobStatusBody", {"cluster_name": "a", "job_ids": [1]}],
+                ["ClusterJobBody", {"cluster_name": "a", "job_id": 1, "follow": False, "tail": 5}],
+                ["RequestCancelBody", {"request_ids": ["a"]}],
+                ["CostReportBody", {"days": 30, "cluster_names": ["a"]}],
+            ],
+            "rows": sky.rows(),
+        }
+    done = subprocess.run(
+        [python, "-c", ASK_THE_VENDOR],
+        input=json.dumps(told),
+        env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    vendor = json.loads(done.stdout.splitlines()[-1])
+    assert set(vendor["clusters"]) == set(parse.CLUSTERS)
+    assert set(vendor["jobs"]) == set(parse.JOBS)
+    assert set(vendor["active"]) == parse.ACTIVE
+    assert set(vendor["over"]) == parse.OVER
+    assert set(vendor["errors"]) - set(ERRORS) == set()
+    assert set(vendor["clouds"]) == CLOUDS
