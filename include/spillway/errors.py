@@ -4,6 +4,7 @@ SpillwayError
   SpecError             fix the task; no attempt will help
     PoolsFileError      fix the pools file; lists every mistake with its line
     ScenarioError       fix what is to be simulated: the file, line or option that it names
+    WrongCheckpointError        the checkpoint is another work's: ask for a fresh start, or give what it was begun with
   PlacementError
     NoOfferError        no pool can take the task: wait, or relax what the reasons name
     BudgetError         more than a person allowed; ask one
@@ -15,8 +16,10 @@ SpillwayError
   TaskFailedError       the user's code failed
   GangError             the nodes of a task did not find each other, or lost one: start all of them again
   CheckpointError
-    StoreError          the store cannot be read or written: fix its folder, space or credentials
-      StoreAccessError      credentials are missing, wrong, or do not allow it
+    StoreError          the store cannot be read or written: fix what the message names
+      StoreUrlError         the URL names no store, or one that is not installed
+      StoreAccessError      credentials are missing, wrong, or do not allow it; a folder is read-only
+      StoreFullError        the disk or the quota has no room left
       StoreMissingError     there is no such bucket or container
       StoreUnavailableError the store could not be asked; the same call may succeed later
       UnfencedStoreError    the store ignores create-only writes, which fencing rests on: use another
@@ -65,6 +68,10 @@ class PoolsFileError(SpecError):
 
 class ScenarioError(SpecError):
     """What is to be simulated cannot be, as it is written."""
+
+
+class WrongCheckpointError(SpecError):
+    """The checkpoint was saved by other work than this, or does not fit it."""
 
 
 class PlacementError(SpillwayError):
@@ -160,8 +167,16 @@ class StoreError(CheckpointError):
     """The checkpoint store itself cannot be read or written."""
 
 
+class StoreUrlError(StoreError):
+    """The URL names no store that is known and installed here."""
+
+
 class StoreAccessError(StoreError):
-    """Credentials are missing, wrong, or do not allow what was asked."""
+    """Credentials are missing or wrong, or what was asked is not allowed, as writing to a read-only folder."""
+
+
+class StoreFullError(StoreError):
+    """There is no room left in the store: its disk is full, or a quota is used up."""
 
 
 class StoreMissingError(StoreError):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from spillway.checkpoints import CheckpointName, FolderStore, claim, commit, latest, open_store
-from spillway.errors import StoreError
+from spillway.errors import StoreError, StoreFullError, StoreUrlError
 from spillway.testing.store_suite import NOW, StoreContract
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def test_a_disk_that_is_full_is_an_error_with_a_remedy_and_loses_nothing(tmp_pat
     commit(store, "task", CheckpointName(token=1, step=1), {"state": b"small"}, now=NOW)
     before = files(tmp_path)
     parts = {"small": b"fits", "large": bytes(1 << 20)}
-    with pytest.raises(StoreError, match=r"cannot write .*large.*: raise the limit"):
+    with pytest.raises(StoreFullError, match=r"cannot write .*large.*: raise the limit"):
         commit(store, "task", CheckpointName(token=1, step=2), parts, now=NOW)
     found = latest(store, "task")
     assert found is not None
@@ -102,11 +102,11 @@ def test_urls_of_folders_open_them(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("url", ["s3x://bucket/a", "/just/a/path", "", "C:\\folder"])
 def test_an_unknown_scheme_is_told_which_are_known(url: str) -> None:
-    with pytest.raises(StoreError, match="file://"):
+    with pytest.raises(StoreUrlError, match="file://"):
         open_store(url)
 
 
 @pytest.mark.parametrize("url", ["file://relative/path", "file:relative"])
 def test_a_folder_that_is_not_absolute_is_refused(url: str) -> None:
-    with pytest.raises(StoreError, match="three slashes"):
+    with pytest.raises(StoreUrlError, match="three slashes"):
         open_store(url)

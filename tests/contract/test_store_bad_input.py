@@ -18,9 +18,10 @@ from spillway.checkpoints.bucket import BucketStore
 from spillway.checkpoints.bucket_errors import ERRORS, explain
 from spillway.errors import (
     StoreAccessError,
-    StoreError,
+    StoreFullError,
     StoreMissingError,
     StoreUnavailableError,
+    StoreUrlError,
 )
 from spillway.testing.bucket_servers import s3_server
 
@@ -66,6 +67,21 @@ def test_an_error_never_tells_a_signature() -> None:
 
 
 @pytest.mark.parametrize(
+    "answer",
+    [
+        "status code: 403 <Error><Code>QuotaExceeded</Code></Error>",
+        "status code: 507 <Error><Code>XMinioStorageFull</Code><Message>No room.</Message></Error>",
+    ],
+)
+def test_a_bucket_that_has_no_room_left_is_told(answer: str) -> None:
+    """No server that can be run here has quotas; the answers are those that their makers document."""
+    error = obstore.exceptions.GenericError(answer)
+    found = explain(error, action="write s3://bucket/a", scheme="s3")
+    assert type(found) is StoreFullError
+    assert str(found).endswith("free space there, or raise the quota")
+
+
+@pytest.mark.parametrize(
     ("url", "remedy"),
     [
         ("s3x://bucket/a", "az://, file://, gs://, s3://"),
@@ -79,7 +95,7 @@ def test_an_error_never_tells_a_signature() -> None:
     ],
 )
 def test_a_url_that_names_no_store_is_told_how_to_write_it(url: str, remedy: str) -> None:
-    with pytest.raises(StoreError) as error:
+    with pytest.raises(StoreUrlError) as error:
         open_store(url)
     assert remedy in str(error.value)
     assert "secret" not in str(error.value)
@@ -94,7 +110,7 @@ def test_a_missing_extra_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch
         return real(name, *arguments, **named)
 
     monkeypatch.setattr(builtins, "__import__", without_obstore)
-    with pytest.raises(StoreError, match=r"pip install 'spillway\[stores\]'"):
+    with pytest.raises(StoreUrlError, match=r"pip install 'spillway\[stores\]'"):
         open_store("s3://bucket/folder")
 
 
@@ -147,6 +163,7 @@ def test_wrong_credentials_of_s3_are_told_apart_from_anything_else(
         ("s3://bucket/a", "AWS_ACCESS_KEY_ID"),
         ("az://container/a?account=somebody", "AZURE_STORAGE_ACCOUNT_KEY"),
         ("az://container/a", r"add \?account="),
+        ("gs://bucket/a", "GOOGLE_APPLICATION_CREDENTIALS"),
     ],
 )
 def test_missing_credentials_are_told_how_to_give_them(
@@ -155,6 +172,7 @@ def test_missing_credentials_are_told_how_to_give_them(
     # No machine answers for its role or identity here.
     monkeypatch.setenv("AWS_METADATA_ENDPOINT", NOWHERE)
     monkeypatch.setenv("AZURE_MSI_ENDPOINT", f"{NOWHERE}/metadata/identity/oauth2/token")
+    monkeypatch.setenv("GCE_METADATA_HOST", NOWHERE.removeprefix("http://"))
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AZURE_STORAGE_ACCOUNT_NAME"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(StoreAccessError, match=remedy):
@@ -207,7 +225,7 @@ try:
     for step in range(1, 100):
         commit(store, "task", CheckpointName(token=1, step=step), {"a": bytes(1 << 20)}, now=now)
 except StoreError as error:
-    print(error)
+    print(type(error).__name__, error)
 found = latest(store, "task")
 print("found", found and found.name.step)
 END
@@ -217,6 +235,7 @@ END
 @pytest.mark.usefixtures("namespaces")
 def test_a_disk_that_is_full_is_told_and_the_last_checkpoint_stands(tmp_path: Path) -> None:
     done = in_namespace('mount -t tmpfs -o size=5m tmpfs "$1"' + WRITE, tmp_path)
+    assert done.stdout.startswith("StoreFullError"), done.stderr
     assert "No space left on device; the disk is full: free space" in done.stdout, done.stderr
     assert done.stdout.splitlines()[-1] in {f"found {step}" for step in (3, 4)}
 
@@ -224,5 +243,6 @@ def test_a_disk_that_is_full_is_told_and_the_last_checkpoint_stands(tmp_path: Pa
 @pytest.mark.usefixtures("namespaces")
 def test_a_folder_that_is_read_only_is_told(tmp_path: Path) -> None:
     done = in_namespace('mount -t tmpfs -o ro tmpfs "$1"' + WRITE, tmp_path)
+    assert done.stdout.startswith("StoreAccessError"), done.stderr
     assert "the file system is read-only: choose another folder" in done.stdout, done.stderr
     assert done.stdout.splitlines()[-1] == "found None"

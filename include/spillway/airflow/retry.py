@@ -7,12 +7,30 @@ from __future__ import annotations
 
 from airflow.sdk.definitions.retry_policy import ExceptionRetryPolicy, RetryAction, RetryRule
 
-from spillway.errors import AccessError, BudgetError, NoOfferError, RejectedError, SpecError
+from spillway.errors import (
+    AccessError,
+    BudgetError,
+    NoOfferError,
+    RejectedError,
+    SpecError,
+    StoreMissingError,
+    StoreUrlError,
+    UnfencedStoreError,
+)
 
 RETRY_POLICY = ExceptionRetryPolicy(
     rules=[
         RetryRule(
-            exception=[SpecError, NoOfferError, BudgetError, AccessError, RejectedError],
+            exception=[
+                SpecError,
+                NoOfferError,
+                BudgetError,
+                AccessError,
+                RejectedError,
+                StoreUrlError,
+                StoreMissingError,
+                UnfencedStoreError,
+            ],
             action=RetryAction.FAIL,
             reason="trying again cannot help; the message says what to change",
         ),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from spillway.errors import (
     StoreAccessError,
     StoreError,
+    StoreFullError,
     StoreMissingError,
     StoreUnavailableError,
     UnfencedStoreError,
@@ -66,6 +67,9 @@ _DENIED = re.compile(
 )  # of a listing obstore tells no more than that it failed
 _REGION = "incorrectly configured region"
 
+# Source: Ceph, "Quota management" (403); MinIO, "Error codes" (507); Azure Storage, "Common REST API error codes".
+_FULL = re.compile(r"QuotaExceeded|StorageFull|status code: 507\b|InsufficientStorage")
+
 
 def is_bucket_missing(error: Exception) -> bool:
     """Return whether an error about an object that is not there is about its bucket in truth."""
@@ -92,6 +96,8 @@ def explain(error: Exception, *, action: str, scheme: str) -> StoreError:
     text = str(error)
     if is_bucket_missing(error):
         kind, remedy = StoreMissingError, _BUCKET
+    elif _FULL.search(text):
+        kind, remedy = StoreFullError, "free space there, or raise the quota"
     elif kind is StoreUnavailableError and _DENIED.search(text) and not _ROLE.search(text):
         kind, remedy = StoreAccessError, _PERMISSIONS
     elif kind is StoreUnavailableError and _ROLE.search(text):

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from spillway.checkpoints.bucket_errors import CREDENTIALS, explain
-from spillway.errors import StoreAccessError, StoreError
+from spillway.errors import StoreAccessError, StoreUrlError
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
@@ -78,7 +78,7 @@ class BucketUrl:
         """Return the parts of `url`.
 
         Raises:
-            StoreError: It names no bucket, holds credentials, or sets what cannot be set.
+            StoreUrlError: It names no bucket, holds credentials, or sets what cannot be set.
         """
         parts = urlsplit(url)
         known = _SETTINGS[parts.scheme]
@@ -86,16 +86,16 @@ class BucketUrl:
         fencing = query.pop("fencing", "on")
         unknown = sorted(query.keys() - known.keys())
         if "@" in parts.netloc:
-            raise StoreError(
+            raise StoreUrlError(
                 f"the URL of bucket {parts.hostname!r} has a user or password in it, which ends up in logs: "
                 f"{CREDENTIALS[parts.scheme]}"
             )
         if not parts.netloc or parts.fragment:
-            raise StoreError(f"{url!r} names no bucket: write {parts.scheme}://bucket/folder")
+            raise StoreUrlError(f"{url!r} names no bucket: write {parts.scheme}://bucket/folder")
         if unknown or fencing not in ("on", "off"):
             said = ", ".join(unknown) or f"fencing={fencing}"
             allowed = ", ".join([*sorted(known), "fencing=on", "fencing=off"])
-            raise StoreError(
+            raise StoreUrlError(
                 f"the URL of bucket {parts.netloc!r} sets {said}; it may set {allowed}"
             )
         return cls(
@@ -121,7 +121,7 @@ def connect(url: BucketUrl, *, patience: timedelta) -> Client:
         from obstore.exceptions import BaseError
         from obstore.store import AzureStore, GCSStore, S3Store
     except ImportError as error:
-        raise StoreError(
+        raise StoreUrlError(
             f"{url.place} needs obstore, which is not installed: pip install 'spillway[stores]'"
         ) from error
     kind: Any = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}[url.scheme]

@@ -13,27 +13,41 @@ import os
 import uuid
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from spillway.checkpoints.direct_io import write_all
-from spillway.errors import StoreError
+from spillway.errors import StoreAccessError, StoreError, StoreFullError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from spillway.checkpoints.store import BytesLike
 
 _PARTIAL = ".partial"
-_REMEDIES = {
-    errno.EACCES: "make the folder writable for this user",
-    errno.EPERM: "make the folder writable for this user",
-    errno.EROFS: "the file system is read-only: choose another folder",
-    errno.ENOSPC: "the disk is full: free space, or choose another folder",
-    errno.EDQUOT: "the disk quota is used up: free space, or choose another folder",
-    errno.EFBIG: "the file is larger than is allowed here: raise the limit (ulimit -f)",
-    errno.ENOTDIR: "a file stands where a folder is needed: move it away",
-    errno.EIO: "the disk reports errors: check it, and choose another folder",
-}
+_WRITABLE = "make the folder writable for this user"
+_ERRORS: Mapping[int, tuple[type[StoreError], str]] = MappingProxyType(
+    {
+        errno.EACCES: (StoreAccessError, _WRITABLE),
+        errno.EPERM: (StoreAccessError, _WRITABLE),
+        errno.EROFS: (
+            StoreAccessError,
+            "the file system is read-only: choose another folder",
+        ),
+        errno.ENOSPC: (StoreFullError, "the disk is full: free space, or choose another folder"),
+        errno.EDQUOT: (
+            StoreFullError,
+            "the disk quota is used up: free space, or choose another folder",
+        ),
+        errno.EFBIG: (
+            StoreFullError,
+            "the file is larger than is allowed here: raise the limit (ulimit -f)",
+        ),
+        errno.ENOTDIR: (StoreError, "a file stands where a folder is needed: move it away"),
+        errno.EIO: (StoreError, "the disk reports errors: check it, and choose another folder"),
+    }
+)
+"""What is raised instead of each, and the remedy."""
 
 
 class FolderStore:
@@ -138,8 +152,8 @@ def _explained(action: str, target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        remedy = _REMEDIES.get(error.errno or 0, "check the folder and its disk")
-        raise StoreError(f"cannot {action} {target}: {error.strerror}; {remedy}") from error
+        kind, remedy = _ERRORS.get(error.errno or 0, (StoreError, "check the folder and its disk"))
+        raise kind(f"cannot {action} {target}: {error.strerror}; {remedy}") from error
 
 
 def _raise_unless_gone(error: OSError) -> None:

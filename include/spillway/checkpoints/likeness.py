@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from spillway.errors import SpecError
+from spillway.errors import WrongCheckpointError
 
 
 def check_likeness(saved: object, here: object) -> None:
@@ -14,11 +14,11 @@ def check_likeness(saved: object, here: object) -> None:
     lengths fit too, as histories grow.
 
     Raises:
-        SpecError: It cannot; the message names the first place where they differ, and the remedy.
+        WrongCheckpointError: It cannot; the message names the first place where they differ, and the remedy.
     """
     difference = _difference(saved, here, "state")
     if difference:
-        raise SpecError(
+        raise WrongCheckpointError(
             f"the checkpoint does not fit: {difference}; ask for a fresh start, or give the sizes it was begun with"
         )
 

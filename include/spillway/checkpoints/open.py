@@ -10,7 +10,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from spillway.checkpoints.bucket import BucketStore
 from spillway.checkpoints.bucket_url import SCHEMES
 from spillway.checkpoints.folder import FolderStore
-from spillway.errors import StoreError
+from spillway.errors import StoreUrlError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -22,13 +22,13 @@ def open_store(url: str) -> ObjectStore:
     """Return the store at `url`; nothing is read or written yet.
 
     Raises:
-        StoreError: The URL names no store we know, or names it wrongly.
+        StoreUrlError: The URL names no store we know, or names it wrongly.
     """
     parts = urlsplit(url)
     opener = _OPENERS.get(parts.scheme)
     if opener is None:
         known = ", ".join(f"{scheme}://" for scheme in sorted(_OPENERS))
-        raise StoreError(f"{url!r} names no store: its scheme is not one of {known}")
+        raise StoreUrlError(f"{url!r} names no store: its scheme is not one of {known}")
     return opener(parts)
 
 
@@ -39,7 +39,7 @@ def _open_bucket(parts: SplitResult) -> BucketStore:
 def _open_folder(parts: SplitResult) -> FolderStore:
     path = Path(unquote(parts.path))
     if parts.netloc not in ("", "localhost") or not path.is_absolute():
-        raise StoreError(
+        raise StoreUrlError(
             f"{parts.geturl()!r} is no folder of this machine: write file:// and then an absolute"
             " path, three slashes in all, such as file:///var/lib/spillway"
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spillway.checkpoints import open_store
-from spillway.errors import SpecError, StoreError
+from spillway.errors import SpecError, StoreError, StoreUrlError
 from spillway.model import Submission
 from spillway.model.codec import decode_json
 from spillway.runtime import exit_codes
@@ -71,6 +71,9 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
                 )
         except SpecError:
             log.exception("the gang of %s cannot start", submission.key)
+            return exit_codes.BAD_ENTRY_POINT
+        except StoreUrlError:
+            log.exception("%s has nowhere to save", submission.key)
             return exit_codes.BAD_ENTRY_POINT
         except StoreError:
             log.exception("the store %s does not work", submission.store)

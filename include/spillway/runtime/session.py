@@ -18,7 +18,7 @@ from spillway.checkpoints.formats import Prepared, decode_state, prepare
 from spillway.checkpoints.layout import claimed_tokens
 from spillway.checkpoints.likeness import check_likeness
 from spillway.checkpoints.store import BytesLike, ObjectStore
-from spillway.errors import CheckpointError, SpecError, StoreError
+from spillway.errors import CheckpointError, SpecError, StoreError, WrongCheckpointError
 from spillway.model import Heartbeat, Manifest, Resources, Submission
 from spillway.placement.cadence import UNKNOWN_HAZARD_INTERVAL, Cadence, cadence
 from spillway.runtime.clock import Clock, SystemClock
@@ -179,8 +179,8 @@ class Session:
             saved_by: Entry point whose checkpoints are welcome besides this task's own, when it has been renamed.
 
         Raises:
-            SpecError: The checkpoint is another workload's, has other keys or shapes than `like`, or needs a framework that
-                is not installed here.
+            WrongCheckpointError: The checkpoint is another workload's, or has other keys or shapes than `like`.
+            SpecError: It needs a framework that is not installed here.
             FencedError: A newer lease owns the task.
             StoreError: The store could not be read or written.
         """
@@ -344,7 +344,7 @@ class Session:
     def _check_workload(self, manifest: Manifest, saved_by: str | None) -> None:
         there, here = manifest.entry_point, self._submission.entry_point
         if there and there not in (here, saved_by):
-            raise SpecError(
+            raise WrongCheckpointError(
                 f"the checkpoint of step {manifest.step} was saved by {there!r}, and this is {here!r}: ask for a fresh"
                 f" start, or call restore(saved_by={there!r}) if it is the same work under a new name"
             )

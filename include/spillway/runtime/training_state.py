@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import distributed
 
-from spillway.errors import SpecError
+from spillway.errors import WrongCheckpointError
 from spillway.runtime import randomness
 from spillway.runtime.machine import describe
 
@@ -98,7 +98,7 @@ class TrainingState:
         Call it before the first of `batches`.
 
         Raises:
-            SpecError: It is the state of something else: other parts, shapes, data-loader workers or ranks.
+            WrongCheckpointError: It is the state of something else: other parts, shapes, data-loader workers or ranks.
         """
         self._check_setup(state["setup"])
         self.steps_done = state["steps_done"]
@@ -146,7 +146,7 @@ class TrainingState:
     def _check_setup(self, then: dict[str, Any]) -> None:
         for name, now in self._setup().items():
             if then[name] != now:
-                raise SpecError(
+                raise WrongCheckpointError(
                     f"the checkpoint was saved with {name} {then[name]} and this run has {now}: give the same, or ask for a"
                     " fresh start"
                 )
@@ -157,7 +157,7 @@ class TrainingState:
             part.load_state_dict(state)
         except (KeyError, RuntimeError, ValueError) as error:
             first = " ".join(str(error).split("\n")[:2])  # a line for each tensor follows
-            raise SpecError(
+            raise WrongCheckpointError(
                 f"the checkpoint is of another {name}: {first} Build it as it was, or ask for a fresh start"
             ) from error
 

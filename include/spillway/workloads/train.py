@@ -11,7 +11,7 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from spillway.errors import SpecError
+from spillway.errors import SpecError, WrongCheckpointError
 from spillway.runtime.machine import describe
 from spillway.workloads import dataset as datasets
 from spillway.workloads.recipe import make_recipe
@@ -142,7 +142,7 @@ def _resume(
     for name, now in _identity(trainer, manifest).items():
         then = _with_usual_numbers(name, checkpoint.metadata.get(name))
         if then != now:
-            raise SpecError(
+            raise WrongCheckpointError(
                 f"the checkpoint of step {checkpoint.step} has {name} {then} and this run {now}: "
                 "ask for a fresh start, or give what it was begun with"
             )

@@ -182,6 +182,13 @@ def test_a_store_that_does_not_work_is_a_failure_that_says_so(lab: Lab, wrappers
     assert "a file stands where a folder is needed" in output
 
 
+def test_a_url_that_names_no_store_fails_for_good(lab: Lab, wrappers: Wrappers) -> None:
+    process = wrappers.start(lab.submission(store="ftp://somewhere/else"))
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == exit_codes.BAD_ENTRY_POINT
+    assert "its scheme is not one of az://, file://, gs://, s3://" in output
+
+
 def test_sigterm_is_a_notice_after_which_training_goes_on_from_its_step(
     lab: Lab, wrappers: Wrappers
 ) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from spillway.checkpoints.layout import manifest_names
-from spillway.errors import FencedError, SpecError, StoreError
+from spillway.errors import FencedError, SpecError, StoreError, WrongCheckpointError
 from spillway.runtime import Pickled, Preempted, Session
 from spillway.runtime.notice import NoticeSeen
 from spillway.runtime.saving import SMALL_BYTES
@@ -353,7 +353,9 @@ def test_without_a_hazard_the_interval_that_was_asked_for_stays(lab: Lab) -> Non
 
 def test_a_checkpoint_of_another_workload_is_refused_with_the_remedies(lab: Lab) -> None:
     lab.session(entry_point="old:train").checkpoint(3, {"a": 1})
-    with pytest.raises(SpecError, match=r"saved by 'old:train'.*fresh start.*saved_by='old:train'"):
+    with pytest.raises(
+        WrongCheckpointError, match=r"saved by 'old:train'.*fresh start.*saved_by='old:train'"
+    ):
         lab.session(token=2, entry_point="new:train").restore()
     restored = lab.session(token=3, entry_point="new:train").restore(saved_by="old:train")
     assert restored is not None
@@ -364,7 +366,9 @@ def test_a_checkpoint_of_another_shape_is_refused_with_the_place(lab: Lab) -> No
     model = torch.nn.Linear(3, 2)
     lab.session().checkpoint(3, {"model": model.state_dict()})
     other = {"model": torch.nn.Linear(3, 4).state_dict()}
-    with pytest.raises(SpecError, match=r"\['weight'\] is .*\(2, 3\).* and .*\(4, 3\) here"):
+    with pytest.raises(
+        WrongCheckpointError, match=r"\['weight'\] is .*\(2, 3\).* and .*\(4, 3\) here"
+    ):
         lab.session(token=2).restore(like=other)
     assert lab.session(token=3).restore(like={"model": model.state_dict()})
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spillway.errors import SpecError
+from spillway.errors import SpecError, WrongCheckpointError
 from spillway.runtime import Preempted, Session
 from spillway.runtime.signals import Notice
 from spillway.workloads.batches import Windows
@@ -206,7 +206,7 @@ def test_bad_arguments_are_refused_with_a_remedy(
 
 def test_a_checkpoint_of_another_recipe_is_refused(tiny_dataset: str, tmp_path: Path) -> None:
     train(Session.local(tmp_path), dataset=tiny_dataset, steps=2, **TINY)
-    with pytest.raises(SpecError, match="ask for a fresh start"):
+    with pytest.raises(WrongCheckpointError, match="ask for a fresh start"):
         train(Session.local(tmp_path), dataset=tiny_dataset, steps=3, **TINY)
 
 
