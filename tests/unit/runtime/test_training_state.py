@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch.utils.data import Dataset
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from spillway.checkpoints.formats import decode_state, encode_state
-from spillway.errors import SpecError
+from spillway.errors import WrongCheckpointError
 from spillway.runtime import randomness
 from spillway.runtime.training_state import TrainingState
 from spillway.workloads.gpt import GPT, Shape
@@ -183,14 +184,14 @@ def test_the_scaler_and_the_scheduler_have_moved_by_then() -> None:
 def test_a_state_of_something_else_is_refused(change: dict[str, Any], remedy: str) -> None:
     loop = Loop()
     loop.run(3)
-    with pytest.raises(SpecError, match=remedy):
+    with pytest.raises(WrongCheckpointError, match=remedy):
         Loop(**change).state.load_state_dict(loop.state.state_dict())
 
 
 def test_a_state_with_other_parts_is_refused() -> None:
     loop = Loop()
     alone = TrainingState(model=loop.model, loader=loop.loader, optimizer=loop.optimizer)
-    with pytest.raises(SpecError, match="saved with parts"):
+    with pytest.raises(WrongCheckpointError, match="saved with parts"):
         alone.load_state_dict(loop.state.state_dict())
 
 
@@ -201,3 +202,20 @@ def test_another_number_of_threads_is_said() -> None:
     (difference,) = Loop().state.load_state_dict(saved)
     assert "1 threads" in difference
     assert "2 threads" in difference
+
+
+def test_an_accelerator_s_random_numbers_are_kept_and_one_that_is_gone_is_no_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No accelerator can be had here; what torch says of one stands in for it, and the CPU's generator for its own."""
+    drawn = torch.Generator()
+    module = SimpleNamespace(get_rng_state=drawn.get_state, set_rng_state=drawn.set_state)
+    with monkeypatch.context() as machine:
+        machine.setattr(torch.accelerator, "current_accelerator", lambda **_: torch.device("cuda"))
+        machine.setattr(torch, "get_device_module", lambda _: module)
+        saved = through_a_checkpoint(randomness.capture())
+        first = torch.rand(3, generator=drawn)
+        randomness.restore(saved)
+        assert torch.equal(torch.rand(3, generator=drawn), first)
+    randomness.restore(saved)
+    assert "accelerator" not in randomness.capture()
