@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from http import HTTPStatus
 from http.client import HTTPConnection
+from threading import Lock
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -42,11 +43,16 @@ class Wire:
 
     Attributes:
         fault: What happens to a request of a method and path.
-        requests: How many there were.
+        requests: The method of each.
+        under_way: How many are on their way to the server or back now.
+        most_at_once: How many were at the most.
     """
 
     fault: Callable[[str, str], Fault] = lambda _method, _path: Fault.NONE
     requests: list[str] = field(default_factory=list)
+    under_way: int = 0
+    most_at_once: int = 0
+    _lock: Lock = field(default_factory=Lock)
 
     def break_once(self, fault: Fault, method: str, path: str = "") -> None:
         """Let `fault` happen to the next request of `method` on a path that contains `path`, and to no other."""
@@ -56,6 +62,18 @@ class Wire:
             return left.pop() if left and asked == method and path in where else Fault.NONE
 
         self.fault = once
+
+    @contextmanager
+    def carrying(self) -> Iterator[None]:
+        """Count one more request as under way, until the block ends."""
+        with self._lock:
+            self.under_way += 1
+            self.most_at_once = max(self.most_at_once, self.under_way)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.under_way -= 1
 
 
 @contextmanager
@@ -76,6 +94,10 @@ class _Handler(QuietHandler):
     upstream: str
 
     def _serve(self) -> None:
+        with self.wire.carrying():
+            self._carry()
+
+    def _carry(self) -> None:
         body = self.body()
         self.wire.requests.append(self.command)
         fault = self.wire.fault(self.command, self.path)
