@@ -1,7 +1,7 @@
-"""One rank of a data-parallel training: `data_parallel_loop.py FOLDER RANK STOP`.
+"""One rank of a data-parallel training: `data_parallel_loop.py FOLDER RANK STOP...`.
 
-It trains to the end; then begins anew, trains to STOP and saves; then begins anew once more, in another process group, and goes
-on from there to the end. What it did is in `FOLDER/RANK.json`.
+It trains to the end; then begins anew, trains to the first STOP and saves; then begins anew once more, in another process
+group, goes on from there to the next STOP, and so on to the end. What it did is in `FOLDER/RANK.json`.
 """
 
 from __future__ import annotations
@@ -71,23 +71,35 @@ class Loop:
         return {"losses": self.losses, "weights": hashlib.sha256(weights).hexdigest()}
 
 
-def main(folder: Path, rank: int, stop: int) -> None:
+def main(folder: Path, rank: int, stops: list[int]) -> None:
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(mode=True)
-    with group(folder / "meeting-1", rank):
-        whole = Loop(rank)
-        whole.run(STEPS)
-        stopped = Loop(rank)
-        stopped.run(stop)
-        state = stopped.state.state_dict()
-        if rank == 0:  # it speaks for all
-            Session.local(folder / "session").checkpoint(stop, state)
-    with group(folder / "meeting-2", rank):
-        resumed = Loop(rank)
-        assert resumed.state.load_state_dict(restore(folder, rank)) == ()
-        resumed.run(STEPS)
-    done = {"whole": whole.done(), "resumed": resumed.done()}
+    # Each loop is gone before its process group, or torch may wait for itself while the group ends.
+    with group(folder / "meeting", rank):
+        whole = train(rank, STEPS, None)
+    stopped: dict[str, Any] = {}
+    losses: dict[int, float] = {}
+    for attempt, stop in enumerate([*stops, STEPS]):
+        with group(folder / f"meeting-{attempt}", rank):
+            restored = restore(folder, rank) if attempt else None
+            stopped = train(rank, stop, restored, folder / "session")
+            losses |= stopped["losses"]
+    done = {"whole": whole, "stopped": {**stopped, "losses": losses}}
     (folder / f"{rank}.json").write_text(json.dumps(done))
+
+
+def train(
+    rank: int, until: int, restored: dict[str, Any] | None, folder: Path | None = None
+) -> dict[str, Any]:
+    """Train a new loop from where another was, to a step, and save it in `folder`; return what it did."""
+    loop = Loop(rank)
+    if restored is not None:
+        assert loop.state.load_state_dict(restored) == ()
+    loop.run(until)
+    state = loop.state.state_dict()
+    if folder is not None and rank == 0:  # it speaks for all
+        Session.local(folder).checkpoint(until, state)
+    return loop.done()
 
 
 @contextmanager
@@ -111,4 +123,4 @@ def restore(folder: Path, rank: int) -> Any:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), [int(stop) for stop in sys.argv[3:]])

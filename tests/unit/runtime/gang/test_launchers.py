@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -16,6 +17,9 @@ from spillway.runtime.gang.torchrun import judge
 if TYPE_CHECKING:
     from conftest import Machines
     from spillway.model import Submission
+
+STEPS = 9
+SEED = 3  # it stops within an epoch
 
 
 @pytest.mark.parametrize(
@@ -35,33 +39,34 @@ def test_a_node_s_end_is_what_its_workers_say(
     assert judge(codes, left=left, noticed=noticed) == said
 
 
-def training(machines: Machines, nodes: int, **facts: Any) -> Submission:
+def training(machines: Machines, **facts: Any) -> Submission:
     return dataclasses.replace(
-        machines.submission("", nodes),
-        entry_point="gang_training:sum_gradients",
+        machines.submission("", 2),
+        entry_point="gang_training:train_gpt",
         launcher=Launcher.TORCHRUN,
         **facts,
     )
 
 
-def test_torchrun_over_two_nodes_gives_what_one_process_does_and_resumes(
+def test_a_gpt_over_two_nodes_that_is_stopped_ends_bit_for_bit_like_one_that_was_not(
     machines: Machines,
 ) -> None:
-    """One process for all steps; then two nodes, stopped after four of them by a notice to one, that go on."""
-    alone = training(machines, 1, arguments={"steps": 8}, token=1, prefix="alone")
-    machines.start(alone)
-    assert machines.codes() == [0], machines.logs()
-    expected = machines.result(prefix="alone").value
-    stopped = training(machines, 2, arguments={"steps": 8, "stop_after": 4}, token=1)
-    machines.start(stopped)
+    """The first time for all steps; then stopped after a random one by a notice to one node, and again for the rest."""
+    stop = random.Random(SEED).randrange(1, STEPS)
+    machines.start(training(machines, arguments={"steps": STEPS}, prefix="whole"))
+    assert machines.codes() == [0, 0], machines.logs()
+    whole = machines.result(prefix="whole").value
+    assert isinstance(whole, dict)
+    assert (whole["ranks"], whole["begun"], len(whole["losses"])) == (2, 0, STEPS)
+    machines.start(training(machines, arguments={"steps": STEPS, "stop_after": stop}))
     assert machines.codes() == [PREEMPTED, PREEMPTED], machines.logs()
     saved = latest(machines.store, "gang")
     assert saved is not None
-    assert saved.manifest.step == 4
-    machines.start(training(machines, 2, arguments={"steps": 8}, token=2))
+    assert saved.manifest.step == stop
+    machines.start(training(machines, arguments={"steps": STEPS}, token=2))
     assert machines.codes() == [0, 0], machines.logs()
-    assert isinstance(expected, dict)
-    assert machines.result(token=2).value == {**expected, "ranks": 2, "begun": 4}
+    after = {step: loss for step, loss in whole["losses"].items() if int(step) > stop}
+    assert machines.result(token=2).value == {**whole, "losses": after, "begun": stop}
 
 
 def test_ray_spans_the_members_and_leaves_nothing_behind(machines: Machines) -> None:
