@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -124,6 +126,31 @@ def never_look(session: Session) -> None:
     print("working without looking")  # noqa: T201
     while True:
         time.sleep(0.05)
+
+
+def train_with_workers(session: Session, at: str) -> None:
+    """Take batches from a data loader's workers, a few of them after the notice too, and save."""
+    from torch.utils.data import DataLoader
+
+    last = 0
+    loader = DataLoader(range(10_000), batch_size=1, num_workers=2)
+    for step, batch in enumerate(itertools.cycle(loader), 1):
+        Path(at).write_text(str(step))
+        last = last or (step + 10 if session.preempted else 0)
+        if step == last:
+            session.checkpoint(step, {"batch": batch})
+
+
+def end_children(session: Session, ways: list[str]) -> dict[str, Any]:
+    """Start children and terminate them at once; return what they ended by, and whether the job took that for a notice."""
+    codes = []
+    for way in ways:
+        child = multiprocessing.get_context(way).Process(target=time.sleep, args=(600,))
+        child.start()
+        child.terminate()
+        child.join(60)
+        codes.append(child.exitcode)
+    return {"codes": codes, "preempted": session.preempted}
 
 
 def stay_in_c(session: Session) -> None:

@@ -9,6 +9,7 @@ from threading import Thread
 from typing import TYPE_CHECKING
 
 from spillway.errors import SpecError
+from spillway.runtime.children import spare_children
 from spillway.runtime.notice.notice import Notice, NoticeSeen
 from spillway.runtime.notice.slurm import seconds_to_end
 
@@ -29,13 +30,15 @@ def listen(
     signals: Iterable[signal.Signals] = (signal.SIGTERM,),
     environment: Mapping[str, str] | None = None,
 ) -> None:
-    """Make each of `signals` a notice instead of the end; only from the main thread."""
+    """Make each of `signals` a notice to this process instead of its end; only from the main thread."""
 
     def take(number: int, _frame: FrameType | None) -> None:
         notice.receive(_meaning(number, environment or {}))
 
-    for number in signals:
+    taken = tuple(signals)
+    for number in taken:
         signal.signal(number, take)
+    spare_children(taken, take)
 
 
 @contextmanager

@@ -27,6 +27,8 @@ ENTRY_POINTS = Path(__file__).parents[2] / "entry_points"
 class Lab:
     """A store, a clock that stands still, and sessions of leases one after another."""
 
+    LONG = timedelta(minutes=1)
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.store: ObjectStore = FolderStore(folder / "store")
@@ -85,6 +87,7 @@ class Wrappers:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            start_new_session=True,
         )
         self._started.append(process)
         return process
