@@ -70,6 +70,7 @@ class GoogleWorld(World):
                 },
                 "endpoint": self.server.grpc_url,
                 "logging_endpoint": self.server.grpc_url,
+                "compute_endpoint": self.server.rest_url,
                 **self.options,
             },
         )

@@ -19,6 +19,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from spillway.testing.google_batch_service import BatchService
+from spillway.testing.google_compute_service import ComputeService
 from spillway.testing.google_machines import Refusal
 from spillway.testing.google_tpu_service import TpuService
 from spillway.testing.google_vertex_service import VertexService
@@ -63,6 +64,7 @@ class GoogleServer:
     batch: BatchService
     vertex: VertexService
     tpu: TpuService
+    compute: ComputeService = field(default_factory=ComputeService)
     grpc_url: str = ""
     rest_url: str = ""
     refusals: dict[str, Refusal] = field(default_factory=dict[str, Refusal])
@@ -196,6 +198,10 @@ class _RestHandler(QuietHandler):
             if parts.path.startswith(("/v2/", "/host/")):
                 with self.cloud.lock:
                     answer = self.cloud.tpu.answer(self.command, parts.path[1:], query, body)
+                return self._answer(200, answer)
+            if parts.path.startswith("/compute/v1/"):
+                with self.cloud.lock:
+                    answer = self.cloud.compute.answer(parts.path[1:], query)
                 return self._answer(200, answer)
             name, request = _rest_request(
                 self.command, parts.path.removeprefix("/v1/"), query, body

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from spillway.backends.room import Room
 from spillway.model import Market
 
 if TYPE_CHECKING:
@@ -24,22 +24,6 @@ BLOCK_ENDS_EARLY: Final = timedelta(minutes=30)
 
 Source: Amazon EC2, "Capacity Blocks for ML", docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-capacity-blocks.html.
 """
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Room:
-    """What AWS said, and when.
-
-    Attributes:
-        instances: How many more it would start; None when it says nothing of that.
-        ends_at: When the last of the reservations ends, for new jobs; None when none does.
-        detail: Why, for people.
-    """
-
-    instances: int | None
-    asked_at: datetime
-    ends_at: datetime | None = None
-    detail: str = ""
 
 
 class CapacitySource:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 LATER: Final = "the same request may succeed later"
 _CREDENTIALS: Final = "renew the credentials in the pool's connection"
+_CLOCK: Final = "set this machine's clock right"
 _WRONG: Final = "correct the option or the shape that it names"
 _ENDPOINT: Final = "correct the option endpoint, or update the client library"
 
@@ -88,6 +89,8 @@ REASONS: Final[Mapping[str, tuple[type[BackendError], str]]] = MappingProxyType(
 
 _STOCKOUT: Final = re.compile(r"RESOURCE_POOL_EXHAUSTED|STOCKOUT|does not have enough resources")
 _QUOTA_PER_TIME: Final = re.compile(r"per (minute|second|day)|PerMinute|rate limit", re.IGNORECASE)
+# What Google's token server says of a token that was made too early or too late.
+_SKEW: Final = re.compile(r"reasonable timeframe|check your iat and exp", re.IGNORECASE)
 # gRPC says of a token that could not be had only that the service is unavailable.
 _NO_TOKEN: Final = re.compile(r"RefreshError|invalid_grant|invalid_client")
 
@@ -103,7 +106,8 @@ def translated(backend: str, service: str, key: str | None = None) -> Generator[
         raise kind(f"{service} says: {said}; {remedy}", backend=backend, key=key) from error
     except GoogleAuthError as error:
         passes = isinstance(error, TransportError) or bool(cast("Any", error).retryable)
-        kind, remedy = (TransientError, LATER) if passes else (AccessError, _CREDENTIALS)
+        refused = AccessError, _CLOCK if _SKEW.search(str(error)) else _CREDENTIALS
+        kind, remedy = (TransientError, LATER) if passes else refused
         raise kind(
             f"no token for {service}: {error}; {remedy}", backend=backend, key=key
         ) from error

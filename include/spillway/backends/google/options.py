@@ -73,6 +73,7 @@ class GoogleOptions(BaseModel):
         start_within: How long a job may wait for machines before the task goes elsewhere; None for ever.
         endpoint: Where the service is, such as a private endpoint's host; an `http://` URL is asked without credentials.
         logging_endpoint: The same for Cloud Logging.
+        compute_endpoint: The same for Compute Engine, which is asked about reservations and quotas.
         transport: `rest` where gRPC does not get through.
     """
 
@@ -89,6 +90,7 @@ class GoogleOptions(BaseModel):
     start_within: timedelta | None = None
     endpoint: Word | None = None
     logging_endpoint: Word | None = None
+    compute_endpoint: Word | None = None
     transport: Literal["grpc", "rest"] = "grpc"
 
 

@@ -72,3 +72,12 @@ def test_an_unknown_class_of_a_later_library_goes_by_its_parent() -> None:
 def _raise(error: Exception) -> None:
     with translated("google_batch", "the service"):
         raise error
+
+
+def test_a_clock_that_is_wrong_is_told() -> None:
+    said = (
+        "invalid_grant: Invalid JWT: Token must be a short-lived token (60 minutes) and in a reasonable timeframe."
+        " Check your iat and exp values in the JWT claim."
+    )
+    with pytest.raises(AccessError, match="clock"), translated("google_batch", "Batch"):
+        raise auth.RefreshError(said)

@@ -15,6 +15,7 @@ from spillway.backends.google.batch import parse
 from spillway.backends.google.batch.client import BatchClient
 from spillway.backends.google.batch.options import read_batch_options
 from spillway.backends.google.batch.render import NAME
+from spillway.backends.google.capacity import ComputeCapacity, FreeSlots
 from spillway.backends.google.failures import question
 from spillway.backends.google.logs import CloudLog
 from spillway.backends.protocol import Connection, Job, LogChunk
@@ -35,10 +36,7 @@ _LATE: Final = timedelta(hours=1)
 
 
 class GoogleBatchBackend:
-    """Jobs of one pool in one project and region.
-
-    There is no `free_slots`: Google says of its machines only at the attempt to have them whether they are there.
-    """
+    """Jobs of one pool in one project and region."""
 
     def __init__(
         self,
@@ -59,6 +57,17 @@ class GoogleBatchBackend:
         )
         self._clock = clock
         self._live_since: datetime | None = None
+        self._capacity = ComputeCapacity(
+            self._access,
+            backend=NAME,
+            region=options.region,
+            zones=options.zones,
+            reservation=options.reservation,
+            quotas=options.quotas,
+            endpoint=options.compute_endpoint,
+            clock=clock,
+        )
+        self._free = FreeSlots(pool.slots, self._slots_taken, self._capacity.room)
 
     def submit(self, submission: Submission) -> Job:
         """Start the job, unless Batch has had it before.
@@ -76,6 +85,8 @@ class GoogleBatchBackend:
         except BackendError as error:
             error.key = submission.key
             raise
+        finally:
+            self._free.forget()
         return Job(key=submission.key, provider_id=row.uid)
 
     def observe(self, jobs: Sequence[Job]) -> Mapping[str, Observation]:
@@ -104,6 +115,11 @@ class GoogleBatchBackend:
                 return
             self._client.cancel(name, naming.request_id(self._pool.name, f"cancel {job.key}"))
             self._wait_until_gone(name)
+            self._free.forget()
+
+    def free_slots(self) -> int:
+        """Return how many more jobs would start now: slots not taken, as far as reservation and quotas have room for them."""
+        return self._free.count()
 
     def list_jobs(self) -> Sequence[Job]:
         """Return every live job of the pool."""
@@ -132,7 +148,7 @@ class GoogleBatchBackend:
         return self._client.get(self._name(key))
 
     def _start(self, submission: Submission) -> JobRow:
-        taken = sum(row.nodes for row in self._recent() if row.is_live)
+        taken = self._slots_taken()
         if taken + submission.nodes > self._pool.slots:
             raise CapacityError(
                 f"pool {self._pool.name!r} has {taken} of its {self._pool.slots} slots taken, and {submission.nodes} are"
@@ -146,6 +162,9 @@ class GoogleBatchBackend:
                 backend=NAME,
             )
         return row
+
+    def _slots_taken(self) -> int:
+        return sum(row.nodes for row in self._recent() if row.is_live)
 
     def _recent(self) -> list[JobRow]:
         """Return the pool's jobs, back to the oldest one that is live.

@@ -6,7 +6,7 @@ from datetime import timedelta  # noqa: TC003  # pydantic reads it
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from spillway.backends.google.options import GoogleOptions, Secrets, Word, read_options
 from spillway.errors import SpecError
@@ -47,6 +47,8 @@ class BatchOptions(GoogleOptions):
         container_options: More arguments of the `docker run` that starts the runtime.
         volumes: Folders of the machine to mount into the container, as in `docker run --volume`.
         max_run: Longest a job may run; past it the task goes on in another.
+        quotas: How much one slot takes of the region's quotas, such as `{PREEMPTIBLE_NVIDIA_H100_GPUS: 8}`; what is left of
+            them is then known before a job is started.
     """
 
     zones: tuple[Word, ...] = ()
@@ -64,6 +66,7 @@ class BatchOptions(GoogleOptions):
     container_options: str = ""
     volumes: tuple[str, ...] = ()
     max_run: timedelta | None = None
+    quotas: dict[Word, PositiveFloat] = Field(default_factory=dict)
 
 
 def read_batch_options(pool: Pool) -> BatchOptions:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from spillway.backends.google import naming
 from spillway.backends.google.access import access
+from spillway.backends.google.capacity import FreeSlots
 from spillway.backends.google.failures import question
 from spillway.backends.google.tpu import parse
 from spillway.backends.google.tpu.client import TpuClient
@@ -30,8 +31,7 @@ RELEASE_SECONDS: Final = 5.0
 class GoogleTpuBackend:
     """Slices of one pool in one project and zone, by queued resources.
 
-    A TPU is there, and paid for, until it is released, whether its job has ended or not. There is no `free_slots`:
-    Google says of its TPUs only by granting a request.
+    A TPU is there, and paid for, until it is released, whether its job has ended or not.
     """
 
     def __init__(
@@ -46,6 +46,7 @@ class GoogleTpuBackend:
         self._options = options = read_tpu_options(pool)
         self._client = TpuClient(access(pool, options, connection), options)
         self._clock = clock
+        self._free = FreeSlots(pool.slots, self._hosts_taken)
 
     def submit(self, submission: Submission) -> Job:
         """Ask for a slice that runs the job, unless there is one of this key that was not released.
@@ -65,6 +66,8 @@ class GoogleTpuBackend:
         except BackendError as error:
             error.key = submission.key
             raise
+        finally:
+            self._free.forget()
         return Job(key=submission.key, provider_id=name)
 
     def observe(self, jobs: Sequence[Job]) -> Mapping[str, Observation]:
@@ -89,6 +92,14 @@ class GoogleTpuBackend:
             if row.state != "DELETING":
                 self._client.delete(name)
             self._wait_until_gone(name)
+            self._free.forget()
+
+    def free_slots(self) -> int:
+        """Return how many more hosts would be granted now: none while Google lets one of the pool's requests wait for TPUs.
+
+        Google says of its TPUs only by granting requests.
+        """
+        return self._free.count()
 
     def list_jobs(self) -> Sequence[Job]:
         """Return every job of the pool whose TPUs are not released: those whose job has ended are paid for as well."""
@@ -108,13 +119,22 @@ class GoogleTpuBackend:
         return {row.name: row for row in self._client.rows(self._pool.name)}
 
     def _check_room(self, submission: Submission, rows: Iterable[TpuRow]) -> None:
-        taken = sum(self._options.hosts_of(row.accelerator_type) for row in rows if row.holds_tpus)
+        taken = self._hosts_of(rows)
         if taken + submission.nodes > self._pool.slots:
             raise CapacityError(
                 f"pool {self._pool.name!r} has {taken} of its {self._pool.slots} slots taken, and {submission.nodes} are"
                 " asked for",
                 backend=NAME,
             )
+
+    def _hosts_of(self, rows: Iterable[TpuRow]) -> int:
+        return sum(self._options.hosts_of(row.accelerator_type) for row in rows if row.holds_tpus)
+
+    def _hosts_taken(self) -> int:
+        """Return how many hosts are not to be had: all of them while a request waits."""
+        rows = self._rows().values()
+        waits = any(row.state == parse.WAITS for row in rows)
+        return self._pool.slots if waits else self._hosts_of(rows)
 
     def _observation(self, row: TpuRow | None) -> Observation:
         now = self._clock()

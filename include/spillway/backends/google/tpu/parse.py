@@ -37,6 +37,9 @@ EVENTS: Final[Mapping[str, JobEvent | None]] = MappingProxyType(
 HOLDS_NOTHING: Final = frozenset({"FAILED", "SUSPENDED", "DELETING"})
 """States in which no TPU is held, or soon none."""
 
+WAITS: Final = "WAITING_FOR_RESOURCES"
+"""The state of a request for which Google has no TPUs now."""
+
 _LACK: Final = re.compile(
     r"insufficient|stockout|no more capacity|not enough|quota|exhausted|valid.?until|expired",
     re.IGNORECASE,

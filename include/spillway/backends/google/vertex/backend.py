@@ -10,6 +10,7 @@ from google.cloud.logging_v2.services.logging_service_v2 import LoggingServiceV2
 
 from spillway.backends.google import naming
 from spillway.backends.google.access import access, make_client
+from spillway.backends.google.capacity import ComputeCapacity, FreeSlots
 from spillway.backends.google.failures import question
 from spillway.backends.google.logs import CloudLog
 from spillway.backends.google.vertex import parse
@@ -31,10 +32,7 @@ RELEASE_SECONDS: Final = 5.0
 
 
 class GoogleVertexBackend:
-    """Custom jobs of one pool in one project and region.
-
-    There is no `free_slots`: Google says of its machines only at the attempt to have them whether they are there.
-    """
+    """Custom jobs of one pool in one project and region."""
 
     def __init__(
         self,
@@ -54,6 +52,15 @@ class GoogleVertexBackend:
             backend=NAME,
         )
         self._clock = clock
+        self._capacity = ComputeCapacity(
+            who,
+            backend=NAME,
+            region=options.region,
+            reservation=options.reservation,
+            endpoint=options.compute_endpoint,
+            clock=clock,
+        )
+        self._free = FreeSlots(pool.slots, self._slots_taken, self._capacity.room)
 
     def submit(self, submission: Submission) -> Job:
         """Start the job, unless Vertex AI has had it before.
@@ -74,6 +81,8 @@ class GoogleVertexBackend:
         except BackendError as error:
             error.key = submission.key
             raise
+        finally:
+            self._free.forget()
         return Job(key=submission.key, provider_id=rows[0].number)
 
     def observe(self, jobs: Sequence[Job]) -> Mapping[str, Observation]:
@@ -106,6 +115,11 @@ class GoogleVertexBackend:
                 self._client.cancel(name)
             if names:
                 self._wait_until_gone(job.key)
+                self._free.forget()
+
+    def free_slots(self) -> int:
+        """Return how many more jobs would start now: slots not taken, as far as the reservation has room for them."""
+        return self._free.count()
 
     def list_jobs(self) -> Sequence[Job]:
         """Return every live job of the pool."""
@@ -125,9 +139,12 @@ class GoogleVertexBackend:
     def _of_key(self, key: str) -> list[VertexRow]:
         return self._client.of_key(self._pool.name, key)
 
+    def _slots_taken(self) -> int:
+        return sum(row.nodes for row in self._client.live(self._pool.name))
+
     def _start(self, submission: Submission) -> list[VertexRow]:
         """Start the job; return it, and what somebody else started for the same key meanwhile, oldest first."""
-        taken = sum(row.nodes for row in self._client.live(self._pool.name))
+        taken = self._slots_taken()
         if taken + submission.nodes > self._pool.slots:
             raise CapacityError(
                 f"pool {self._pool.name!r} has {taken} of its {self._pool.slots} slots taken, and {submission.nodes} are"
