@@ -33,9 +33,11 @@ REPOSITORY = Path(__file__).parents[2]
 
 ASK_THE_VENDOR = """
 import inspect, json, sys
-from sky import clouds, exceptions
+from sky import exceptions
+from sky.backends import task_codegen
 from sky.schemas.api import responses
 from sky.server.requests import payloads, requests
+from sky.server.requests.serializers import encoders
 from sky.skylet import job_lib
 from sky.utils import registry, status_lib
 
@@ -55,6 +57,8 @@ json.dump({
     "active": [one.value for one in requests.RequestStatus.active_statuses()],
     "over": [one.value for one in job_lib.JobStatus if one.is_terminal()],
     "clouds": sorted(registry.CLOUD_REGISTRY.keys()),
+    "job_status": encoders.get_encoder("sky.job_status")({1: job_lib.JobStatus.RUNNING}),
+    "writes_exit_codes": "return code list:" in inspect.getsource(task_codegen),
     "errors": [name for name, one in vars(exceptions).items() if inspect.isclass(one) and issubclass(one, Exception)],
 }, sys.stdout)
 """
@@ -182,3 +186,5 @@ def test_requests_and_answers_are_of_the_vendors_own_models(python: Path, tmp_pa
     assert set(vendor["over"]) == parse.OVER
     assert set(vendor["errors"]) - set(ERRORS) == set()
     assert set(vendor["clouds"]) == CLOUDS
+    assert parse.job_state(vendor["job_status"]) == "RUNNING"
+    assert vendor["writes_exit_codes"]

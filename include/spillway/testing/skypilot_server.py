@@ -90,7 +90,7 @@ class _Cluster:
             place = "head" if rank == 0 else f"worker{rank}"
             speaker = self.name if len(self.nodes) == 1 else f"{place}, rank={rank}"
             text = node.output.read_bytes().decode(errors="replace")
-            lines += [f"({speaker}, pid={pid}) {line}" for line in text.splitlines()]
+            lines += [f"\x1b[36m({speaker}, pid={pid})\x1b[0m {line}" for line in text.splitlines()]
         codes = self.codes()
         if codes is not None and any(codes):
             lines.append(f"ERROR: \x1b[31mJob 1 failed with return code list:\x1b[0m {codes} ")

@@ -56,7 +56,8 @@ ACTIVE: Final = frozenset({"PENDING", "WAITING", "RUNNING"})
 LAUNCH: Final = "sky.launch"
 _ENDINGS: Final = frozenset({"sky.down", "sky.stop"})
 _CODES: Final = re.compile(r"Job \d+ failed with return code list:\S*\s*\[([-\d, ]+)\]")
-_SPEAKER: Final = re.compile(r"^\([^()\n]*\bpid=\d+[^()\n]*\) ", re.MULTILINE)
+_COLOUR: Final = r"(?:\x1b\[[0-9;]*m)*"
+_SPEAKER: Final = re.compile(rf"^{_COLOUR}\([^()\n]*\bpid=\d+[^()\n]*\){_COLOUR} ", re.MULTILINE)
 _ENDED_WITH_OTHERS: Final = 137
 
 

@@ -211,7 +211,7 @@ def test_why_a_launch_failed_tells_whether_another_pool_may_do(kind: Kind, event
 
 
 def test_who_prints_is_left_out_of_the_output() -> None:
-    text = "(sw-1, pid=12) first (pid=3)\n(worker1, rank=1, pid=7, ip=10.0.0.2) second\nthird\n"
+    text = "\x1b[36m(sw-1, pid=12)\x1b[0m first (pid=3)\n(worker1, rank=1, pid=7, ip=10.0.0.2) second\nthird\n"
     assert parse.spoken(text) == "first (pid=3)\nsecond\nthird\n"
 
 
