@@ -18,6 +18,7 @@ from spillway.backends.skypilot import parse, render
 from spillway.backends.skypilot.client import ApiServer
 from spillway.backends.skypilot.failures import Failure, Kind
 from spillway.backends.skypilot.options import read_options
+from spillway.catalog.pools_file import load_pools
 from spillway.errors import RejectedError, SpecError
 from spillway.model import JobEvent, Market, Pool, Resources, Submission
 from spillway.model.codec import decode_json
@@ -77,9 +78,11 @@ def test_a_mistake_in_the_options_names_pool_and_option(
     assert "'tail'" in str(mistake.value)
 
 
-def test_the_pools_of_the_documentation_are_in_order() -> None:
+def test_the_pools_of_the_documentation_are_in_order(tmp_path: Path) -> None:
     text = DOCUMENT.read_text()
     (block,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "pools.yaml").write_text(block)
+    assert load_pools(tmp_path / "pools.yaml")[0].slots == 4
     examples = [(one["market"], one["options"]) for one in yaml.safe_load(block)["pools"]]
     rows = re.findall(r"^\|[^|]+\| `(\w+)` \| `(\{.*\})` \|$", text, re.MULTILINE)
     examples += [(market, yaml.safe_load(options)) for market, options in rows]
