@@ -191,7 +191,7 @@ def observation(  # all that is known of one job
         event, said = _without_cluster(launch, requests, spot=spot)
         code = None
     elif found.status in REACHABLE:
-        event, said, code = _with_job(job)
+        event, said, code = _with_job(job) if job is not None else _before_its_job(launch)
     else:
         event, said = _not_up(found, launch, spot=spot)
         code = None
@@ -204,9 +204,16 @@ def observation(  # all that is known of one job
     return Observation(event=event, seen_at=now, exit_code=code, detail=said)
 
 
-def _with_job(job: JobState | None) -> tuple[JobEvent | None, str, int | None]:
-    if job is None:
-        return None, "SkyPilot says that the machines are there, and not how the job is", None
+def _before_its_job(launch: Request | None) -> tuple[JobEvent | None, str, int | None]:
+    """Machines are there, and of the job nothing was heard: it is still to begin, or it was not its turn to be asked."""
+    if launch is not None and launch.is_active:
+        return JobEvent.SUBMITTED, "SkyPilot makes its machines ready", None
+    if launch is not None and launch.failure is not None:
+        return *_failed(launch.failure), None
+    return None, "SkyPilot says that the machines are there, and not how the job is", None
+
+
+def _with_job(job: JobState) -> tuple[JobEvent | None, str, int | None]:
     event, code = JOBS.get(job.status), job.exit_code
     said = f"SkyPilot says {job.status}"
     if event is JobEvent.SUCCEEDED:

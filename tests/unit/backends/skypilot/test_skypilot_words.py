@@ -213,6 +213,32 @@ def test_why_a_launch_failed_tells_whether_another_pool_may_do(kind: Kind, event
     assert "so it was" in seen.detail
 
 
+@pytest.mark.parametrize(
+    ("status", "failure", "event"),
+    [
+        ("RUNNING", None, JobEvent.SUBMITTED),
+        ("FAILED", Failure(type="NetworkError", message="lost"), JobEvent.PREEMPTED),
+        ("SUCCEEDED", None, None),
+    ],
+)
+def test_machines_without_a_job_are_what_their_launch_says(
+    status: str, failure: Failure | None, event: JobEvent | None
+) -> None:
+    launch = parse.Request(
+        id="1",
+        name="sky.launch",
+        status=status,
+        cluster="a",
+        created_at=NOW,
+        failure=failure,
+    )
+    up = parse.cluster({"name": "a", "status": "UP", "launched_at": 0, "nodes": 1})
+    seen = parse.observation(
+        found=up, job=None, requests=[launch], spot=True, now=NOW, start_within=None
+    )
+    assert seen.event is event
+
+
 def test_who_prints_is_left_out_of_the_output() -> None:
     text = "\x1b[36m(sw-1, pid=12)\x1b[0m first (pid=3)\n(worker1, rank=1, pid=7, ip=10.0.0.2) second\nthird\n"
     assert parse.spoken(text) == "first (pid=3)\nsecond\nthird\n"
