@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,6 +20,7 @@ from spillway.checkpoints import latest, open_store
 from spillway.errors import AccessError, BackendError, CapacityError, RejectedError, TransientError
 from spillway.model import JobEvent, Resources
 from spillway.runtime.exchange import read_result
+from spillway.testing import kubernetes_objects
 from spillway.testing.backend_suite import Behaviour
 from spillway.testing.kubernetes_cluster import fake_kubernetes
 from spillway.testing.kubernetes_objects import Refusal
@@ -299,6 +300,7 @@ def test_an_object_that_kueue_has_changed_is_found_and_not_fought_over(
     make_world: Callable[..., KubernetesWorld],
 ) -> None:
     world = make_world(queue="ml", slots=5)
+    world.server.add("localqueues", {"metadata": {"name": "ml"}, "spec": {"clusterQueue": "all"}})
     backend = world.connect()
     submission = world.submission(Behaviour.RUNS_ON)
     job = backend.submit(submission)
@@ -447,6 +449,31 @@ def test_a_watch_that_is_refused_is_sorted_by_what_to_do(
         next(backend._client.watch(KINDS["job"], "1"))
     with pytest.raises(BackendError, match="as it says"):
         backend._client.read_log("a-pod")
+
+
+@pytest.mark.parametrize("hours", [-2, 2])
+def test_a_clock_that_is_wrong_ends_nothing(
+    world: KubernetesWorld, backend: KubernetesBackend, hours: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = datetime.now(UTC) + timedelta(hours=hours)  # of the server, and of what it stamps
+    monkeypatch.setattr(kubernetes_objects, "now_of_server", lambda: clock)
+    world.options.update(start_within="PT10M", node_selector={"pool": "none"})
+    patient = world.connect()
+    waiting = patient.submit(world.submission(Behaviour.SUCCEEDS))
+    assert patient.observe([waiting])[waiting.key].event is JobEvent.SUBMITTED
+    monkeypatch.setattr(kubernetes_objects, "now_of_server", lambda: clock + timedelta(minutes=11))
+    seen = world.connect().observe([waiting])[waiting.key]
+    assert seen.event is JobEvent.PREEMPTED
+    assert abs(seen.seen_at - datetime.now(UTC)) < timedelta(minutes=1)  # by our own clock
+
+
+def test_a_queue_that_is_not_there_is_named(make_world: Callable[..., KubernetesWorld]) -> None:
+    world = make_world(queue="nope", room="slots")
+    submission = world.submission(Behaviour.SUCCEEDS)
+    with pytest.raises(RejectedError, match="no LocalQueue 'nope'") as refusal:
+        world.connect().submit(submission)
+    assert refusal.value.key == submission.key
+    assert list(world.connect().list_jobs()) == []
 
 
 def test_a_missing_permission_is_named(world: KubernetesWorld) -> None:

@@ -324,6 +324,11 @@ def _step(store: Any, prefix: str) -> int:
     return found.manifest.step
 
 
+@pytest.mark.parametrize("kind", [RestWorld, SlurmWorld])
+def test_the_cluster_tells_its_time(cluster: SlurmCluster, kind: type[SlurmWorld]) -> None:
+    assert kind(cluster).connect()._client.clock_ahead() == timedelta(0)
+
+
 def test_a_job_that_does_not_start_in_time_gives_way(
     cluster: SlurmCluster,
 ) -> None:

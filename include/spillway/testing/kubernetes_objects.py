@@ -134,9 +134,14 @@ class Objects(Protocol):
         ...
 
 
+def now_of_server() -> datetime:
+    """Return the time by the server's clock, which a test may put in the place of the true one."""
+    return datetime.now(UTC)
+
+
 def stamp(seconds_from_now: float = 0) -> str:
     """Return a time as the API writes it, to the second."""
-    when = datetime.now(UTC) + timedelta(seconds=seconds_from_now)
+    when = now_of_server() + timedelta(seconds=seconds_from_now)
     return f"{when:%Y-%m-%dT%H:%M:%SZ}"
 
 

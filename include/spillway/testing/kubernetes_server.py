@@ -14,11 +14,13 @@ import time
 import uuid
 from collections import defaultdict
 from contextlib import contextmanager
+from email.utils import format_datetime
 from http import HTTPStatus
 from threading import Condition, RLock
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qs, urlsplit
 
+from spillway.testing import kubernetes_objects
 from spillway.testing.http_server import QuietHandler, serving
 from spillway.testing.kubernetes_objects import (
     KINDS,
@@ -406,6 +408,11 @@ class _Handler(QuietHandler):
                 self._send(status, json.dumps(body).encode())
         except Refusal as refusal:
             self._send(refusal.status, json.dumps(refusal.body).encode())
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        """Return the header `Date`."""
+        del timestamp
+        return format_datetime(kubernetes_objects.now_of_server(), usegmt=True)
 
     do_GET = do_PATCH = do_DELETE = do_POST = _serve  # noqa: N815 - the names are http.server's
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -22,7 +22,7 @@ from spillway.backends.kubernetes.pod_template import CONTAINER, requests
 from spillway.backends.kubernetes.render import needs_service, render, render_service
 from spillway.backends.kubernetes.watch import Mirror
 from spillway.backends.protocol import Connection, Job, LogChunk
-from spillway.errors import AccessError, BackendError, CapacityError
+from spillway.errors import AccessError, BackendError, CapacityError, RejectedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -172,6 +172,7 @@ class KubernetesBackend:
         if workload is None:
             manifest = render(submission, self._options, minor=self._minor_version())
             self._check_capacity(submission)
+            self._check_queue()
             workload = self._apply(name, manifest)
         if needs_service(submission, self._options) and parse.is_live(workload):
             uid = str(workload["metadata"]["uid"])
@@ -201,6 +202,21 @@ class KubernetesBackend:
                 backend=NAME,
             )
 
+    def _check_queue(self) -> None:
+        """Refuse a queue that is not there: Kueue would let the job wait for it for ever."""
+        if self._options.queue is None:
+            return
+        try:
+            self._local_queue()
+        except MissingError as error:
+            raise RejectedError(
+                f"namespace {self._client.namespace!r} has no LocalQueue {self._options.queue!r}: make it, or correct the"
+                " option queue",
+                backend=NAME,
+            ) from error
+        except AccessError:  # it is for people only
+            return
+
     def _live(self) -> list[Manifest]:
         """Return the pool's live objects, as the server has them now."""
         found, _ = self._client.list_all(self._kind, labelSelector=self._selector)
@@ -226,21 +242,23 @@ class KubernetesBackend:
 
     def _observations(self, jobs: Iterable[Job], seen: _Seen) -> dict[str, Observation]:
         now = self._clock()
+        there = now + self._client.ahead
         names = {job.key: self._name(job.key) for job in jobs}
         stuck = self._why_no_pods(names.values(), seen)
         found: dict[str, Observation] = {}
         for key, name in names.items():
             workload = seen.workloads.get(name)
             uid = str(workload["metadata"]["uid"]) if workload is not None else ""
-            found[key] = parse.observation(
+            observed = parse.observation(
                 workload,
                 seen.pods.get(name, ()),
-                now,
+                there,
                 departed=seen.departed.get(name, ()),
                 start_within=self._options.start_within,
                 evicted=seen.evictions.get(uid, ""),
                 stuck=stuck.get(name, ""),
             )
+            found[key] = replace(observed, seen_at=now)
         return found
 
     def _why_no_pods(self, names: Iterable[str], seen: _Seen) -> Mapping[str, str]:
@@ -279,13 +297,12 @@ class KubernetesBackend:
         return max(min(free, fits - _pods_to_come(live, pods)), 0)
 
     def _cluster_queue(self) -> Manifest:
-        prefix, namespace = WORKLOADS.prefix, self._client.namespace
-        local = self._client.get_of_cluster(
-            f"{prefix}/namespaces/{namespace}/localqueues/{self._options.queue}"
-        )
-        return self._client.get_of_cluster(
-            f"{prefix}/clusterqueues/{local['spec']['clusterQueue']}"
-        )
+        name = self._local_queue()["spec"]["clusterQueue"]
+        return self._client.get_of_cluster(f"{WORKLOADS.prefix}/clusterqueues/{name}")
+
+    def _local_queue(self) -> Manifest:
+        place = f"{WORKLOADS.prefix}/namespaces/{self._client.namespace}"
+        return self._client.get_of_cluster(f"{place}/localqueues/{self._options.queue}")
 
     def _forget_room(self) -> None:
         with self._lock:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from spillway.backends.kubernetes.failures import CLIENT_ERRORS, MissingError, by_status, explain
 from spillway.backends.kubernetes.naming import MANAGER
+from spillway.backends.skew import clock_ahead
 from spillway.errors import AccessError, RejectedError, SpecError
 
 if TYPE_CHECKING:
@@ -32,11 +34,17 @@ class ApiClient(Protocol):
 
 
 class Client:
-    """One namespace of a cluster. Failures are `BackendError`; nothing is cached."""
+    """One namespace of a cluster. Failures are `BackendError`; nothing is cached.
+
+    Attributes:
+        ahead: How far the server's clock is ahead of ours, as its last answer had it; zero for a few seconds, which may be
+            the way.
+    """
 
     def __init__(self, client: ApiClient, namespace: str) -> None:
         self._client = client
         self.namespace = namespace
+        self.ahead = timedelta(0)
 
     def get(self, kind: Kind, name: str) -> Manifest | None:
         """Return the object, or None when there is none."""
@@ -186,7 +194,7 @@ class Client:
         preload: bool = True,
         read_seconds: float = READ_SECONDS,
     ) -> Any:
-        return self._client.call_api(
+        answer = self._client.call_api(
             path,
             method,
             query_params=list(query.items()),
@@ -195,9 +203,14 @@ class Client:
             response_types_map=dict.fromkeys((200, 201, 202), "object"),
             auth_settings=["BearerToken"],
             _preload_content=preload,
-            _return_http_data_only=True,
+            _return_http_data_only=False,
             _request_timeout=(CONNECT_SECONDS, read_seconds),
         )
+        if not preload:
+            return answer
+        content, _, headers = answer
+        self.ahead = clock_ahead(headers.get("Date"), datetime.now(UTC))
+        return content
 
 
 def client_of(connection: Connection | None, *, pool: str, namespace: str) -> Client:

@@ -14,10 +14,12 @@ from kubernetes.config.config_exception import (  # pyright: ignore[reportMissin
     ConfigException,
 )
 
+from spillway.backends.throttling import retry_after
 from spillway.errors import AccessError, BackendError, CapacityError, RejectedError, TransientError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import timedelta
 
 NAME: Final = "kubernetes"
 
@@ -47,6 +49,8 @@ class ConflictError(TransientError):
 
 _WEBHOOK: Final = "admission webhook"
 _POLICY: Final = "admission policy"
+_UNKNOWN_FIELD: Final = "failed to create typed patch object"
+"""Old API servers say this with 500, as if they were broken."""
 
 # Source: Kubernetes, API conventions, "HTTP Status codes" and "Reasons",
 # github.com/kubernetes/community/blob/master/contributors/devel/sig-architecture/api-conventions.md.
@@ -69,7 +73,9 @@ def explain(error: Exception, action: str, *, key: str | None = None) -> Backend
     """Return the exception for what went wrong when `action`, such as `create jobs.batch in ml`, was tried."""
     status = int(getattr(error, "status", None) or 0) if isinstance(error, ApiException) else 0
     if status > 0:
-        return by_status(status, _body(error), action, key=key)
+        headers = cast("Mapping[str, str]", getattr(error, "headers", None) or {})
+        wait = retry_after(headers.get("Retry-After"))
+        return by_status(status, _body(error), action, key=key, wait=wait)
     said = " ".join((str(error) or type(error).__name__).split())[:500]
     if isinstance(error, ConfigException):
         return AccessError(
@@ -89,17 +95,27 @@ def explain(error: Exception, action: str, *, key: str | None = None) -> Backend
 
 
 def by_status(
-    status: int, body: Mapping[str, Any], action: str, *, key: str | None = None
+    status: int,
+    body: Mapping[str, Any],
+    action: str,
+    *,
+    key: str | None = None,
+    wait: timedelta | None = None,
 ) -> BackendError:
     """Return the exception for an answer of the API server: its HTTP status, and the `Status` that came with it."""
     said = " ".join(str(body.get("message") or body.get("reason") or "").split())[:800]
     if status == 403:
         kind, remedy = _forbidden(said, action)
+    elif _UNKNOWN_FIELD in said:
+        kind, remedy = RejectedError, "the cluster is too old for the pool's options"
     else:
         kind, remedy = _BY_STATUS.get(
             status, (TransientError if status >= 500 else RejectedError, LATER)
         )
-    return kind(f"Kubernetes answers {status} to {action}: {said}; {remedy}", backend=NAME, key=key)
+    text = f"Kubernetes answers {status} to {action}: {said}; {remedy}"
+    if kind is TransientError:
+        return TransientError(text, backend=NAME, key=key, retry_after=wait)
+    return kind(text, backend=NAME, key=key)
 
 
 def _forbidden(said: str, action: str) -> tuple[type[BackendError], str]:

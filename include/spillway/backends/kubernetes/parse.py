@@ -107,11 +107,9 @@ def observation(
         return _failed(message, pods, departed, now, said)
     if workload["metadata"].get("deletionTimestamp") or event is JobEvent.CANCELLED:
         return _seen(JobEvent.CANCELLED, now, f"{said} was deleted")
-    why = f"Kueue took it back: {evicted}" if evicted else ""
-    if workload["kind"] == "Job" and _is_replaced(nodes_of(workload), pods, departed):
-        why = why or "its pod was taken away, and the cluster has begun another"
-    if why:
-        return _seen(JobEvent.PREEMPTED, now, f"{said}: {why}")
+    over = _why_over(workload, pods, departed, now, evicted=evicted, stuck=stuck)
+    if over is not None:
+        return _seen(over[0], now, f"{said}: {over[1]}")
     seen = _live(event, pods, now, said, stuck or message)
     return _give_up_waiting(seen, workload, start_within)
 
@@ -168,6 +166,26 @@ def evictions(workloads: Iterable[Manifest]) -> dict[str, str]:
                 for owner in items(workload["metadata"], "ownerReferences"):
                     found.setdefault(str(owner["uid"]), said)
     return found
+
+
+def _why_over(
+    workload: Manifest,
+    pods: Sequence[Manifest],
+    departed: Sequence[Manifest],
+    now: datetime,
+    *,
+    evicted: str,
+    stuck: str,
+) -> tuple[JobEvent, str] | None:
+    """Return how and why a lease is over although its object goes on; None when it is not."""
+    if evicted:
+        return JobEvent.PREEMPTED, f"Kueue took it back: {evicted}"
+    if workload["kind"] == "Job" and _is_replaced(nodes_of(workload), pods, departed):
+        return JobEvent.PREEMPTED, "its pod was taken away, and the cluster has begun another"
+    created = moment(workload["metadata"].get("creationTimestamp"), now)
+    if why := pods_of.never_made(stuck, created, now):
+        return JobEvent.FAILED, why
+    return None
 
 
 def _is_replaced(nodes: int, pods: Sequence[Manifest], departed: Sequence[Manifest]) -> bool:

@@ -50,8 +50,19 @@ PULLING: Final[Mapping[str, str]] = MappingProxyType(
     )
 )
 
+# Why the API server takes no pod of a Job, in the words of the controller's event; what is not here, such as a quota, may pass.
+# Source: Kubernetes, plugin/pkg/admission/{priority,serviceaccount,runtimeclass}, pod-security-admission.
+NEVER_MADE: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "no PriorityClass with name": "correct the option priority_class",
+        "error looking up service account": "correct the option service_account",
+        "RuntimeClass": "correct the option runtime_class",
+        "violates PodSecurity": "a policy of the namespace forbids it; correct the pool's options",
+        "admission webhook": "a policy of the cluster forbids it; correct the pool's options",
+    }
+)
 PULL_PATIENCE: Final = timedelta(minutes=2)
-"""How long an image may fail to be pulled; registries falter, and the kubelet has tried four times by then."""
+"""How long an image may fail to be pulled, or a pod to be made; registries falter, and a few tries are made by then."""
 
 END_PATIENCE: Final = timedelta(minutes=1)
 """How long after the end of its grace period a pod may still be there before its node is given up."""
@@ -105,6 +116,12 @@ def blocked(pod: Manifest, now: datetime) -> str:
         if reason in PULLING and now - created > PULL_PATIENCE:
             return f"{reason}: {words}; {PULLING[reason]}"
     return ""
+
+
+def never_made(stuck: str, created: datetime, now: datetime) -> str:
+    """Return why a job will never have pods, if it is that for long enough; empty when it may."""
+    remedy = next((remedy for words, remedy in NEVER_MADE.items() if words in stuck), "")
+    return f"{stuck}; {remedy}" if remedy and now - created > PULL_PATIENCE else ""
 
 
 def is_lost(pod: Manifest, now: datetime) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import codecs
 import threading
 import time
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from spillway.backends.protocol import Connection, Job, LogChunk
@@ -34,6 +35,9 @@ MAX_LOG_BYTES: Final = 1 << 20
 ROOM_SECONDS: Final = 5.0
 """How old the count of free slots may be."""
 
+SKEW_SECONDS: Final = 600.0
+"""How old the word on the cluster's clock may be."""
+
 RELEASE_SECONDS: Final = 5.0
 """How long a release waits for the job to be gone; Slurm itself waits for `KillWait`, 30 s by default, and goes on."""
 
@@ -58,6 +62,7 @@ class SlurmBackend:
         self._client = client or _client(connection, self._options)
         self._clock = clock
         self._room: tuple[float, int] | None = None
+        self._skew: tuple[float, timedelta] | None = None
         self._lock = threading.Lock()
 
     def submit(self, submission: Submission) -> Job:
@@ -199,7 +204,19 @@ class SlurmBackend:
         }
 
     def _observation(self, row: JobRow, now: datetime) -> Observation:
-        return parse.observation(row, now, start_within=self._options.start_within)
+        limit = self._options.start_within
+        there = now if limit is None else now + self._clock_ahead()
+        return replace(parse.observation(row, there, start_within=limit), seen_at=now)
+
+    def _clock_ahead(self) -> timedelta:
+        """Return how far the cluster's clock, by which jobs are stamped, is ahead of ours; none where it does not say."""
+        if self._skew is None or time.monotonic() - self._skew[0] > SKEW_SECONDS:
+            try:
+                ahead = self._client.clock_ahead()
+            except BackendError:  # of no job that is worth an error
+                ahead = self._skew[1] if self._skew else timedelta(0)
+            self._skew = (time.monotonic(), ahead)
+        return self._skew[1]
 
     def _wait_until_gone(self, name: str) -> None:
         deadline = time.monotonic() + RELEASE_SECONDS

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import timedelta
 
     from spillway.backends.slurm.capacity import NodeRoom
     from spillway.backends.slurm.parse import JobRow
@@ -55,6 +56,10 @@ class Client(Protocol):
 
     def nodes(self) -> Sequence[NodeRoom]:
         """Return what the partition's nodes have to give."""
+        ...
+
+    def clock_ahead(self) -> timedelta:
+        """Return how far the cluster's clock is ahead of ours; zero for a few seconds, which may be the way."""
         ...
 
     def read(self, path: str, offset: int, limit: int) -> bytes:

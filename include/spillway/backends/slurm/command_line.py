@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
+from spillway.backends.skew import difference
 from spillway.backends.slurm import failures, parse
 from spillway.backends.slurm.capacity import NODE_FORMAT, NodeRoom, sinfo_nodes
 from spillway.backends.slurm.client import Marks
@@ -12,6 +14,7 @@ from spillway.errors import BackendError, RejectedError, TransientError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import timedelta
 
     from spillway.backends.slurm.options import SlurmOptions
     from spillway.backends.slurm.parse import JobRow
@@ -100,6 +103,12 @@ class CommandLine:
         printed = self._text("sinfo", "-h", "-N", *asked, "-O", NODE_FORMAT)
         with failures.readable("sinfo"):
             return sinfo_nodes(printed)
+
+    def clock_ahead(self) -> timedelta:
+        """Return how far the login node's clock is ahead of ours."""
+        printed = self._text("date", "+%s")
+        with failures.readable("date"):
+            return difference(datetime.fromtimestamp(int(printed), UTC), datetime.now(UTC))
 
     def read(self, path: str, offset: int, limit: int) -> bytes:
         """Return at most `limit` bytes of the file from `offset` on; none when it is not there."""

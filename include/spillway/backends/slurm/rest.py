@@ -7,12 +7,14 @@ import binascii
 import json
 import re
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import quote
 
 import httpx
 
+from spillway.backends.skew import difference
 from spillway.backends.slurm import failures, parse
 from spillway.backends.slurm.capacity import NodeRoom, rest_nodes
 from spillway.backends.slurm.client import Marks
@@ -29,6 +31,7 @@ from spillway.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import timedelta
 
     from spillway.backends.protocol import Connection
     from spillway.backends.slurm.options import SlurmOptions
@@ -120,6 +123,13 @@ class RestClient:
         """Return what the partition's nodes have to give."""
         with failures.readable("slurmrestd"):
             return rest_nodes(self._get("nodes"), self._options.partition)
+
+    def clock_ahead(self) -> timedelta:
+        """Return how far the controller's clock is ahead of ours."""
+        with failures.readable("slurmrestd"):
+            said = parse.fields_of(self._get("diag").get("statistics")).get("req_time")
+            there = datetime.fromtimestamp(parse.number(said), UTC)
+        return difference(there, datetime.now(UTC))
 
     def read(self, path: str, offset: int, limit: int) -> bytes:
         """Return at most `limit` bytes of the file from `offset` on; none when it cannot be seen from here."""

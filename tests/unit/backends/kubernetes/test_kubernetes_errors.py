@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import socket
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -62,7 +63,7 @@ def test_every_exception_of_the_client_is_translated(kind: type[Exception]) -> N
 @pytest.mark.parametrize(
     ("status", "message", "kind", "words"),
     [
-        (400, "failed to create typed patch object", RejectedError, "options"),
+        (400, "strict decoding error: unknown field", RejectedError, "options"),
         (401, "Unauthorized", AccessError, "renew the credentials"),
         (403, 'User "x" cannot list resource "jobs"', AccessError, "list jobs in ml"),
         (403, "exceeded quota: compute, requested: pods=1", CapacityError, "ResourceQuota"),
@@ -74,6 +75,7 @@ def test_every_exception_of_the_client_is_translated(kind: type[Exception]) -> N
         (422, "is invalid: spec", RejectedError, "options"),
         (429, "too many requests", TransientError, "later"),
         (418, "I am a teapot", RejectedError, "teapot"),
+        (500, "failed to create typed patch object: .spec.x", RejectedError, "too old"),
         (500, "etcdserver: request timed out", TransientError, "later"),
         (503, "apiserver is shutting down", TransientError, "later"),
     ],
@@ -136,7 +138,15 @@ def test_a_page_of_a_proxy_is_no_answer() -> None:
     with pytest.raises(TransientError, match="<html>Bad Gateway"):
         Client(Answering(proxy), "ml").list_all(KINDS["job"])
     with pytest.raises(TransientError, match="not JSON"):
-        Client(Answering(lambda: "<html>a login page"), "ml").list_all(KINDS["job"])
+        Client(Answering(lambda: ("<html>a login page", 200, {})), "ml").list_all(KINDS["job"])
+
+
+def test_a_server_that_throttles_says_for_how_long() -> None:
+    error = client_exceptions.ApiException(status=429, reason="Too Many Requests")
+    error.headers = {"Retry-After": "7"}
+    problem = explain(error, "list jobs")
+    assert isinstance(problem, TransientError)
+    assert problem.retry_after == timedelta(seconds=7)
 
 
 def test_a_status_that_is_json_gives_its_message() -> None:

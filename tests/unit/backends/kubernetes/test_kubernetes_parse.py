@@ -78,6 +78,25 @@ def test_a_pod_that_is_gone_was_deleted_whatever_was_last_seen_of_it() -> None:
     assert seen(job(by_exit_code(3)), departed=[running]).event is JobEvent.FAILED
 
 
+@pytest.mark.parametrize(
+    ("stuck", "event", "words"),
+    [
+        ("no PriorityClass with name nope was found", JobEvent.FAILED, "option priority_class"),
+        ('error looking up service account ml/nope: "nope"', JobEvent.FAILED, "service_account"),
+        ('violates PodSecurity "restricted:latest"', JobEvent.FAILED, "policy"),
+        ("exceeded quota: compute", JobEvent.SUBMITTED, "exceeded quota"),
+    ],
+)
+def test_a_job_that_will_never_have_pods_fails_and_names_the_option(
+    stuck: str, event: JobEvent, words: str
+) -> None:
+    found = seen(job(), stuck=f'Error creating: pods "x" is forbidden: {stuck}')
+    assert found.event is event
+    assert words in found.detail
+    new = job(creationTimestamp="2026-11-20T11:59:00Z")
+    assert seen(new, stuck=stuck).event is JobEvent.SUBMITTED
+
+
 def test_a_pod_that_is_replaced_was_taken_away() -> None:
     leaving = pod(name="a", deletionTimestamp="2026-11-20T11:59:30Z")
     assert seen(job(), leaving).event is JobEvent.STARTED

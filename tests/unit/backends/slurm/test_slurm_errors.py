@@ -7,7 +7,8 @@ import inspect
 import json
 import socket
 import subprocess
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -387,3 +388,48 @@ def test_room_is_remembered_for_a_moment_and_counted_anew_after_a_submission() -
     shell.asked.clear()
     one.free_slots()
     assert shell.asked == ["squeue", "sinfo"]
+
+
+# ---- clocks -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["commands", "rest"])
+@pytest.mark.parametrize("hours", [-2, 2])
+def test_a_clock_that_is_wrong_ends_nothing(way: str, hours: int) -> None:
+    there = datetime.now(UTC) + timedelta(hours=hours)  # by the cluster's clock, which stamps jobs
+    name = naming.job_name(POOL.name, JOB.key)
+
+    def waits_since(submitted: datetime) -> JobEvent | None:
+        job = {"job_id": 6, "name": name, "job_state": "PENDING"}
+        answers: dict[str, Any] = {
+            "jobs": {"jobs": [{**job, "submit_time": int(submitted.timestamp())}]},
+            "diag": {"statistics": {"req_time": int(there.timestamp())}},
+        }
+        row = f"6|{name}|PENDING|0|None|1|{submitted:%Y-%m-%dT%H:%M:%S}\n"
+        clients: dict[str, Any] = {
+            "commands": CommandLine(
+                Recorded(squeue=said(row), date=said(f"{there.timestamp():.0f}\n")), OPTIONS
+            ),
+            "rest": rest(
+                lambda request: httpx.Response(200, json=answers[Path(request.url.path).name])
+            ),
+        }
+        pool = replace(POOL, options={**POOL.options, "start_within": "PT10M"})
+        slurm = SlurmBackend(pool, home=Path("/home"), client=clients[way])
+        seen = slurm.observe([JOB])[JOB.key]
+        assert abs(seen.seen_at - datetime.now(UTC)) < timedelta(minutes=1)  # by our own clock
+        return seen.event
+
+    assert waits_since(there - timedelta(minutes=9)) is JobEvent.SUBMITTED
+    assert waits_since(there - timedelta(minutes=11)) is JobEvent.PREEMPTED
+
+
+def test_a_clock_that_nobody_tells_is_taken_for_ours() -> None:
+    name = naming.job_name(POOL.name, JOB.key)
+    row = said(f"6|{name}|PENDING|0|None|1|{datetime.now(UTC):%Y-%m-%dT%H:%M:%S}\n")
+    shell = Recorded(squeue=row, date=said(errors="not here", exit_code=1))
+    pool = replace(POOL, options={**POOL.options, "start_within": "PT10M"})
+    slurm = SlurmBackend(pool, home=Path("/home"), client=CommandLine(shell, OPTIONS))
+    for _ in range(2):
+        assert slurm.observe([JOB])[JOB.key].event is JobEvent.SUBMITTED
+    assert shell.asked.count("date") == 1
