@@ -11,6 +11,7 @@ import pytest
 
 from conftest import require
 from spillway.testing.bucket_servers import azure_server, gcs_bucket, s3_server
+from spillway.testing.ceph_server import ceph_server, has_ceph
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,6 +40,15 @@ def azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BucketServer]:
     done = subprocess.run([setup], capture_output=True, text=True, check=False)
     require(done.returncode == 0, f"{setup} could not install azurite from npm: {done.stderr}")
     with azure_server(AZURITE, tmp_path_factory.mktemp("azurite")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def ceph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BucketServer]:
+    require(
+        has_ceph(), "no Ceph is installed: apt-get install radosgw ceph-mon ceph-osd ceph-common"
+    )
+    with ceph_server(tmp_path_factory.mktemp("ceph")) as server:
         yield server
 
 

