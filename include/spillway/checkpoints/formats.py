@@ -65,7 +65,8 @@ def encode_state(state: object) -> dict[str, BytesLike]:
 
     Dicts, lists, tuples, text, bytes, numbers, booleans, None, NumPy arrays and scalars, torch tensors, and `Pickled`, nested
     at will. Arrays that are the same memory are saved once, and are one array again. Tensors come back on the CPU and
-    without gradients, arrays in the byte order of the machine; subclasses of dict come back as dict.
+    without gradients, arrays in the byte order of the machine, arrays of JAX and its like as NumPy's; subclasses of dict come
+    back as dict.
 
     Raises:
         SpecError: Something in it cannot be saved; the message says where it is.
@@ -289,6 +290,8 @@ class _Encoder:
             return self._numpy.add(value, place)
         if numpy is not None and isinstance(value, numpy.generic):
             return {**self._numpy.add(numpy.asarray(value), place), "scalar": True}
+        if numpy is not None and hasattr(type(value), "__array_namespace__"):
+            return self._numpy.add(value, place)
         raise SpecError(
             f"{place} cannot be saved: it is a {type(value).__qualname__}; use dicts, lists, numbers, text, bytes,"
             " arrays and tensors, such as state_dict() returns, or Pickled.of() it"

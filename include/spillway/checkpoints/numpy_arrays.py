@@ -1,4 +1,7 @@
-"""NumPy arrays as arrays of a checkpoint, and back; imported only where NumPy is in use."""
+"""NumPy arrays, and those that become such, as arrays of a checkpoint and back; imported only where NumPy is in use.
+
+Arrays of JAX are read one after the other, so that those of an accelerator are not all in memory; they come back as NumPy's.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,12 @@ _DTYPES = MappingProxyType(
         "U64": "uint64", "I64": "int64", "F64": "float64", "C64": "complex64",
     }
 )  # fmt: skip
-_NAMES = MappingProxyType({dtype: name for name, dtype in _DTYPES.items()})
+_ML_DTYPES = MappingProxyType(
+    {"BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}
+)
+"""Types that the package ml_dtypes, which comes with JAX, adds to NumPy."""
+
+_NAMES = MappingProxyType({dtype: name for name, dtype in (_DTYPES | _ML_DTYPES).items()})
 
 
 def describe(array: NDArray[Any], place: str) -> Entry:
@@ -37,15 +45,17 @@ def describe(array: NDArray[Any], place: str) -> Entry:
     return Entry(dtype=_NAMES[array.dtype.name], shape=array.shape)
 
 
-def identity(array: NDArray[Any]) -> tuple[object, ...]:
+def identity(array: Any) -> tuple[object, ...]:
     """Return what is equal for two arrays that are the same memory, seen in the same way."""
+    if not isinstance(array, np.ndarray):
+        return (id(array),)
     return array.ctypes.data, array.dtype.str, array.shape, array.strides
 
 
 def copy_into(array: NDArray[Any], target: memoryview) -> None:
     """Copy the array's numbers, dense and in order, into `target`."""
-    if array.size:
-        np.frombuffer(target, dtype=array.dtype.name).reshape(array.shape)[...] = array
+    if len(target):
+        np.frombuffer(target, dtype=array.dtype.name).reshape(array.shape)[...] = np.asarray(array)
 
 
 def build(entry: Entry, data: memoryview) -> NDArray[Any]:
@@ -53,10 +63,23 @@ def build(entry: Entry, data: memoryview) -> NDArray[Any]:
 
     Raises:
         CorruptCheckpointError: NumPy has no such items.
+        SpecError: It has with ml_dtypes, which is not installed here.
     """
-    if entry.dtype not in _DTYPES:
-        raise CorruptCheckpointError(f"NumPy has no items of type {entry.dtype}")
-    array = np.empty(entry.shape, dtype=_DTYPES[entry.dtype])
+    array = np.empty(entry.shape, dtype=_dtype(entry.dtype))
     if data:
         array.reshape(-1).view(np.uint8)[...] = np.frombuffer(data, dtype=np.uint8)
     return array
+
+
+def _dtype(name: str) -> str:
+    if name in _DTYPES:
+        return _DTYPES[name]
+    if name not in _ML_DTYPES:
+        raise CorruptCheckpointError(f"NumPy has no items of type {name}")
+    try:
+        import ml_dtypes  # noqa: F401  # NumPy knows its names from then on
+    except ImportError as error:
+        raise SpecError(
+            f"the checkpoint holds arrays of {_ML_DTYPES[name]}, which NumPy lacks: pip install ml_dtypes"
+        ) from error
+    return _ML_DTYPES[name]

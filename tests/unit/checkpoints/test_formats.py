@@ -10,6 +10,7 @@ from collections import OrderedDict, namedtuple
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes  # noqa: F401  # NumPy knows its types from then on
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -278,6 +279,38 @@ def test_a_pickle_that_was_asked_for_is_run_by_name_and_not_before(trap: Path) -
     assert state["set"].load() == {1, 2}
     state["odd"].load()
     assert trap.exists()
+
+
+class Foreign:
+    """An array of another framework, which can become NumPy's, as those of JAX can."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self._array, self.dtype, self.shape = array, array.dtype, array.shape
+
+    def __array_namespace__(self) -> object:
+        return np
+
+    def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
+        return self._array
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float8_e4m3fn", "float8_e5m2", "float32"])
+def test_arrays_of_other_frameworks_come_back_as_numpy_s(dtype: str) -> None:
+    bits = np.arange(8 * np.dtype(dtype).itemsize, dtype=np.uint8)  # NaNs and all
+    array = bits.view(dtype).reshape(2, 4)
+    foreign = Foreign(array)
+    parts = encode_state({"leaves": [foreign, foreign]})
+    restored = decode_state(parts)["leaves"]
+    assert equal(restored[0], array)
+    assert restored[0] is restored[1]
+    assert list(parts) == [STRUCTURE, NUMPY]
+
+
+def test_types_that_numpy_lacks_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = encode_state(np.zeros(2, dtype="bfloat16"))
+    monkeypatch.setitem(sys.modules, "ml_dtypes", None)
+    with pytest.raises(SpecError, match="pip install ml_dtypes"):
+        decode_state(parts)
 
 
 def test_subclasses_of_dict_come_back_as_dict() -> None:
