@@ -52,18 +52,19 @@ def test_a_gpt_over_two_nodes_that_is_stopped_ends_bit_for_bit_like_one_that_was
     machines: Machines,
 ) -> None:
     """The first time for all steps; then stopped after a random one by a notice to one node, and again for the rest."""
+    patient = {"SPILLWAY_GANG_SILENCE_SECONDS": "60"}  # nobody is lost here but by the notice
     stop = random.Random(SEED).randrange(1, STEPS)
-    machines.start(training(machines, arguments={"steps": STEPS}, prefix="whole"))
+    machines.start(training(machines, arguments={"steps": STEPS}, prefix="whole"), **patient)
     assert machines.codes() == [0, 0], machines.logs()
     whole = machines.result(prefix="whole").value
     assert isinstance(whole, dict)
     assert (whole["ranks"], whole["begun"], len(whole["losses"])) == (2, 0, STEPS)
-    machines.start(training(machines, arguments={"steps": STEPS, "stop_after": stop}))
+    machines.start(training(machines, arguments={"steps": STEPS, "stop_after": stop}), **patient)
     assert machines.codes() == [PREEMPTED, PREEMPTED], machines.logs()
     saved = latest(machines.store, "gang")
     assert saved is not None
     assert saved.manifest.step == stop
-    machines.start(training(machines, arguments={"steps": STEPS}, token=2))
+    machines.start(training(machines, arguments={"steps": STEPS}, token=2), **patient)
     assert machines.codes() == [0, 0], machines.logs()
     after = {step: loss for step, loss in whole["losses"].items() if int(step) > stop}
     assert machines.result(token=2).value == {**whole, "losses": after, "begun": stop}
