@@ -144,4 +144,8 @@ def test_the_page_says_how_far_a_job_is_and_how_often_it_saves(
     app.dependency_overrides[get_user] = lambda: "vera"
     page = TestClient(app).get("/page")
     assert "step 40 of 100, 2.5 a second" in page.text
-    assert "saves every 12 min: a save takes 3 s; a preemption costs 6 min" in page.text
+    saves = "saves every 12 min: a save takes 3 s; a preemption costs 6 min"
+    assert saves in page.text
+    world.dispatcher.cancel(step.lease.key, detail="enough")
+    assert saves not in TestClient(app).get("/page").text
+    assert saves in TestClient(app).get(f"/page?run_id={step.lease.task.run_id}").text

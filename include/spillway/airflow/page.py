@@ -55,7 +55,8 @@ def page(
             and map_index in (None, report.lease.task.map_index)
         ]
         shown = found[:PAGE_ROWS]
-        said = Heartbeats().read(r.lease for r in shown if r.lease.ended_at is None)
+        # What a lease said last is an object of its own, so that of a lease that is over is read for one run only.
+        said = Heartbeats().read(r.lease for r in shown if run_id or r.lease.ended_at is None)
         rows = [
             _row(report, ledger.placement(report.lease.key), said.get(report.lease.key), now)
             for report in shown
