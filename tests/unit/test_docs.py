@@ -124,7 +124,7 @@ def test_the_readmes_entry_point_goes_on_where_it_was(
         adding.add_up(Session.local(tmp_path / "run"), steps=600)
     assert adding.add_up(Session.local(tmp_path / "run"), steps=600) == 179700
     assert steps_worked == 601
-    assert "the result is 179700" in (PROJECT / "README.md").read_text().replace("\n", " ")
+    assert "undisturbed result, 179700" in (PROJECT / "README.md").read_text().replace("\n", " ")
 
 
 def test_the_readmes_dag_is_one(tmp_path: Path) -> None:
