@@ -11,10 +11,11 @@ Costs are compared in floating point only to find the few rows that may be the b
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,9 +96,8 @@ class Columns:
     names: dict[str, list[str]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """A row that can take the task, and what it is thought to cost, to within a few micro-dollars.
+class Found(NamedTuple):
+    """A row that can take the task, and what it is thought to cost, to within a few micro-dollars; the better sorts first.
 
     Attributes:
         late_us: Microseconds past the deadline, expected.
@@ -188,12 +188,12 @@ class OfferTable:
             if float(self._cheapest[number]) * slot_hours > most + _tolerance(most):
                 continue
             rows = fits.cheapest(number, slot_hours=slot_hours, count=count, most_usd=most)
-            found += [Found(late_us=late, cost_usd=usd + moved_usd, row=row) for row, usd in rows]
+            found += [Found(late, usd + moved_usd, row) for row, usd in rows]
             if len(found) >= count:
-                ranked = sorted((one.late_us, one.cost_usd) for one in found)
-                late_limit, cost_limit = ranked[count - 1]
+                found.sort()
+                late_limit, cost_limit, _ = found[count - 1]
                 cost_limit += _tolerance(cost_limit)
-                found = [o for o in found if (o.late_us, o.cost_usd) <= (late_limit, cost_limit)]
+                del found[bisect_right(found, (late_limit, cost_limit, MANY)) :]
         return found
 
     def considered(self, task: TaskSpec) -> int:
@@ -272,6 +272,14 @@ class OfferTable:
         return self._memo[number]
 
 
+class _Row(NamedTuple):
+    """One row of the table, and where in the sorted columns it is."""
+
+    position: int
+    row: int
+    usd_per_hour: float
+
+
 class Fits:
     """Which rows of a table a task can take at a moment, beside what is asked of a whole class."""
 
@@ -291,56 +299,57 @@ class Fits:
             enough = self.columns.slots if ignore_room else self.columns.room
             self.ready = self.ready & (enough >= task.nodes)
         self.tests = list(self._tests(now, without=without))
-        self._known: dict[int, tuple[list[int], Iterator[int]]] = {}
+        self._known: dict[int, tuple[list[_Row], Iterator[_Row]]] = {}
 
     def cheapest(
         self, number: int, *, slot_hours: float, count: int, most_usd: float
     ) -> list[tuple[int, float]]:
         """Return the `count` cheapest rows of a class that fit, and their ties, with their costs, none above `most_usd`."""
         hours = max(slot_hours, 1e-9)
-        limit, taken = most_usd / hours, list[int]()
-        for position in self._positions(number):
-            hourly = float(self.columns.marginal[position])
+        limit, taken = most_usd / hours, list[_Row]()
+        for one in self._positions(number):
+            hourly = one.usd_per_hour
             if hourly > limit:
                 break
-            taken.append(position)
+            taken.append(one)
             if len(taken) == count:
                 limit = min(limit, hourly + _tolerance(hourly * hours) / hours)
         if count == 1:
             taken = self._first_by_name(taken)
-        each = self.columns.marginal
-        return [(int(self.table.rows[p]), float(each[p]) * slot_hours) for p in taken]
+        return [(one.row, one.usd_per_hour * slot_hours) for one in taken]
 
-    def _first_by_name(self, ties: list[int]) -> list[int]:
+    def _first_by_name(self, ties: list[_Row]) -> list[_Row]:
         """Return of each price the row whose pool sorts first."""
         columns, table = self.columns, self.table
-        by_price: dict[tuple[float, float], list[int]] = {}
-        for p in ties:
-            key = (float(columns.marginal[p]), float(columns.effective[p]))
-            by_price.setdefault(key, []).append(p)
+        by_price: dict[tuple[float, float], list[_Row]] = {}
+        for one in ties:
+            key = (one.usd_per_hour, float(columns.effective[one.position]))
+            by_price.setdefault(key, []).append(one)
         return [
-            same[0] if len(same) == 1 else min(same, key=table.pool) for same in by_price.values()
+            same[0] if len(same) == 1 else min(same, key=lambda one: table.pool(one.position))
+            for same in by_price.values()
         ]
 
-    def _positions(self, number: int) -> Iterator[int]:
-        """Yield the positions that fit of a class, cheapest first; those found once are not searched for again."""
+    def _positions(self, number: int) -> Iterator[_Row]:
+        """Yield the rows that fit of a class, cheapest first; those found once are not searched for again."""
         if number not in self._known:
             self._known[number] = ([], self._fitting(*self.table.bounds(number)))
         found, more = self._known[number]
         yield from found
-        for position in more:
-            found.append(position)
-            yield position
+        for one in more:
+            found.append(one)
+            yield one
 
-    def _fitting(self, start: int, end: int) -> Iterator[int]:
-        """Yield the positions in `[start, end)` that fit, cheapest first; looks at more only as more are asked for."""
+    def _fitting(self, start: int, end: int) -> Iterator[_Row]:
+        """Yield the rows in `[start, end)` that fit, cheapest first; looks at more only as more are asked for."""
         size = _FIRST_BLOCK
         while start < end:
             stop = min(start + size, end)
             positions = start + np.flatnonzero(self._has_shape(slice(start, stop)))
             for test in self.tests:
                 positions = positions[test(positions)]
-            yield from positions.tolist()
+            prices, rows = self.columns.marginal[positions], self.table.rows[positions]
+            yield from map(_Row, positions.tolist(), rows.tolist(), prices.tolist())
             start, size = stop, size * 4
 
     def _has_shape(self, block: slice) -> NDArray[np.bool_]:

@@ -85,7 +85,10 @@ def plan_from(
     known: dict[object, Fits] = {}
 
     def fits_of(task: TaskSpec) -> Fits:
-        return known.setdefault(fits_alike(task), Fits(table, task, now))
+        kind = fits_alike(task)
+        if kind not in known:
+            known[kind] = Fits(table, task, now)
+        return known[kind]
 
     count = _rows_enough(tasks, table.least_room)
     if count <= 1:
