@@ -82,7 +82,7 @@ class Quotes:
             now=now,
             store_jurisdiction=self._store_place.jurisdiction,
             quota_slots=left_of_quotas(pools, usage),
-            last_launches=self._ledger.last_launches(self._pools),
+            last_launches=self._ledger.last_launches(pools),
         )
         if self._store_place.place is not None:
             offers = with_transfer_prices(offers, self._store_place.place)

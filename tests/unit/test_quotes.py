@@ -123,6 +123,10 @@ def test_a_doubtful_price_wins_once_a_launch_has_proved_it(tmp_path: Path) -> No
     lease = running(trusted.dispatcher.begin(trusted.request()))
     trusted.dispatcher.observe(lease.pool, [lease])
     assert placed(world).offer.pool == "spot"
+    for usd in ("0", "0.03", "0.40"):  # another price was not launched at
+        other = replace(doubtful, list_usd_per_hour=Decimal(usd))
+        changed = FakeDeployment(tmp_path / usd, pools=(other, ON_DEMAND), ledger=world.ledger)
+        assert placed(changed).offer.pool == "on_demand"
 
 
 def test_what_a_lease_stores_is_charged_beyond_its_end(tmp_path: Path) -> None:

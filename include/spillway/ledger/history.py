@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING, Any
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import (
     ColumnElement,
@@ -42,6 +43,9 @@ _speed = schema.speed_sample.c
 _belief = schema.pool_belief.c
 _refusal = schema.refusal.c
 _ANSWERS = 500
+
+SAME_PRICE: Final = Decimal("0.05")
+"""How far a price may have gone from that of a launch, as a part of it, for the launch to speak for it."""
 
 _LOST = (LeaseState.PREEMPTED.value, LeaseState.VANISHED.value)
 
@@ -125,17 +129,30 @@ def _expected_end(granted_at: datetime, placed: Placement, now: datetime) -> dat
     return max(granted_at + placed.estimate.leased, now + (now - granted_at) / 10)
 
 
-def last_launches(connection: Connection, pools: Sequence[str]) -> Mapping[str, datetime]:
-    """Return when a lease on each of `pools` was last seen to start."""
+def last_launches(connection: Connection, prices: Mapping[str, Decimal]) -> Mapping[str, datetime]:
+    """Return when the newest lease on each pool was seen to start, where that was at about its price of `prices`.
+
+    What was launched at another price says nothing of this one, and nothing proves a price of nothing.
+    """
     newest = (
         select(func.max(_lease.token))
-        .where(_lease.pool.in_(pools), _lease.started_at.is_not(None))
+        .where(_lease.pool.in_(list(prices)), _lease.started_at.is_not(None))
         .group_by(_lease.pool)
     )
     rows = connection.execute(
-        select(_lease.pool, _lease.started_at).where(_lease.token.in_(newest))
+        select(_lease.pool, _lease.started_at, _lease.list_usd_per_hour, _lease.slots).where(
+            _lease.token.in_(newest)
+        )
     )
-    return {row.pool: row.started_at for row in rows}
+    return {
+        row.pool: row.started_at
+        for row in rows
+        if _is_about(row.list_usd_per_hour / row.slots, prices[row.pool])
+    }
+
+
+def _is_about(launched_at: Decimal, asked: Decimal) -> bool:
+    return asked > 0 and abs(launched_at - asked) <= SAME_PRICE * asked
 
 
 def room_answers(

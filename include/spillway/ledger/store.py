@@ -226,10 +226,14 @@ class Ledger:
                 connection, [pool.name for pool in pools], since=since, now=now
             )
 
-    def last_launches(self, pools: Iterable[str]) -> Mapping[str, datetime]:
-        """Return when a lease on each of `pools` was last seen to start, by name; pools where none was are left out."""
+    def last_launches(self, pools: Iterable[Pool]) -> Mapping[str, datetime]:
+        """Return when the newest lease on each of `pools` was seen to start at about its public price of now, by name.
+
+        Pools on which none was, or at another price, are left out.
+        """
+        prices = {pool.name: pool.list_usd_per_hour for pool in pools}
         with self._database.read() as connection:
-            return history.last_launches(connection, list(pools))
+            return history.last_launches(connection, prices)
 
     def room_answers(
         self, pools: Iterable[str], *, since: datetime
