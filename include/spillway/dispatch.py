@@ -271,13 +271,16 @@ class Dispatcher:
         now = self._clock()
         table = reasons_table(unplaced)
         if not unplaced.can_wait:
+            self.ledger.forget_waiting(request.task)
             raise NoOfferError(
                 f"no pool can take {request.task}; relax the task or add a pool:\n{table}",
                 reasons={passed.offer.pool: passed.reason for passed in unplaced.passed_over},
                 can_wait=False,
             )
+        until = unplaced.until or now + WAIT_FOR_ROOM
+        self.ledger.note_waiting(request.task, unplaced, until=until, now=now)
         log.info("%s: %s:\n%s", request.task, unplaced.reason or "no pool has room now", table)
-        return Waiting(unplaced=unplaced, until=unplaced.until or now + WAIT_FOR_ROOM)
+        return Waiting(unplaced=unplaced, until=until)
 
     # ---- watching ---------------------------------------------------------------------------------------------
 
@@ -371,6 +374,7 @@ class Dispatcher:
 
     def cancel_task(self, task: TaskKey, *, detail: str) -> bool:
         """Stop whatever runs for `task`; return whether something did."""
+        self.ledger.forget_waiting(task)
         lease = self.ledger.open_lease(task)
         return lease is not None and self.cancel(lease.key, detail=detail)
 

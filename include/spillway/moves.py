@@ -72,14 +72,19 @@ class Moves:
         said = self._heartbeat(lease)
         offers = self._quotes.offers(what_is_left(task, said), now, max_age=LOOK)
         weighed = self._lookout.while_running(task, lease, said, offers, now)
-        if weighed is not None and to_follow(weighed).pool != lease.pool:
-            self._ask(lease, weighed.decision.reason, now)
+        if weighed is None:
+            return
+        better = to_follow(weighed).pool
+        if better != lease.pool:
+            self._ask(lease, weighed.decision.reason, now, moving_to=better)
 
-    def _ask(self, lease: Lease, reason: str, now: datetime) -> None:
+    def _ask(self, lease: Lease, reason: str, now: datetime, *, moving_to: str | None) -> None:
         stop_by = now + HEAR_WITHIN + lease.submission.grace_period
         request = StopRequest(token=lease.token, reason=reason, asked_at=now, stop_by=stop_by)
         ask_to_stop(open_store(lease.submission.store), lease.submission.prefix, request)
-        self._ledger.record(lease.key, JobEvent.ASKED_TO_MOVE, now=now, detail=reason)
+        self._ledger.record(
+            lease.key, JobEvent.ASKED_TO_MOVE, now=now, detail=reason, moving_to=moving_to
+        )
         log.info("lease asked to move: %s: %s", lease.key, reason)
 
     def _stop_if_overdue(self, lease: Lease, now: datetime) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+import re
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING
 from unittest.mock import create_autospec
@@ -18,9 +20,12 @@ from sqlalchemy.orm.attributes import manager_of_class
 
 from spillway.airflow import listener
 from spillway.airflow.page import make_app
-from spillway.dispatch import Running
+from spillway.catalog.store_place import StorePlace
+from spillway.dispatch import Dispatcher, Running, Waiting
 from spillway.model import Heartbeat
 from spillway.reconcile import reconcile
+from spillway.testing.fake_backend import FakeBackend
+from spillway.testing.fake_deployment import ON_DEMAND, RESERVED, SPEC
 
 if TYPE_CHECKING:
     from spillway.testing.fake_deployment import FakeDeployment
@@ -99,6 +104,56 @@ def test_a_person_sees_only_dags_that_they_may_read(
     assert page.status_code == 200
     assert ("reserved" in page.text) is sees
     assert ("No lease yet" in page.text) is not sees
+
+
+def seen_by(readable: set[str], monkeypatch: pytest.MonkeyPatch) -> TestClient:
+    """Return the page as somebody sees it who may read some DAGs."""
+    manager = create_autospec(BaseAuthManager, instance=True)
+    manager.get_authorized_dag_ids.return_value = readable
+    monkeypatch.setattr("spillway.airflow.page.get_auth_manager", lambda: manager)
+    app = make_app()
+    app.dependency_overrides[get_user] = lambda: "vera"
+    return TestClient(app)
+
+
+def test_the_page_says_what_waits_until_when_and_what_that_saves(
+    world: FakeDeployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reserved = replace(RESERVED, list_usd_per_hour=Decimal(30))
+    dear = replace(ON_DEMAND, list_usd_per_hour=Decimal(31))
+    dispatcher = Dispatcher(
+        pools=(reserved, dear),
+        ledger=world.ledger,
+        store_url=world.store_url,
+        backend_of=lambda pool: FakeBackend(world.providers[pool.name]),
+    )
+    hour = timedelta(hours=1)
+    dispatcher.begin(world.request("first", spec=replace(SPEC, work=3 * hour, checkpoints=False)))
+    now = datetime.now(UTC)
+    patient = replace(SPEC, deadline=now + 12 * hour, checkpoints=False)
+    step = dispatcher.begin(world.request("patient", spec=patient))
+    assert isinstance(step, Waiting)
+    text = seen_by({"nightly"}, monkeypatch).get("/page?dag_id=nightly").text
+    assert "Waiting now" in text
+    assert re.search(r"start \w{3} \d\d:00 UTC on reserved, saves \$31\.\d\d", text)
+    assert "has no free slot" in text
+    assert "Waiting now" not in seen_by({"other"}, monkeypatch).get("/page").text
+
+
+def test_the_page_shows_the_evidence_of_residency(
+    world: FakeDeployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dispatcher = Dispatcher(
+        pools=(replace(RESERVED, jurisdiction="EU", region="eu-north-1"),),
+        ledger=world.ledger,
+        store_url=world.store_url,
+        store_place=StorePlace(jurisdiction="EU"),
+        backend_of=lambda pool: FakeBackend(world.providers[pool.name]),
+    )
+    stays = replace(SPEC, residency=frozenset({"EU", "CH"}))
+    assert isinstance(dispatcher.begin(world.request(spec=stays)), Running)
+    text = seen_by({"nightly"}, monkeypatch).get("/page").text
+    assert "data stays in CH, EU: runs in EU (eu-north-1), stores in EU" in text
 
 
 def test_the_page_says_what_keeping_checkpoints_costs(

@@ -162,6 +162,35 @@ def test_a_job_with_time_gained_leaves_for_spot_capacity(world: FakeDeployment) 
     world.check_books(request.task)
 
 
+def test_no_more_jobs_leave_for_a_pool_than_it_has_room_for(tmp_path: Path) -> None:
+    pools = (replace(POOLS[0], slots=1), replace(ON_DEMAND, slots=3))
+    world = FakeDeployment(tmp_path, pools=pools)
+    world.providers["spot"].has_capacity = False
+    task = spec(world, deadline=world.clock() + 8 * HOUR + timedelta(minutes=2))
+    requests = [world.request(name, spec=task) for name in ("first", "second", "third")]
+    leases = [running(world.dispatcher.begin(request)) for request in requests]
+    began = world.clock()
+    world.clock.advance(3600)
+    for lease in leases:
+        world.say(
+            lease,
+            step=50,
+            total_steps=100,
+            first_step=1,
+            checkpoint_step=50,
+            first_progress_at=began,
+        )
+    world.providers["spot"].has_capacity = True
+    for lease in leases:
+        observed(world, lease)
+        used = world.ledger.usage(pools, now=world.clock(), cool_down=HOUR)
+        assert used["spot"].leased_slots == 1
+    world.providers["on_demand"].preempt(leases[0].key)
+    assert running(world.dispatcher.advance(requests[0], leases[0].key)).pool == "spot"
+    used = world.ledger.usage(pools, now=world.clock(), cool_down=HOUR)
+    assert used["spot"].leased_slots == 1
+
+
 def test_a_look_is_not_due_twice_within_a_minute(world: FakeDeployment) -> None:
     task = spec(world, deadline=world.clock() + 8 * HOUR + timedelta(minutes=2))
     lease = begun_on_demand(world, world.request(spec=task))

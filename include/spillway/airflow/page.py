@@ -20,7 +20,7 @@ from spillway.airflow.hook import SpillwayHook
 from spillway.placement.explain import span
 
 if TYPE_CHECKING:
-    from spillway.ledger import LeaseReport
+    from spillway.ledger import LeaseReport, WaitingTask
     from spillway.model import Heartbeat, Placement
 
 PAGE_ROWS: Final = 100
@@ -43,7 +43,7 @@ def page(
     task_id: Annotated[str | None, Query()] = None,
     map_index: Annotated[int | None, Query()] = None,
 ) -> str:
-    """Show the leases of a run, a task or everything, newest first, as far as `user` may read their DAGs."""
+    """Show the leases of a run, a task or everything, newest first, and before them what waits, as far as `user` may read their DAGs."""
     readable = get_auth_manager().get_authorized_dag_ids(user=user)
     now = datetime.now(UTC)
     with closing(SpillwayHook().dispatcher().ledger) as ledger:
@@ -61,6 +61,13 @@ def page(
             _row(report, ledger.placement(report.lease.key), said.get(report.lease.key), now)
             for report in shown
         ]
+        waiting = [
+            one
+            for one in ledger.waiting(now=now, dag_id=dag_id, run_id=run_id)
+            if one.task.dag_id in readable
+            and task_id in (None, one.task.task_id)
+            and map_index in (None, one.task.map_index)
+        ]
         tasks = {report.lease.task for report in shown}
         stored = [
             charge
@@ -69,6 +76,8 @@ def page(
         ]
     return _templates.get_template("page.html").render(
         rows=rows,
+        waiting=[_waiting_row(one, now) for one in waiting[:PAGE_ROWS]],
+        waiting_in_all=len(waiting),
         title=" / ".join(part for part in (dag_id, run_id, task_id) if part) or "All runs",
         shows_runs=run_id is None,
         marginal=sum(report.marginal_cost for report in shown),
@@ -90,6 +99,17 @@ def _row(
         "lease": lease,
         "seconds": ((lease.ended_at or now) - lease.granted_at).total_seconds(),
         "passed_over": placement.passed_over,
+        "residency": placement.residency,
+    }
+
+
+def _waiting_row(one: WaitingTask, now: datetime) -> dict[str, Any]:
+    return {
+        "task": one.task,
+        "waited": span(now - one.since),
+        "reason": one.unplaced.reason or "no pool that could take it has room now",
+        "asks_again_at": f"{one.asks_again_at:%Y-%m-%d %H:%M:%S} UTC",
+        "passed_over": one.unplaced.passed_over,
     }
 
 

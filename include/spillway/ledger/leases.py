@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import ColumnElement, Connection, Row, and_, func, insert, or_, select, update
 
 from spillway.errors import LedgerError, PoolFullError, SpecError
-from spillway.ledger import schema
+from spillway.ledger import schema, waiting
 from spillway.ledger.accrual import accrue
 from spillway.ledger.database import lock
 from spillway.model import (
@@ -93,6 +93,7 @@ def grant(connection: Connection, request: LeaseRequest, *, slots: int, now: dat
             "detail": "",
         },
     ).one()
+    waiting.forget(connection, request.task)
     submission = _submission(request, key=row.key, token=row.token)
     document = encode(request.placement)
     connection.execute(insert(schema.placement), {"lease_token": row.token, "document": document})
@@ -108,6 +109,7 @@ def record(
     exit_code: int | None = None,
     detail: str = "",
     provider_id: str | None = None,
+    moving_to: str | None = None,
 ) -> Lease:
     """Move the lease by `event`; of a lease in a final state only an unknown `provider_id` is still taken."""
     row = _locked(connection, key)
@@ -120,7 +122,7 @@ def record(
         changes["exit_code"] = row.exit_code if exit_code is None else exit_code
         changes["detail"] = _storable(detail) or row.detail
         if after is not before:
-            changes |= {"state": after.value, "state_since": now}
+            changes |= {"state": after.value, "state_since": now, "moving_to": moving_to}
         if after is LeaseState.RUNNING and row.started_at is None:
             changes["started_at"] = now
     return lease_of(_change(connection, row.token, **changes) if changes else row)

@@ -57,10 +57,11 @@ def usage(
         .group_by(_lease.pool)
     )
     used = {row.pool: row for row in counted}
+    promised = _promised(connection)
     hot = _cooling_down(connection, pools, since=now - cool_down)
     return {
         pool: PoolUsage(
-            leased_slots=(used[pool].leased or 0) if pool in used else 0,
+            leased_slots=((used[pool].leased or 0) if pool in used else 0) + promised.get(pool, 0),
             month_slot_hours=round(Decimal(used[pool].hours if pool in used else 0), 6),
             cooling_down=pool in hot,
         )
@@ -100,6 +101,19 @@ def cost_records(connection: Connection, lease_key: str) -> Sequence[CostRecord]
     token = select(_lease.token).where(_lease.key == lease_key).scalar_subquery()
     rows = connection.execute(_select_costs().where(_cost.lease_token == token))
     return [_cost_record_of(row) for row in rows]
+
+
+def _promised(connection: Connection) -> Mapping[str, int]:
+    """Return how many slots of each pool jobs are on their way to that were asked to move there.
+
+    Without this every job that would rather be there leaves its place for one and the same free slot.
+    """
+    moving = connection.execute(
+        select(_lease.moving_to, func.sum(_lease.slots).label("slots"))
+        .where(schema.is_open, _lease.moving_to.is_not(None))
+        .group_by(_lease.moving_to)
+    )
+    return {row.moving_to: row.slots for row in moving}
 
 
 def _cooling_down(connection: Connection, pools: Sequence[str], *, since: datetime) -> set[str]:

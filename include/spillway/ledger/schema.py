@@ -116,6 +116,7 @@ lease = Table(
     Column("exit_code", Integer),
     Column("detail", Text, nullable=False),
     Column("slots", Integer, nullable=False, server_default="1"),
+    Column("moving_to", String),
     UniqueConstraint("key", name="uq_lease_key"),
     sqlite_autoincrement=True,
 )
@@ -179,6 +180,18 @@ storage = Table(
     Column("since", UtcDateTime, primary_key=True),
     Column("gib", Double, nullable=False),
     Column("usd_per_gib_month", Usd, nullable=False),
+)
+
+waiting = Table(
+    "waiting",
+    metadata,
+    Column("dag_id", String, primary_key=True),
+    Column("run_id", String, primary_key=True),
+    Column("task_id", String, primary_key=True),
+    Column("map_index", Integer, primary_key=True, autoincrement=False),
+    Column("since", UtcDateTime, nullable=False),
+    Column("asks_again_at", UtcDateTime, nullable=False),
+    Column("document", JSON, nullable=False),
 )
 
 pool_belief = Table(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 from sqlalchemy import insert
 
 from spillway.errors import LedgerError
-from spillway.ledger import history, leases, reports, schema, storage
+from spillway.ledger import history, leases, reports, schema, storage, waiting
 from spillway.ledger.database import Database
 from spillway.ledger.migrate import migrate
 from spillway.model import PrepaidHours
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from spillway.ledger.leases import LeaseRequest
     from spillway.ledger.reports import LeaseReport
     from spillway.ledger.storage import StorageCharge
+    from spillway.ledger.waiting import WaitingTask
     from spillway.model import (
         CostRecord,
         Heartbeat,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
         SlotInterval,
         SpeedSample,
         TaskKey,
+        Unplaced,
     )
 
 
@@ -98,11 +100,13 @@ class Ledger:
         exit_code: int | None = None,
         detail: str = "",
         provider_id: str | None = None,
+        moving_to: str | None = None,
     ) -> Lease:
         """Move the lease by what its provider reported; repeats and late reports are harmless.
 
         A lease in a final state stays as it is, but takes a `provider_id`, so that a job which started after its
-        lease was cancelled can still be found and stopped.
+        lease was cancelled can still be found and stopped. A job that is asked to move takes its slots of the pool
+        `moving_to` from then on in what `usage` tells of it.
         """
         with self._database.write() as connection:
             return leases.record(
@@ -113,6 +117,7 @@ class Ledger:
                 exit_code=exit_code,
                 detail=detail,
                 provider_id=provider_id,
+                moving_to=moving_to,
             )
 
     def end(self, key: str, *, now: datetime) -> Lease:
@@ -141,6 +146,25 @@ class Ledger:
         """Remember that the provider had no room for a lease of `pool`, so that it cools down."""
         with self._database.write() as connection:
             connection.execute(insert(schema.refusal), {"pool": pool, "refused_at": now})
+
+    def note_waiting(
+        self, task: TaskKey, unplaced: Unplaced, *, until: datetime, now: datetime
+    ) -> None:
+        """Keep that the task waits and why, until it is leased something, or has not asked again long after `until`."""
+        with self._database.write() as connection:
+            waiting.note(connection, task, unplaced, until=until, now=now)
+
+    def forget_waiting(self, task: TaskKey) -> None:
+        """Forget that the task waits."""
+        with self._database.write() as connection:
+            waiting.forget(connection, task)
+
+    def waiting(
+        self, *, now: datetime, dag_id: str | None = None, run_id: str | None = None
+    ) -> Sequence[WaitingTask]:
+        """Return the tasks of a DAG, of a run or of everything that hold nothing and wait, the longest first."""
+        with self._database.read() as connection:
+            return waiting.tasks(connection, now=now, dag_id=dag_id, run_id=run_id)
 
     # ---- what is held -----------------------------------------------------------------------------------------
 

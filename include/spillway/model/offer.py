@@ -14,7 +14,7 @@ class PoolUsage:
     """How a pool is used at one moment, as the ledger knows it.
 
     Attributes:
-        leased_slots: Slots held by open leases.
+        leased_slots: Slots held by open leases, and slots that jobs asked to move here are on their way to.
         month_slot_hours: Slot hours leased since the start of the calendar month (UTC), open leases up to now.
         cooling_down: Whether the provider refused or took back capacity a moment ago.
         period_slot_hours: Slot hours leased since the period of a prepaid commitment began, open leases up to now.

@@ -26,6 +26,7 @@ from spillway.model import (
     PricingCategory,
     SpeedSample,
     TaskSpec,
+    Unplaced,
 )
 from spillway.testing import strategies
 from spillway.testing.ledger_machine import LeaseLife
@@ -158,6 +159,47 @@ class LedgerContract:
         records = ledger.cost_records(gang.key)
         assert sum(r.list_cost for r in records) == 3 * 2 * LIST
         assert ledger.runs(now=NOON + 9 * HOUR)[0].list_cost == 6 * LIST
+
+    def test_what_waits_is_kept_until_it_is_leased_something(self, ledger: Ledger) -> None:
+        @given(unplaced=strategies.unplaced())
+        @on_one_ledger
+        def is_kept(unplaced: Unplaced) -> None:
+            task, until = sample_task("patient"), NOON + HOUR
+            ledger.note_waiting(task, unplaced, until=until, now=NOON)
+            (kept,) = ledger.waiting(now=NOON)
+            assert (kept.task, kept.since, kept.asks_again_at) == (task, NOON, until)
+            assert kept.unplaced == unplaced
+
+        is_kept()
+        ledger.note_waiting(sample_task("other"), Unplaced(passed_over=()), until=NOON, now=NOON)
+        later = NOON + HOUR
+        task = sample_task("patient")
+        ledger.note_waiting(task, Unplaced(passed_over=()), until=later, now=later)
+        (kept,) = ledger.waiting(now=later)  # the other one has not asked again
+        assert (kept.task, kept.since) == (task, NOON)
+        assert ledger.waiting(now=later, dag_id="weekly") == []
+        grant(ledger, "patient", now=later)
+        assert ledger.waiting(now=NOON + HOUR / 60) != []
+        assert ledger.waiting(now=later) == []
+        ledger.forget_waiting(sample_task("other"))
+        assert ledger.waiting(now=NOON) == []
+
+    def test_a_job_asked_to_move_takes_its_slots_of_where_it_goes(self, ledger: Ledger) -> None:
+        lease = ledger.grant(sample_request(nodes=2), slots=2, now=NOON)
+        ledger.record(lease.key, JobEvent.STARTED, now=NOON)
+
+        def leased() -> tuple[int, int]:
+            pools = [sample_pool("spot"), sample_pool("on_demand")]
+            used = ledger.usage(pools, now=NOON, cool_down=HOUR)
+            return used["spot"].leased_slots, used["on_demand"].leased_slots
+
+        assert leased() == (2, 0)
+        ledger.record(lease.key, JobEvent.ASKED_TO_MOVE, now=NOON, moving_to="on_demand")
+        assert leased() == (2, 2)
+        ledger.record(lease.key, JobEvent.PREEMPTED, now=NOON)
+        assert leased() == (2, 0)
+        ledger.end(lease.key, now=NOON)
+        assert leased() == (0, 0)
 
     def test_a_gang_gets_all_its_slots_or_none(self, ledger: Ledger) -> None:
         held = grant(ledger, "one")
