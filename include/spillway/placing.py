@@ -42,5 +42,6 @@ class Placing:
             return decision
         if not decision.estimate.cost_usd:
             return decision
-        plan = later_start(task, decision, self._quotes.room_ahead(now, task.deadline), now)
-        return decision if plan is None else waiting(decision, plan, now)
+        ahead = self._quotes.room_ahead(now, task.deadline)
+        plan = later_start(task, decision, ahead, now)
+        return decision if plan is None else waiting(decision, plan, ahead, now)

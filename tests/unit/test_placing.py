@@ -38,11 +38,14 @@ def test_a_task_with_slack_waits_until_the_reserved_slot_is_free(world: FakeDepl
     step = world.dispatcher.begin(patient)
     assert isinstance(step, Waiting)
     assert "on reserved, saves $1.0" in step.unplaced.reason
+    (shown,) = world.ledger.waiting(now=world.clock())
+    assert (shown.task, shown.unplaced) == (patient.task, step.unplaced)
     assert step.until - world.clock() <= timedelta(minutes=10)
     world.succeed(holder)
     world.dispatcher.advance(first, holder.key)
     lease = running(world.dispatcher.begin(patient))
     assert (lease.pool, lease.marginal_usd_per_hour) == ("reserved", 0)
+    assert world.ledger.waiting(now=world.clock()) == []
 
 
 def test_a_task_in_a_hurry_does_not_wait(world: FakeDeployment) -> None:

@@ -90,6 +90,8 @@ class Unplaced:
         weighed: What the policy over time was given and answered, where it chose to wait.
         until: When to ask again; None for soon.
         reason: Why the task waits, where it need not; empty where no pool has room.
+        foreseen: When committed pools were expected to have room, as a list of `placement.shifting.RoomAhead` in JSON, where
+            the plan is to start later on one of them; None where it is not.
     """
 
     passed_over: tuple[PassedOver, ...]
@@ -98,6 +100,7 @@ class Unplaced:
     weighed: JsonValue = None
     until: datetime | None = None
     reason: str = ""
+    foreseen: JsonValue = None
 
     @property
     def can_wait(self) -> bool:

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from spillway.errors import LedgerError
 from spillway.model import Estimate, Offer, PassedOver, Placement, TaskSpec, Unplaced
 from spillway.model.placement import ResidencyEvidence
 from spillway.placement.estimate import estimate
@@ -59,22 +58,6 @@ def pass_over(task: TaskSpec, offer: Offer, taken: Offer | None, now: datetime) 
         return _refused(task, offer, no)
     assert taken is not None  # or `offer` would have been taken
     return _passed_over(_price(task, offer, now), _price(task, taken, now))
-
-
-def recompute(decision: Placement | Unplaced) -> Placement | Unplaced:
-    """Return the decision made again from what was stored with it.
-
-    Raises:
-        LedgerError: It was stored without its task or its time.
-    """
-    if decision.task is None or decision.decided_at is None:
-        raise LedgerError(
-            "this decision was stored without its task and time, so it cannot be made again"
-        )
-    offers = [passed.offer for passed in decision.passed_over]
-    if isinstance(decision, Placement):
-        offers.append(decision.offer)
-    return choose(decision.task, offers, decision.decided_at)
 
 
 def residency_evidence(task: TaskSpec, offer: Offer) -> ResidencyEvidence | None:

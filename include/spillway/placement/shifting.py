@@ -16,6 +16,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
 from spillway.model import PassedOver, Placement, Pool, SlotInterval, TaskSpec, Unplaced
+from spillway.model.codec import encode
 from spillway.placement.explain import usd
 from spillway.placement.price import slots_owed
 
@@ -119,8 +120,13 @@ def later_start(
     return min(found, key=lambda one: (-one.saves_usd, one.start_at, one.pool), default=None)
 
 
-def waiting(decision: Placement, plan: LaterStart, now: datetime) -> Unplaced:
-    """Return the decision to wait as `plan` says; it is made again every `ASK_AGAIN`, since room may come sooner."""
+def waiting(
+    decision: Placement, plan: LaterStart, ahead: Iterable[RoomAhead], now: datetime
+) -> Unplaced:
+    """Return the decision to wait as `plan` says, with the room `ahead` that it was made of.
+
+    It is made again every `ASK_AGAIN`, since room may come sooner.
+    """
     instead = PassedOver(
         offer=decision.offer,
         reason=f"{plan.reason}, against {usd(decision.estimate.cost_usd)} here now",
@@ -134,6 +140,7 @@ def waiting(decision: Placement, plan: LaterStart, now: datetime) -> Unplaced:
         weighed=decision.weighed,
         until=min(plan.start_at, now + ASK_AGAIN),
         reason=plan.reason,
+        foreseen=encode(tuple(ahead), tuple[RoomAhead, ...]),
     )
 
 

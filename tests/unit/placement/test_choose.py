@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from spillway.errors import LedgerError
 from spillway.model import Market, Offer, Placement, Resources, TaskSpec, Unplaced
 from spillway.model.codec import decode, encode
-from spillway.placement.choose import choose, estimate, recompute
+from spillway.placement.again import recompute
+from spillway.placement.choose import choose, estimate
 from spillway.placement.feasible import refusal
 from spillway.testing.strategies import money, offer_sets, offers, tasks
 

@@ -11,7 +11,8 @@ import pytest
 
 from spillway.model import Market, Offer, Placement, Resources, TaskSpec, Unplaced
 from spillway.model.codec import decode, encode
-from spillway.placement.choose import choose, recompute
+from spillway.placement.again import recompute
+from spillway.placement.choose import choose
 from spillway.placement.feasible import refusal
 
 ONE_H100 = Resources(cpus=2, memory_gib=8, accelerator="H100", accelerator_count=1)

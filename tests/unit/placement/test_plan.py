@@ -15,8 +15,9 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from spillway.model import Market, Offer, Placement, Resources, TaskSpec, Unplaced
+from spillway.placement.again import recompute
 from spillway.placement.assign import NOBODY, assign
-from spillway.placement.choose import choose, recompute
+from spillway.placement.choose import choose
 from spillway.placement.plan import Plan, plan, plan_from
 from spillway.placement.table_choice import table_of
 from spillway.testing.strategies import offers

@@ -133,9 +133,10 @@ def test_the_plan_says_where_when_and_what_it_saves() -> None:
 
 
 def test_a_plan_to_wait_keeps_every_reason_and_asks_again() -> None:
-    plan = later_start(TASK, NOW_ON_DEMAND, [room(0, 0, 2, 2, 2, 2)], NOW)
+    ahead = [room(0, 0, 2, 2, 2, 2)]
+    plan = later_start(TASK, NOW_ON_DEMAND, ahead, NOW)
     assert plan is not None
-    unplaced = waiting(NOW_ON_DEMAND, plan, NOW)
+    unplaced = waiting(NOW_ON_DEMAND, plan, ahead, NOW)
     assert unplaced.can_wait
     assert unplaced.until == NOW + timedelta(minutes=10)
     assert [p.offer.pool for p in unplaced.passed_over] == ["on_demand", "reserved"]

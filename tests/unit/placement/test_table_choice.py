@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spillway.model import Market, Offer, Placement, Resources, TaskSpec, Unplaced
-from spillway.placement.choose import choose, recompute
+from spillway.placement.again import recompute
+from spillway.placement.choose import choose
 from spillway.placement.table_choice import choose_from, table_of
 from spillway.testing.strategies import offer_sets, offers, resources, tasks
 

@@ -1,0 +1,74 @@
+"""A stored decision made again, from nothing but what was stored with it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from spillway.errors import LedgerError
+from spillway.model import Placement, Unplaced
+from spillway.model.codec import decode
+from spillway.placement.availability_prior import prior
+from spillway.placement.choose import choose
+from spillway.placement.over_time import Weighed, placed, weigh
+from spillway.placement.shifting import RoomAhead, later_start, waiting
+from spillway.placement.value_table import build_table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
+
+    from pydantic import JsonValue
+
+    from spillway.model import Offer, TaskSpec
+    from spillway.placement.availability import AvailabilityModel
+    from spillway.placement.value_table import TableSpec, ValueTable
+
+
+def recompute(
+    decision: Placement | Unplaced,
+    *,
+    table_of: Callable[[TableSpec, AvailabilityModel], ValueTable] = build_table,
+) -> Placement | Unplaced:
+    """Return the decision made again from what was stored with it: the offers, the policy's situation, the room foreseen.
+
+    It equals the one that was stored, unless the rules have changed since, or somebody has changed the record.
+
+    Args:
+        decision: As it was stored.
+        table_of: Where the policy's value tables come from; making one takes a second.
+
+    Raises:
+        LedgerError: It was stored without its task or its time.
+    """
+    task, decided_at = decision.task, decision.decided_at
+    if task is None or decided_at is None:
+        raise LedgerError(
+            "this decision was stored without its task and time, so it cannot be made again"
+        )
+    offers = [passed.offer for passed in decision.passed_over]
+    if isinstance(decision, Placement):
+        offers.append(decision.offer)
+    again = _decided(task, offers, decision.weighed, decided_at, table_of)
+    if isinstance(decision, Placement) or decision.foreseen is None:
+        return again
+    ahead = decode(decision.foreseen, tuple[RoomAhead, ...])
+    plan = later_start(task, again, ahead, decided_at) if isinstance(again, Placement) else None
+    if plan is None or isinstance(again, Unplaced):
+        return again
+    return waiting(again, plan, ahead, decided_at)
+
+
+def _decided(
+    task: TaskSpec,
+    offers: Sequence[Offer],
+    stored: JsonValue,
+    decided_at: datetime,
+    table_of: Callable[[TableSpec, AvailabilityModel], ValueTable],
+) -> Placement | Unplaced:
+    """Return what the expected cost decided, or the policy over time where it was asked."""
+    if stored is None:
+        return choose(task, offers, decided_at)
+    situation = decode(stored, Weighed).situation
+    model = prior(sum(not pool.is_steady for pool in situation.pools))
+    weighed = weigh(situation, table=table_of(situation.spec, model), model=model)
+    return placed(task, offers, weighed, decided_at)
