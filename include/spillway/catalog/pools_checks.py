@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from spillway.catalog.pools_problems import Problem, listed, nearest
 from spillway.catalog.pools_schema import to_decimal, to_instant
+from spillway.errors import SpecError
 from spillway.model import Market
+from spillway.placement.fractions import mig_share
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -39,6 +41,7 @@ def cross_checks(
         yield from _minimum_within_reach(pool, place)
         yield from _period_in_order(pool, place)
         yield from _accelerators(pool, place)
+        yield from _slices(pool, place)
         yield from _one_price(pool, place)
         yield from _quota_known(pool, place, data.get("quotas"))
         yield from _known(pool, (*place, "backend"), backends, "backend", "install its extra")
@@ -136,6 +139,27 @@ def _accelerators(pool: dict[str, Any], place: Place) -> Iterator[Problem]:
             place=(*place, "shape", "accelerator"),
             what="names an accelerator of which there is none",
             remedy="add `accelerator_count: 1`, or as many as there are",
+        )
+
+
+def _slices(pool: dict[str, Any], place: Place) -> Iterator[Problem]:
+    shape = pool.get("shape")
+    profile = shape.get("mig_profile") if isinstance(shape, dict) else None
+    if not isinstance(shape, dict) or not isinstance(profile, str):
+        return
+    model, what = shape.get("accelerator"), None
+    if shape.get("accelerator_count") != 1 or shape.get("accelerator_fraction", 1) != 1:
+        what = "divides slots that do not have one whole accelerator each"
+    elif isinstance(model, str):
+        try:
+            mig_share(model, profile)
+        except SpecError as error:
+            what = str(error)
+    if what is not None:
+        yield Problem(
+            place=(*place, "shape", "mig_profile"),
+            what=what,
+            remedy="correct the profile, or give each slot one accelerator that MIG can divide",
         )
 
 

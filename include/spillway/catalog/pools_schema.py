@@ -20,6 +20,7 @@ from spillway.model import (
     Quota,
     Resources,
 )
+from spillway.placement.fractions import in_slices
 
 if TYPE_CHECKING:
     from spillway.catalog.listed_prices import ListedPrice
@@ -124,6 +125,8 @@ class ShapeSection(_Section):
     """Memory of each accelerator, in GiB."""
     accelerator_fraction: Annotated[Finite, Field(gt=0, le=1)] = 1.0
     """Which part of an accelerator one slot has, where it is divided: the share of its MIG profile."""
+    mig_profile: Annotated[str, Field(min_length=1)] | None = None
+    """MIG profile that each slot's one accelerator is divided by, such as 3g.40gb; all else is said of the whole slot."""
 
     def to_resources(self) -> Resources:
         """Return the value the section stands for."""
@@ -265,6 +268,8 @@ class PoolSection(_Section):
     """What is owed whether used or not; reserved and partner pools have one, the others none."""
     preemptions_per_hour: Annotated[Finite, Field(ge=0)] | None = None
     """How often the provider takes one slot back; left out for not known on spot, and never elsewhere."""
+    interruption_band: Literal["<5%", "5-10%", "10-15%", "15-20%", ">20%"] | None = None
+    """Frequency of interruption by AWS's Spot Instance Advisor, to begin with where preemptions_per_hour is not known."""
     grace_period: Duration = timedelta(seconds=30)
     """Warning time between notice and preemption."""
     restart_overhead: Duration = timedelta(0)
@@ -273,6 +278,8 @@ class PoolSection(_Section):
     """Work done in an hour, relative to speed 1."""
     region: Annotated[str, Field(min_length=1)] = "local"
     """Where it is, in the provider's words."""
+    zone: Annotated[str, Field(min_length=1)] | None = None
+    """Where in the region, in the provider's words; left out where it may be any, or where price_list says it."""
     architecture: Annotated[str, Field(min_length=1)] | None = None
     """Of its processors, in OCI's words, such as amd64 or arm64; left out when it is not known."""
     jurisdiction: Annotated[str, Field(min_length=1)] | None = None
@@ -286,7 +293,7 @@ class PoolSection(_Section):
 
     def to_pool(self, price: ListedPrice | None = None, quota: Quota | None = None) -> Pool:
         """Return the value the section stands for, with what was looked up for it."""
-        return Pool(
+        pool = Pool(
             name=self.name,
             backend=self.backend,
             market=self.market,
@@ -305,9 +312,13 @@ class PoolSection(_Section):
             architecture=self.architecture,
             jurisdiction=self.jurisdiction,
             provider=self.provider,
+            zone=self.zone or (self.price_list.zone if self.price_list else None),
+            interruption_band=self.interruption_band,
             connection=self.connection,
             options=self.options,
         )
+        profile = self.shape.mig_profile
+        return pool if profile is None else in_slices(pool, profile)
 
     def _hazard(self) -> float | None:
         if self.preemptions_per_hour is None and self.market is not Market.SPOT:

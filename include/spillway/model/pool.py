@@ -98,6 +98,8 @@ class Pool:
         jurisdiction: Whose law its machines are under, such as `EU`; None when unknown.
         price_doubts: What is odd about its public price, where a price list says it.
         priced_at: When the list said it; None for a price that a person configured.
+        zone: Where in the region, in the provider's words; None where that is not said.
+        interruption_band: What AWS's Spot Instance Advisor says of its kind, such as `<5%`; None where nothing is known.
         quota: The provider's quota that its slots count against; None where there is none.
         connection: Airflow connection with its credentials; None when it needs none.
         options: What only its backend understands; checked by the backend.
@@ -120,6 +122,8 @@ class Pool:
     jurisdiction: str | None = None
     price_doubts: tuple[str, ...] = ()
     priced_at: datetime | None = None
+    zone: str | None = None
+    interruption_band: str | None = None
     quota: Quota | None = None
     connection: str | None = None
     options: Mapping[str, JsonValue] = field(default_factory=dict[str, JsonValue])

@@ -11,15 +11,16 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, assert_never
 
 from spillway.errors import SpecError
+from spillway.model import CapacityBlock, HourlyCommitment, MonthlyMinimum, PrepaidHours
 from spillway.placement.price import MICRO_USD
 
 if TYPE_CHECKING:
     from decimal import Decimal
 
-    from spillway.model import Offer
+    from spillway.model import Commitment, Pool
 
 COMPUTE_SLICES: Final = 7
 
@@ -46,24 +47,24 @@ def mig_share(accelerator: str, profile: str) -> Fraction:
     return max(Fraction(compute, COMPUTE_SLICES), Fraction(max(eighths, 1), 8))
 
 
-def slices_of(offer: Offer, profile: str) -> Offer:
-    """Return `offer`, of a slot with one whole accelerator, as the slices of `profile` that it divides into.
+def in_slices(pool: Pool, profile: str) -> Pool:
+    """Return `pool`, whose slots have one whole accelerator each, as the slices of `profile` that they divide into.
 
-    Prices, CPUs and memory are pro rata; a slot makes as many slices as fit into it.
+    CPUs, memory and the public price are pro rata. What is owed is shared by the slices that fit, so that all of them together
+    cost what the whole does, with what no slice can have of it.
 
     Raises:
-        SpecError: The accelerator cannot be divided so, or the slot does not have exactly one.
+        SpecError: The accelerator cannot be divided so, or a slot does not have exactly one.
     """
-    shape = offer.shape
+    shape = pool.shape
     if shape.accelerator is None or shape.accelerator_count != 1 or shape.accelerator_fraction < 1:
-        raise SpecError(
-            f"pool {offer.pool} has no slot of one whole accelerator to divide; give its slots one each"
-        )
+        raise SpecError("only slots of one whole accelerator can be divided")
     share = mig_share(shape.accelerator, profile)
     part, fit = float(share), int(1 / share)
     _, memory_gib = _parsed(shape.accelerator, profile)
     return replace(
-        offer,
+        pool,
+        slots=pool.slots * fit,
         shape=replace(
             shape,
             cpus=shape.cpus * part,
@@ -71,13 +72,33 @@ def slices_of(offer: Offer, profile: str) -> Offer:
             accelerator_fraction=part,
             accelerator_memory_gib=float(memory_gib),
         ),
-        free_slots=offer.free_slots * fit,
-        quota_slots=None if offer.quota_slots is None else offer.quota_slots * fit,
-        marginal_usd_per_hour=pro_rata(offer.marginal_usd_per_hour, share),
-        effective_usd_per_hour=pro_rata(offer.effective_usd_per_hour, share),
-        list_usd_per_hour=pro_rata(offer.list_usd_per_hour, share),
-        price_reason=f"{profile}, {share} of {shape.accelerator}: {offer.price_reason}",
+        list_usd_per_hour=pro_rata(pool.list_usd_per_hour, share),
+        commitment=None if pool.commitment is None else _shared(pool.commitment, fit),
     )
+
+
+def _shared(owed: Commitment, fit: int) -> Commitment:
+    """Return what is owed for whole slots as what is owed for the slices of them, `fit` to a slot."""
+    each = Fraction(1, fit)
+    match owed:
+        case HourlyCommitment() | CapacityBlock():
+            return replace(owed, usd_per_slot_hour=pro_rata(owed.usd_per_slot_hour, each))
+        case MonthlyMinimum():
+            return replace(
+                owed,
+                slot_hours=owed.slot_hours * fit,
+                usd_per_slot_hour=pro_rata(owed.usd_per_slot_hour, each),
+                overage_usd_per_slot_hour=pro_rata(owed.overage_usd_per_slot_hour, each),
+                variable_usd_per_slot_hour=pro_rata(owed.variable_usd_per_slot_hour, each),
+            )
+        case PrepaidHours():
+            return replace(
+                owed,
+                slot_hours=owed.slot_hours * fit,
+                usd_per_slot_hour=pro_rata(owed.usd_per_slot_hour, each),
+                overage_usd_per_slot_hour=pro_rata(owed.overage_usd_per_slot_hour, each),
+            )
+    assert_never(owed)
 
 
 def pro_rata(usd_per_hour: Decimal, share: Fraction) -> Decimal:

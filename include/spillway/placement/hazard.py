@@ -8,7 +8,6 @@ figures. So a new pool is never thought perfect, and one bad afternoon does not 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
@@ -84,6 +83,9 @@ CONFIGURED_LOSSES: Final = 4.0
 # Source: Ibrahim and Chen, "Power prior distributions for regression models", Statistical Science 15 (1), 2000.
 BORROWED_HOURS: Final = 48.0
 
+# Zones of one region lose capacity together now and then, but mostly by themselves. A guess.
+OTHER_ZONE_HOURS: Final = 12.0
+
 # Share of instances reclaimed in the trailing month, by band: the middle, and 30 % for the open one.
 # Source: AWS, EC2 Spot Instance Advisor, "frequency of interruption" (<5 %, 5-10 %, 10-15 %, 15-20 %, >20 %).
 _ADVISOR_SHARES: Final = MappingProxyType(
@@ -142,17 +144,19 @@ def prior(pool: Pool) -> HazardBelief:
         return HazardBelief(losses=CONFIGURED_LOSSES, slot_hours=CONFIGURED_LOSSES / configured)
     if pool.market is not Market.SPOT or configured == 0:
         return MACHINE_PRIOR
+    if pool.interruption_band is not None:
+        return advisor_prior(pool.interruption_band)
     return SPOT_ACCELERATOR_PRIOR if pool.shape.accelerator_count else SPOT_PRIOR
 
 
 def belief(pool: Pool, seen: Exposure, beside: Exposure) -> HazardBelief:
-    """Return what is believed of `pool` after what was `seen` of it and of the pools `beside` it.
+    """Return what is believed of `pool` after what was `seen` of it, and what the pools `beside` it may say.
 
     A rate that a person configured for it goes before what the pools beside it show.
     """
     start = prior(pool)
     if not pool.preemptions_per_hour:
-        start = start.after(beside.at_most(BORROWED_HOURS))
+        start = start.after(beside)
     return start.after(seen)
 
 
@@ -165,12 +169,19 @@ def _rate(pool: Pool, seen: Exposure, beside: Exposure) -> float:
 
 
 def _beside(pool: Pool, pools: Sequence[Pool], seen: Mapping[str, Exposure]) -> Exposure:
-    """Return what was seen of the other pools of the same backend, region and market, with accelerators or without."""
-    kinds: dict[tuple[object, ...], Exposure] = defaultdict(Exposure)
+    """Return what the other pools of the same backend, region and market, with accelerators or without, may say of `pool`.
+
+    Those of another zone speak for a part of the time that those of its own do.
+    """
+    near = far = Exposure()
     for other in pools:
-        if other.name != pool.name:
-            kinds[_kind(other)] += seen[other.name]
-    return kinds[_kind(pool)]
+        if other.name == pool.name or _kind(other) != _kind(pool):
+            continue
+        if other.zone == pool.zone:
+            near += seen[other.name]
+        else:
+            far += seen[other.name]
+    return near.at_most(BORROWED_HOURS) + far.at_most(OTHER_ZONE_HOURS)
 
 
 def _kind(pool: Pool) -> tuple[object, ...]:

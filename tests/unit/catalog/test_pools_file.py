@@ -118,6 +118,23 @@ def test_prepaid_hours_and_blocks_have_a_period_in_utc(file: Path) -> None:
     )
 
 
+def test_a_pool_may_be_divided_by_a_mig_profile(file: Path) -> None:
+    whole = "cpus: 2, memory_gib: 8, accelerator: L4, accelerator_count: 1"
+    sliced = (
+        "cpus: 14, memory_gib: 112, accelerator: H100, accelerator_count: 1, mig_profile: 3g.40gb"
+    )
+    _, cheap, _ = load(file, broken(whole, sliced))
+    assert (cheap.slots, cheap.list_usd_per_hour) == (2, Decimal("0.05"))
+    assert cheap.shape.accelerator_fraction == 0.5
+
+
+def test_a_pool_says_its_zone_and_the_band_it_begins_in(file: Path) -> None:
+    more = 'grace_period: 5s\n    zone: us-east-1a\n    interruption_band: "<5%"'
+    house, cheap, _ = load(file, broken("grace_period: 5s", more))
+    assert (cheap.zone, cheap.interruption_band) == ("us-east-1a", "<5%")
+    assert (house.zone, house.interruption_band) == (None, None)
+
+
 def test_money_is_exactly_what_is_written(file: Path) -> None:
     _, cheap, _ = load(file, GOOD)
     assert cheap.list_usd_per_hour == Decimal("0.1") != Decimal(0.1)  # noqa: RUF032 - the float is the point
@@ -182,6 +199,14 @@ MISTAKES = [
                  "5 is not a duration", "30s, 15m, 2h", id="duration without a unit"),
     pytest.param("grace_period: 5s", "grace_period: -5s", 15, "pools[1].grace_period",
                  "'-5s' is not a duration", "30s, 15m, 2h", id="negative duration"),
+    pytest.param("accelerator: L4, accelerator_count: 1", "accelerator: L4, accelerator_count: 1, mig_profile: 1g.5gb", 13,
+                 "pools[1].shape.mig_profile", "L4 cannot be divided by MIG", "correct the profile",
+                 id="an accelerator that MIG cannot divide"),
+    pytest.param("accelerator: L4, accelerator_count: 1", "accelerator: H100, accelerator_count: 8, mig_profile: 1g.10gb", 13,
+                 "pools[1].shape.mig_profile", "do not have one whole accelerator", "give each slot one",
+                 id="slices of several accelerators"),
+    pytest.param("grace_period: 5s", "interruption_band: 3%", 15, "pools[1].interruption_band",
+                 "'3%' will not do", "it should be '<5%'", id="unknown band"),
     pytest.param("market: spot", "market: sopt", 11, "pools[1].market", "'sopt' is not known",
                  "did you mean spot?", id="misspelt market"),
     pytest.param("market: spot", "market: 7", 11, "pools[1].market", "7 is not known",

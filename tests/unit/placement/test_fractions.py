@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from decimal import Decimal
 from fractions import Fraction
 
@@ -11,8 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spillway.errors import SpecError
-from spillway.model import Offer, Resources
-from spillway.placement.fractions import mig_share, pro_rata, slices_of
+from spillway.model import (
+    CapacityBlock,
+    Commitment,
+    HourlyCommitment,
+    Market,
+    MonthlyMinimum,
+    Pool,
+    PrepaidHours,
+    Resources,
+)
+from spillway.placement.fractions import in_slices, mig_share, pro_rata
 from spillway.testing.strategies import money
 
 WHOLE = Resources(cpus=14, memory_gib=112, accelerator="H100", accelerator_count=1)
@@ -51,25 +61,65 @@ def test_what_cannot_be_divided_so_is_refused(accelerator: str, profile: str, sa
         mig_share(accelerator, profile)
 
 
-def test_slices_cost_their_part_and_are_as_many_as_fit(offer: Offer) -> None:
-    whole = replace(
-        offer,
-        shape=WHOLE,
-        free_slots=3,
-        quota_slots=2,
-        marginal_usd_per_hour=Decimal(10),
-    )
-    half = slices_of(whole, "3g.40gb")
-    assert half.marginal_usd_per_hour == Decimal(5)
-    assert (half.free_slots, half.quota_slots) == (6, 4)
+POOL = Pool(
+    name="h100",
+    backend="kubernetes",
+    market=Market.ON_DEMAND,
+    slots=3,
+    shape=WHOLE,
+    list_usd_per_hour=Decimal(10),
+)
+
+
+def test_slices_cost_their_part_and_are_as_many_as_fit() -> None:
+    half = in_slices(POOL, "3g.40gb")
+    assert (half.slots, half.list_usd_per_hour) == (6, Decimal(5))
     assert (half.shape.cpus, half.shape.memory_gib) == (7, 56)
     assert (half.shape.accelerator_fraction, half.shape.accelerator_memory_gib) == (0.5, 40)
-    assert half.price_reason == "3g.40gb, 1/2 of H100: list price"
+    assert half.shape.accelerator_count == 1
 
 
-def test_a_slot_of_several_accelerators_is_not_divided(offer: Offer) -> None:
-    with pytest.raises(SpecError, match="no slot of one whole accelerator"):
-        slices_of(replace(offer, shape=replace(WHOLE, accelerator_count=8)), "1g.10gb")
+def test_a_slot_of_several_accelerators_is_not_divided() -> None:
+    eight = replace(POOL, shape=replace(WHOLE, accelerator_count=8))
+    with pytest.raises(SpecError, match="slots of one whole accelerator"):
+        in_slices(eight, "1g.10gb")
+
+
+period = {
+    "starts_at": datetime(2026, 3, 1, tzinfo=UTC),
+    "ends_at": datetime(2026, 4, 1, tzinfo=UTC),
+}
+OWED: list[Commitment] = [
+    HourlyCommitment(usd_per_slot_hour=Decimal(6)),
+    CapacityBlock(usd_per_slot_hour=Decimal(6), **period),
+    MonthlyMinimum(
+        slot_hours=Decimal(100),
+        usd_per_slot_hour=Decimal(6),
+        overage_usd_per_slot_hour=Decimal(9),
+        variable_usd_per_slot_hour=Decimal(3),
+    ),
+    PrepaidHours(
+        slot_hours=Decimal(100),
+        usd_per_slot_hour=Decimal(6),
+        overage_usd_per_slot_hour=Decimal(9),
+        **period,
+    ),
+]
+
+
+@pytest.mark.parametrize("owed", OWED)
+@pytest.mark.parametrize("profile", ["2g.20gb", "3g.40gb", "7g.80gb"])
+def test_what_is_owed_for_the_whole_is_owed_for_its_slices(owed: Commitment, profile: str) -> None:
+    """Three slices of two sevenths fit: the seventh that nobody can have is owed all the same."""
+    whole = replace(POOL, market=Market.RESERVED, commitment=owed)
+    slices = in_slices(whole, profile)
+    shared = slices.commitment
+    assert shared is not None
+    if isinstance(owed, MonthlyMinimum | PrepaidHours):
+        assert isinstance(shared, type(owed))
+        assert shared.slot_hours * shared.usd_per_slot_hour == 600
+        assert shared.overage_usd_per_slot_hour * slices.slots == 9 * whole.slots
+    assert shared.usd_per_slot_hour * slices.slots == 6 * whole.slots
 
 
 @given(money(), st.sampled_from(["1g.10gb", "2g.20gb", "3g.40gb", "4g.40gb", "7g.80gb"]))

@@ -100,6 +100,28 @@ def test_a_new_pool_learns_from_the_pools_beside_it_but_not_as_much_as_from_itse
     assert learned(SPOT, days(5, 10), sibling=quiet) > 0.04
 
 
+def test_a_zone_is_learned_of_by_itself_and_says_little_of_the_zone_beside_it() -> None:
+    a, b = replace(SPOT, zone="us-east-1a"), replace(SPOT, name="b", zone="us-east-1b")
+    c = replace(SPOT, name="c", zone="us-east-1a")
+    lossy = {SPOT.name: days(100, 100)}
+    own, other, same = (
+        pool.preemptions_per_hour for pool in with_learned_hazards([a, b, c], lossy, NOW)
+    )
+    assert own is not None
+    assert other is not None
+    assert same is not None
+    assert own > 0.9
+    assert SPOT_PRIOR.preemptions_per_hour < other < same < own
+
+
+@pytest.mark.parametrize("band", ADVISOR_BANDS)
+def test_a_pool_in_a_band_of_the_advisor_begins_there(band: str) -> None:
+    banded = replace(SPOT, interruption_band=band)
+    assert learned(banded, []) == pytest.approx(advisor_prior(band).preemptions_per_hour)
+    assert learned(replace(banded, preemptions_per_hour=0.3), []) == pytest.approx(0.3)
+    assert learned(banded, days(50, 10)) > 0.3
+
+
 def test_a_pool_elsewhere_says_nothing() -> None:
     elsewhere = replace(SPOT, name="west", region="us-west-2")
     history = {"west": days(500, 100)}
