@@ -99,9 +99,13 @@ def _offer(
 
 
 def _free(slots: int, usage: PoolUsage, provider_free: int | None) -> int:
-    """Return the slots free by our count and by the provider's, whichever is the more careful."""
-    ours = max(slots - usage.leased_slots, 0)
-    return ours if provider_free is None else max(min(ours, provider_free), 0)
+    """Return the slots free by our count or by the provider's, whichever is the more careful, less those promised.
+
+    Were they not taken off, every job that would rather be here would leave its place for one and the same slot.
+    """
+    ours = slots - usage.leased_slots
+    there = ours if provider_free is None else min(ours, provider_free)
+    return max(there - usage.promised_slots, 0)
 
 
 def left_of_quotas(pools: Iterable[Pool], usage: Mapping[str, PoolUsage]) -> Mapping[str, int]:

@@ -61,7 +61,8 @@ def usage(
     hot = _cooling_down(connection, pools, since=now - cool_down)
     return {
         pool: PoolUsage(
-            leased_slots=((used[pool].leased or 0) if pool in used else 0) + promised.get(pool, 0),
+            leased_slots=(used[pool].leased or 0) if pool in used else 0,
+            promised_slots=promised.get(pool, 0),
             month_slot_hours=round(Decimal(used[pool].hours if pool in used else 0), 6),
             cooling_down=pool in hot,
         )
@@ -104,10 +105,7 @@ def cost_records(connection: Connection, lease_key: str) -> Sequence[CostRecord]
 
 
 def _promised(connection: Connection) -> Mapping[str, int]:
-    """Return how many slots of each pool jobs are on their way to that were asked to move there.
-
-    Without this every job that would rather be there leaves its place for one and the same free slot.
-    """
+    """Return how many slots of each pool jobs are on their way to that were asked to move there."""
     moving = connection.execute(
         select(_lease.moving_to, func.sum(_lease.slots).label("slots"))
         .where(schema.is_open, _lease.moving_to.is_not(None))

@@ -105,8 +105,8 @@ class Ledger:
         """Move the lease by what its provider reported; repeats and late reports are harmless.
 
         A lease in a final state stays as it is, but takes a `provider_id`, so that a job which started after its
-        lease was cancelled can still be found and stopped. A job that is asked to move takes its slots of the pool
-        `moving_to` from then on in what `usage` tells of it.
+        lease was cancelled can still be found and stopped. A job that is asked to move is promised its slots of the
+        pool `moving_to`, which `usage` tells of until its lease is over.
         """
         with self._database.write() as connection:
             return leases.record(

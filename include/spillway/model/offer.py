@@ -14,13 +14,14 @@ class PoolUsage:
     """How a pool is used at one moment, as the ledger knows it.
 
     Attributes:
-        leased_slots: Slots held by open leases, and slots that jobs asked to move here are on their way to.
+        leased_slots: Slots held by open leases.
         month_slot_hours: Slot hours leased since the start of the calendar month (UTC), open leases up to now.
         cooling_down: Whether the provider refused or took back capacity a moment ago.
         period_slot_hours: Slot hours leased since the period of a prepaid commitment began, open leases up to now.
         forecast_slot_hours: Slot hours expected between now and the end of the commitment's period, beside the task
             that is being placed.
         forecast_error_slot_hours: Standard error of that forecast.
+        promised_slots: Slots that jobs which were asked to move here are on their way to.
     """
 
     leased_slots: int = 0
@@ -29,6 +30,7 @@ class PoolUsage:
     period_slot_hours: Decimal = Decimal(0)
     forecast_slot_hours: Decimal = Decimal(0)
     forecast_error_slot_hours: Decimal = Decimal(0)
+    promised_slots: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
