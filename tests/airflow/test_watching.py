@@ -60,7 +60,9 @@ async def until(condition: Callable[[], bool]) -> None:
 
 def soon(coroutine: Coroutine[object, object, None]) -> None:
     async def limited() -> None:
-        await asyncio.wait_for(coroutine, timeout=20)
+        await asyncio.wait_for(
+            coroutine, timeout=120
+        )  # a busy machine takes long to make a value table
 
     asyncio.run(limited())
 
