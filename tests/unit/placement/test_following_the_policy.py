@@ -63,15 +63,15 @@ def weighed(*options: Option, held: str | None = None, hours: float = 10.0) -> W
         # Waiting saves what shows, 5 USD of 10 in all, if nearly nothing at this one look.
         (weighed(option(None, 5.0), option("on_demand", 5.01)), None),
         (weighed(option(None, 5.0), option("on_demand", 5.001)), None),
-        # The whole job costs less than a cent.
-        (weighed(option(None, 0.002), option("on_demand", 0.008), hours=0.008), "on_demand"),
-        # It saves a cent and more, but less than 2 %.
+        # The whole job costs less than a tenth of a cent.
+        (weighed(option(None, 0.0002), option("on_demand", 0.0008), hours=0.0008), "on_demand"),
+        # It saves a cent, but less than 2 %.
         (weighed(option(None, 9.9), option("on_demand", 9.95)), "on_demand"),
         # Leaving what is held is like waiting.
         (weighed(option("spot", 3.0), option("on_demand", 3.001), held="on_demand"), "spot"),
         (
             weighed(
-                option("spot", 0.001), option("on_demand", 0.009), held="on_demand", hours=0.009
+                option("spot", 0.0001), option("on_demand", 0.0009), held="on_demand", hours=0.0009
             ),
             "on_demand",
         ),
