@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
+from conftest import require
 from spillway.catalog.pools_file import load_pools
 from spillway.cli import main
 from spillway.ledger import Ledger
@@ -17,9 +18,7 @@ from spillway.sim.price_files import read_prices
 from spillway.sim.trace_files import read_traces
 from spillway.testing.ledger_samples import NOON, sample_request, sample_task
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
+SHARED = Path(__file__).parents[3] / "shared"
 POOLS = """\
 pools:
   - {name: spot, backend: local, market: spot, slots: 2, shape: {cpus: 4, memory_gib: 8}, list_usd_per_hour: 1.0, region: us-east-1,
@@ -146,6 +145,48 @@ def test_prices_are_read_as_aws_prints_them(folder: Path) -> None:
         ("spot", 2, Decimal("0.91")),
         ("spot", 9, Decimal("0.95")),
     ]
+
+
+def test_accelerators_and_machines_sold_apart_are_added_up(folder: Path) -> None:
+    rows = """\
+at,instance_type,accelerator,count,zone,on_demand_usd_h,spot_usd_h
+2026-10-02,a2-highgpu-1g,,,us-central1-a,3.0,0.4
+2026-10-03,,A100,1,us-central1-a,3.0,1.5
+2026-10-04,a2-highgpu-1g,,,us-central1-a,3.0,0.5
+2026-10-05,,A100,1,us-central1-a,3.0,1.25
+2026-10-06,a2-highgpu-1g,,,us-central1-a,3.0,
+2026-10-06,a4-highgpu-8g,,,us-central1-a,0.0,0.0
+"""
+    (folder / "gcp.csv").write_text(rows)
+    pools = load_pools(folder / "pools.yaml")
+    start = datetime(2026, 10, 1, tzinfo=UTC)
+    both = {"spot": "a2-highgpu-1g/us-central1-a+A100 x1/us-central1-a"}
+    changes = read_prices([folder / "gcp.csv"], pools, both, start)
+    assert [(one.at.day, one.usd_per_hour) for one in changes] == [
+        (3, Decimal("1.9")),
+        (4, Decimal("2.0")),
+        (5, Decimal("1.75")),
+    ]
+
+
+def test_recorded_capacity_and_prices_are_played(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    history = sorted((SHARED / "catalog" / "spot_history").glob("*.csv"))
+    trace = SHARED / "traces" / "ping-2022-10-26" / "us-west-2b_v100_1.json"
+    require(bool(history) and trace.is_file(), "no recordings lie in ../shared")
+    found = simulate(
+        folder,
+        *("--synthetic", "40", "--month", "2026-05", "--policies", "on_demand,greedy_spot"),
+        *("--prices", *map(str, history), "--series", "spot=Standard_NC24ads_A100_v4/eastus2"),
+        *("--traces", f"spot={trace}", "--json"),
+    )
+    assert found == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["notes"] == ["capacity of spot: recorded at another time, played over and over"]
+    on_demand, greedy = document["policies"]
+    assert Decimal(greedy["added_usd"]) < Decimal(on_demand["added_usd"])
+    assert greedy["preemptions"] > 0
 
 
 def test_last_months_leases_come_again_as_jobs(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any, Final
@@ -28,6 +28,7 @@ _NAMES: Final[Mapping[str, Sequence[str]]] = {
     "place": ("zone", "region", "AvailabilityZone", "availability_zone"),
     "price": ("usd_per_hour", "spot_usd_h", "SpotPrice", "spot_price"),
 }
+_ON_DEMAND: Final = ("on_demand_usd_h", "on_demand_usd_per_hour")
 _SYSTEMS: Final = frozenset({"Linux/UNIX", "Linux/UNIX (Amazon VPC)"})
 
 
@@ -49,8 +50,8 @@ def read_prices(
 ) -> tuple[PriceChange, ...]:
     """Return the changes of the pools' prices, oldest first.
 
-    A table with a column `pool` names pools. Any other names machines: a pool follows the series that `choices` gives it as
-    `type/place`; or else, a spot pool with the option `instance_type` follows that type in its region, if the file has one
+    A table with a column `pool` names pools. Any other names machines, or accelerators sold without one (`A100 x1`): a pool follows
+    the series that `choices` gives it as `type/place`, or the sum of several with a plus between them; or else, a spot pool with the option `instance_type` follows that type in its region, if the file has one
     such series. A history that is over before `start` is moved there, so that its first price holds from `start` on.
 
     Raises:
@@ -67,7 +68,9 @@ def read_prices(
             "say which one does with --series POOL=TYPE/PLACE"
         )
     changes = [
-        change for pool, name in followed.items() for change in _moved(pool, quotes[name], start)
+        change
+        for pool, name in followed.items()
+        for change in _moved(pool, _added([quotes[part] for part in name.split("+")]), start)
     ]
     return tuple(sorted(changes, key=lambda change: (change.at, change.pool)))
 
@@ -77,12 +80,7 @@ def _followed(
 ) -> dict[str, str]:
     """Return which series each pool follows."""
     found = dict(choices)
-    names = {pool.name for pool in pools}
-    for name, chosen in choices.items():
-        if name not in names:
-            raise ScenarioError(f"--series {name}={chosen}: {unknown_pool(name, names)}")
-        if chosen not in series:
-            raise ScenarioError(f"--series {name}={chosen}: the files have {_some(series)}")
+    _check_choices({pool.name for pool in pools}, series, choices)
     for pool in pools:
         if pool.name in found:
             continue
@@ -102,6 +100,30 @@ def _followed(
     return found
 
 
+def _check_choices(
+    names: set[str], series: Mapping[str, object], choices: Mapping[str, str]
+) -> None:
+    for name, chosen in choices.items():
+        if name not in names:
+            raise ScenarioError(f"--series {name}={chosen}: {unknown_pool(name, names)}")
+        for part in chosen.split("+"):
+            if part not in series:
+                raise ScenarioError(
+                    f"--series {name}={chosen}: there is no {part}; the files have {_some(series)}"
+                )
+
+
+def _added(parts: Sequence[Sequence[Quote]]) -> list[Quote]:
+    """Return what several things together cost, from when on each of them has a price."""
+    latest: dict[str, Decimal] = {}
+    total: list[Quote] = []
+    for quote in sorted((one for part in parts for one in part), key=lambda one: one.at):
+        latest[quote.series] = quote.usd_per_hour
+        if len(latest) == len(parts):
+            total.append(replace(quote, usd_per_hour=sum(latest.values(), Decimal(0))))
+    return total
+
+
 def _moved(pool: str, quotes: Sequence[Quote], start: datetime) -> list[PriceChange]:
     ordered = sorted(quotes, key=lambda quote: quote.at)
     by_instant = {quote.at: quote.usd_per_hour for quote in ordered}
@@ -113,7 +135,7 @@ def _moved(pool: str, quotes: Sequence[Quote], start: datetime) -> list[PriceCha
 
 def _quotes(path: Path, pools: set[str]) -> list[Quote]:
     rows = list(_aws_rows(path)) if path.suffix == ".json" else list(read_rows(path, ()))
-    return [_quote(row, pools) for row in rows if _is_linux(row)]
+    return [_quote(row, pools) for row in rows if _is_linux(row) and _is_sold(row)]
 
 
 def _aws_rows(path: Path) -> list[Row]:
@@ -139,11 +161,24 @@ def _is_linux(row: Row) -> bool:
     return row.cells.get("ProductDescription", "Linux/UNIX") in _SYSTEMS
 
 
+def _is_sold(row: Row) -> bool:
+    """Whether a row about a machine has a price: where it has none, or nothing, the machine is not sold, or the feed is wrong."""
+    if "pool" in row.cells:
+        return True
+    told = [row.cells[name] for name in _NAMES["price"] if name in row.cells]
+    if not told:
+        return not any(name in row.cells for name in _ON_DEMAND)
+    try:
+        return Decimal(str(told[0])) != 0
+    except InvalidOperation:
+        return True
+
+
 def _quote(row: Row, pools: set[str]) -> Quote:
     pool = row.cells.get("pool")
     if pool is not None and pool not in pools:
         raise ScenarioError(f"{row.place}: {unknown_pool(str(pool), pools)}")
-    series = str(pool) if pool is not None else f"{_cell(row, 'type')[1]}/{_cell(row, 'place')[1]}"
+    series = str(pool) if pool is not None else f"{_kind(row)}/{_cell(row, 'place')[1]}"
     at_column, _ = _cell(row, "at")
     column, text = _cell(row, "price")
     try:
@@ -153,6 +188,13 @@ def _quote(row: Row, pools: set[str]) -> Quote:
     if not usd.is_finite() or usd <= 0:
         raise ScenarioError(f"{row.place}: {column} {text} is not a price; leave the row out")
     return Quote(series=series, at=row_instant(row, at_column), usd_per_hour=usd)
+
+
+def _kind(row: Row) -> str:
+    """Return what is sold: a machine, or how many of which accelerator where that is sold by itself."""
+    if "accelerator" in row.cells and not any(name in row.cells for name in _NAMES["type"]):
+        return f"{row.cells['accelerator']} x{row.cells.get('count', 1)}"
+    return str(_cell(row, "type")[1])
 
 
 def _cell(row: Row, fact: str) -> tuple[str, Any]:
