@@ -1,5 +1,7 @@
 """A month of jobs, simulated, `SPILLWAY_SIMULATED_JOBS` of them: jobs a second of CPU for each policy, and what ours costs beside the others.
 
+And twelve months of 300 jobs on the pools as shipped, each with jobs and outages of its own.
+
 Value tables are kept in a folder of the run's own, so the first figure of ours holds making them, and the second does not.
 """
 
@@ -14,6 +16,7 @@ from time import process_time
 
 from measurement import Baseline, Measurement
 
+from spillway.catalog.pools_file import load_pools
 from spillway.catalog.value_tables import ValueTables
 from spillway.model import HourlyCommitment, Market, Pool, Resources
 from spillway.sim.engine import GIVE_UP_AFTER, simulate
@@ -24,12 +27,14 @@ from spillway.sim.strategies import CheapestPerHour, GreedySpot, OnDemandOnly, U
 from spillway.sim.summary import Summary, summarise
 from spillway.sim.synthetic import synthetic_jobs
 
+SHIPPED = Path(__file__).parents[2] / "include" / "pools.yaml"
+SEEDS = range(1, 13)
 JOBS = int(os.environ.get("SPILLWAY_SIMULATED_JOBS", "2000"))
 
 
 def run() -> list[Measurement]:
     """Simulate the month under each policy."""
-    world = month(JOBS)
+    world = month(JOBS, large_pools())
     found: list[Measurement] = []
     with tempfile.TemporaryDirectory() as folder:
         tables = Path(folder)
@@ -57,7 +62,31 @@ def run() -> list[Measurement]:
             baseline=Baseline(name="uniform_progress", value=float(uniform.added_usd)),
         )
     )
-    return found
+    return [*found, *shipped_months()]
+
+
+def shipped_months() -> list[Measurement]:
+    """Compare what twelve months add to the bill on the shipped pools."""
+    pools = load_pools(SHIPPED)
+    added: dict[str, float] = {}
+    late: dict[str, int] = {}
+    tables = ValueTables(memory_bytes=2**30)
+    for seed in SEEDS:
+        world = month(300, pools, seed=seed)
+        for strategy in (GreedySpot(), UniformProgress(), Spillway(tables)):
+            summary = summarise(simulate(world, strategy))
+            name = summary.policy
+            added[name] = added.get(name, 0.0) + float(summary.added_usd)
+            late[name] = late.get(name, 0) + summary.late
+    return [
+        Measurement(
+            name=f"spillway: added in {len(SEEDS)} months on the shipped pools ({late['spillway']} late, {other} {late[other]})",
+            value=added["spillway"],
+            unit="USD",
+            baseline=Baseline(name=other, value=added[other]),
+        )
+        for other in ("greedy_spot", "uniform_progress")
+    ]
 
 
 def timed(world: Scenario, strategy: object) -> tuple[Summary, float]:
@@ -66,21 +95,25 @@ def timed(world: Scenario, strategy: object) -> tuple[Summary, float]:
     return summarise(outcome), process_time() - began
 
 
-def month(jobs: int) -> Scenario:
-    start, end = whole_month("2026-10")
+def large_pools() -> tuple[Pool, ...]:
     kept = HourlyCommitment(usd_per_slot_hour=Decimal("1.8"))
-    pools = (
+    return (
         pool("reserved", Market.RESERVED, "3.0", slots=12, commitment=kept),
         pool("spot-a", Market.SPOT, "1.0", slots=40, preemptions_per_hour=0.15),
         pool("spot-b", Market.SPOT, "1.1", slots=40, preemptions_per_hour=0.1),
         pool("on_demand", Market.ON_DEMAND, "3.0", slots=400),
     )
+
+
+def month(jobs: int, pools: tuple[Pool, ...], *, seed: int = 1) -> Scenario:
+    start, end = whole_month("2026-10")
+    until = end + GIVE_UP_AFTER
     return Scenario(
         pools=pools,
-        jobs=synthetic_jobs(jobs, pools, seed=1, start=start, end=end),
+        jobs=synthetic_jobs(jobs, pools, seed=seed, start=start, end=end),
         start=start,
         end=end,
-        outages=all_outages(pools, [], seed=1, start=start, end=end, until=end + GIVE_UP_AFTER),
+        outages=all_outages(pools, [], seed=seed, start=start, end=end, until=until),
     )
 
 

@@ -144,6 +144,48 @@ def test_a_second_job_waits_for_the_only_slot() -> None:
     assert outcome.jobs[1].waiting == 90 * MINUTE
 
 
+def test_a_job_with_time_waits_for_committed_hours_that_will_be_free() -> None:
+    kept = pool(
+        "kept", Market.RESERVED, "2", commitment=HourlyCommitment(usd_per_slot_hour=Decimal(1))
+    )
+    always = pool("always", Market.ON_DEMAND, "2", slots=2)
+    jobs = [
+        job("holds", 3),
+        job("patient", 2, at=HOUR, due=12),
+        job("hurried", 2, at=HOUR, due=3),
+    ]  # fmt: skip
+    outcome = simulate(scenario(kept, always, jobs=jobs, days=2), Spillway(TABLES))
+    ran = {a.job: (a.pool, (a.granted_at - START) / HOUR) for a in outcome.attempts}
+    assert ran == {"holds": ("kept", 0), "patient": ("kept", 3), "hurried": ("always", 1)}
+    assert summarise(outcome).added_usd == 4
+
+
+def test_one_slot_that_comes_free_calls_one_job() -> None:
+    spot = pool("spot", Market.SPOT, "0.5", preemptions_per_hour=0.1)
+    always = pool("always", Market.ON_DEMAND, "2", slots=3)
+    jobs = [
+        job(name, 6, due=40, checkpoints=True, checkpoint_write=2 * MINUTE, restart_overhead=MINUTE)
+        for name in "abc"
+    ]
+    away = tuple(gone("spot", 0, 3.1))
+    outcome = simulate(scenario(spot, always, jobs=jobs, outages=away), _OnTheSpot())
+    left = [a.job for a in outcome.attempts if a.end is End.LEFT and a.pool == "always"]
+    assert left[0] == "a"
+    assert all(
+        any(b.job == a.job and b.pool == "spot" and b.granted_at >= a.ended_at for b in outcome.attempts)
+        for a in outcome.attempts
+        if a.end is End.LEFT
+    )  # fmt: skip
+    assert len(left) == len({a.job for a in outcome.attempts if a.pool == "spot"})
+
+
+class _OnTheSpot(CheapestPerHour):
+    """The cheapest pool by the hour, at every look."""
+
+    name = "on_the_spot"
+    reconsiders = True
+
+
 # ---- the bill -------------------------------------------------------------------------------------------------
 
 

@@ -69,7 +69,12 @@ class LaterStart:
 
 
 def room_ahead(
-    pool: Pool, taken: Sequence[SlotInterval], now: datetime, until: datetime
+    pool: Pool,
+    taken: Sequence[SlotInterval],
+    now: datetime,
+    until: datetime,
+    *,
+    usual: Mapping[int, float] | None = None,
 ) -> RoomAhead:
     """Return when `pool` is expected to have room.
 
@@ -78,17 +83,18 @@ def room_ahead(
         taken: Its leases of the last `WEEKS_BACK` weeks, and those that are open with their expected ends.
         now: The moment of asking.
         until: How far to look.
+        usual: What `usual_use` told of its leases, where that is at hand; `taken` need then hold the open ones only.
     """
     since = _hour_of(now)
     hours = max(math.ceil((min(until, now + LOOK_AHEAD) - since) / _HOUR), 0)
-    pattern = _pattern(taken, now)
+    pattern = usual_use(taken, now) if usual is None else usual
     free: list[int] = []
     for number in range(hours):
         start = since + number * _HOUR
         open_then = sum(one.slots for one in taken if one.is_open and one.end > max(start, now))
-        usual = math.ceil(pattern.get(_hour_of_week(start), 0.0) - 1e-9)
+        mostly = math.ceil(pattern.get(_hour_of_week(start), 0.0) - 1e-9)
         owed = min(slots_owed(pool, start), slots_owed(pool, start + _HOUR - _INSTANT))
-        free.append(max(owed - max(open_then, usual), 0))
+        free.append(max(owed - max(open_then, mostly), 0))
     return RoomAhead(pool=pool.name, since=since, free=tuple(free))
 
 
@@ -158,8 +164,8 @@ def _first_room(
     return None
 
 
-def _pattern(taken: Iterable[SlotInterval], now: datetime) -> Mapping[int, float]:
-    """Return how many slots are usually taken in each hour of the week: the mean of the weeks, and one deviation."""
+def usual_use(taken: Iterable[SlotInterval], now: datetime) -> Mapping[int, float]:
+    """Return how many slots are usually taken in each hour of the week: the mean of the last weeks, and one deviation."""
     weeks: dict[tuple[int, int], float] = defaultdict(float)
     first = now - WEEKS_BACK * _WEEK
     for one in taken:

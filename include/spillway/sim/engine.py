@@ -15,7 +15,7 @@ from enum import IntEnum
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from spillway.model import CapacityBlock, Offer
+from spillway.model import CapacityBlock, Offer, SlotInterval
 from spillway.placement.cadence import checkpoint_interval
 from spillway.placement.recovery import restart_overhead, undisturbed_work
 from spillway.sim.course import LeaseCourse, Spent
@@ -61,6 +61,7 @@ class _Lease:
     is_saved_on_notice: bool
     token: int
     leaving_since: datetime | None = None
+    leaving_for: str | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -247,8 +248,13 @@ class _Simulation:
             opened = not run.has_declined and self._has_room(run.able & self._round.opened)
             due = run.is_new or opened
             due = due or (self._round.is_look and self._is_worth_asking(run, now))
-            if due and run.asked_at != now and self._has_room(run.able):
-                self._place(run, now)
+            if due and run.asked_at != now:
+                if self._has_room(run.able):
+                    self._place(run, now)
+                else:
+                    run.has_declined = (
+                        False  # it would be told to take what comes, if it were asked
+                    )
             run.is_new = False
         if self._round.is_look:
             self._changed.clear()
@@ -297,7 +303,9 @@ class _Simulation:
             return
         at_risk = lease.course.spent(now - lease.granted_at).at_risk
         if run.job.spec.checkpoints and at_risk > _NOTHING and write > _NOTHING:
-            lease.leaving_since = now
+            lease.leaving_since, lease.leaving_for = now, pool
+            if pool is not None:
+                self._slots[pool].promised += 1
             self._push(now + write, _Rank.LEFT, partial(self._leave_for_good, run, lease.token))
             return
         lease.leaving_since = now
@@ -332,8 +340,21 @@ class _Simulation:
             work=job.spec.work,
             look=self._scenario.look,
             quote=lambda: self._quotes.offers(spec, run.able, now),
+            foresee=lambda until: self._quotes.room_ahead(self._held(run.able, now), now, until),
             held=held,
         )
+
+    def _held(self, pools: frozenset[str], now: datetime) -> dict[str, list[SlotInterval]]:
+        """Return the leases open on each of `pools`, with their expected ends."""
+        held: dict[str, list[SlotInterval]] = {pool: [] for pool in pools}
+        for run in self._running.values():
+            lease = run.lease
+            if lease is not None and lease.offer.pool in held:
+                end = max(lease.granted_at + lease.course.length, now)
+                held[lease.offer.pool].append(
+                    SlotInterval(start=lease.granted_at, end=end, is_open=True)
+                )
+        return held
 
     def _ask_from(self, run: _Run, left: timedelta, now: datetime) -> datetime:
         """Return from when on the job is asked about again even if nothing changes: every look once its slack is small."""
@@ -376,6 +397,8 @@ class _Simulation:
         """Close the books of the job's lease, and keep what was saved of its work."""
         lease = run.lease
         assert lease is not None  # it runs
+        if lease.leaving_for is not None:
+            self._slots[lease.leaving_for].promised -= 1
         spent = _spent(lease, now)
         kept = spent.kept
         saved = end in (End.FINISHED, End.LEFT) or (end is not End.CUT and lease.is_saved_on_notice)

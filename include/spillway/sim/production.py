@@ -9,9 +9,11 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from spillway.catalog.value_tables import ValueTables
-from spillway.model import Market, Offer, Placement, TaskSpec
+from spillway.model import Market, Offer, PassedOver, Placement, TaskSpec
 from spillway.placement.availability_prior import prior
 from spillway.placement.choose import choose
+from spillway.placement.estimate import estimate
+from spillway.placement.feasible import refusal
 from spillway.placement.over_time import (
     Situation,
     has_time,
@@ -24,6 +26,7 @@ from spillway.placement.over_time import (
 )
 from spillway.placement.policy import still_serves, table_spec
 from spillway.placement.policy_values import Held, JobProgress, PolicyState, PoolView
+from spillway.placement.shifting import later_start
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,6 +82,11 @@ class Spillway:
 
     def answer(self, question: Question) -> str | None:
         """Return where production would run the job until the next look."""
+        pool = self._now(question)
+        return None if pool is not None and _starts_later(question, pool) else pool
+
+    def _now(self, question: Question) -> str | None:
+        """Return where the job would run if nothing that is to come free were waited for."""
         held, spec = question.held, question.spec
         if held is not None and (not has_time(spec) or _costs_nothing(held)):
             return held.pool
@@ -174,6 +182,26 @@ def by_price(question: Question) -> Placement | None:
         late: TaskSpec = replace(question.spec, deadline=None)
         decision = choose(late, question.offers, question.now)
     return decision if isinstance(decision, Placement) else None
+
+
+def _starts_later(question: Question, pool: str) -> bool:
+    """Whether the job waits for committed capacity that will be free, instead of taking `pool` now."""
+    spec, now = question.spec, question.now
+    if question.held is not None or spec.deadline is None:
+        return False
+    taken = next(offer for offer in question.offers if offer.pool == pool)
+    here = estimate(spec, taken)
+    full = [o for o in question.offers if o.market.is_committed and not question.has_room(o)]
+    if not here.cost_usd or not full:
+        return False
+    passed = [
+        PassedOver(offer=offer, reason=no.reason, can_wait=True, estimate=estimate(spec, offer))
+        for offer in full
+        if (no := refusal(spec, offer, now)) is not None and no.can_wait
+    ]
+    decision = Placement(offer=taken, estimate=here, reason="", passed_over=tuple(passed))
+    ahead = question.foresee(spec.deadline) if passed else ()
+    return later_start(spec, decision, ahead, now) is not None
 
 
 def _progress(question: Question, speed: float) -> JobProgress:

@@ -8,14 +8,23 @@ from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from spillway.catalog.offers import make_offers
-from spillway.model import MonthlyMinimum, Offer, Pool, PoolDay, PoolUsage, PrepaidHours
+from spillway.model import (
+    MonthlyMinimum,
+    Offer,
+    Pool,
+    PoolDay,
+    PoolUsage,
+    PrepaidHours,
+    SlotInterval,
+)
 from spillway.placement.forecast import with_forecasts
 from spillway.placement.hazard import with_learned_hazards
+from spillway.placement.shifting import WEEKS_BACK, RoomAhead, room_ahead, usual_use
 from spillway.sim.outcome import Attempt, End
 from spillway.sim.scenario import store_jurisdiction
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from spillway.model import TaskSpec
     from spillway.sim.slots import PoolSlots
@@ -35,6 +44,10 @@ class SimulatedQuotes:
         self._learned: dict[str, Pool] = {}
         self._forecasts: Mapping[str, PoolUsage] = {}
         self._learned_on: date | None = None
+        self._taken: dict[str, list[SlotInterval]] = {
+            name: [] for name, one in slots.items() if one.pool.commitment is not None
+        }
+        self._usual: dict[str, Mapping[int, float]] = {}
 
     def offers(self, spec: TaskSpec, pools: Iterable[str], now: datetime) -> tuple[Offer, ...]:
         """Return what each of `pools` offers to `spec`, whose work is what is left of it."""
@@ -49,8 +62,23 @@ class SimulatedQuotes:
             store_jurisdiction=store_jurisdiction(spec),
         )
 
+    def room_ahead(
+        self, held: Mapping[str, Sequence[SlotInterval]], now: datetime, until: datetime
+    ) -> list[RoomAhead]:
+        """Return when each committed pool is expected to have room; `held` are the leases open on it, by its name."""
+        self._learn(now)
+        return [
+            room_ahead(self._slots[name].pool, held[name], now, until, usual=self._usual[name])
+            for name in self._taken
+            if name in held
+        ]
+
     def note(self, attempt: Attempt) -> None:
         """Learn from a lease that has ended, on the day it ended on."""
+        if attempt.pool in self._taken:
+            self._taken[attempt.pool].append(
+                SlotInterval(start=attempt.granted_at, end=attempt.ended_at)
+            )
         days = self._days[attempt.pool]
         day = attempt.ended_at.astimezone(UTC).date()
         held, losses = days.get(day, (0.0, 0))
@@ -68,7 +96,7 @@ class SimulatedQuotes:
     def _usage(self, name: str, now: datetime) -> PoolUsage:
         slots = self._slots[name]
         if not isinstance(slots.pool.commitment, MonthlyMinimum | PrepaidHours):
-            return PoolUsage(leased_slots=slots.leased)
+            return PoolUsage(leased_slots=slots.leased, promised_slots=slots.promised)
         expected = self._forecasts[name]
         return replace(
             slots.usage(now),
@@ -90,5 +118,9 @@ class SimulatedQuotes:
         }
         learned = with_learned_hazards(pools, seen, now)
         self._learned = {pool.name: pool for pool in learned}
+        since = now - WEEKS_BACK * timedelta(weeks=1)
+        for name, leases in self._taken.items():
+            self._taken[name] = [one for one in leases if one.end > since]
+            self._usual[name] = usual_use(self._taken[name], now)
         nothing = {pool.name: PoolUsage() for pool in pools}
         self._forecasts = with_forecasts(nothing, learned, seen, now)

@@ -20,10 +20,12 @@ class PoolSlots:
 
     Attributes:
         pool: The pool, at its present list price.
+        promised: How many slots jobs are on their way to that are leaving their place for this pool.
     """
 
     def __init__(self, pool: Pool, start: datetime, *, counted: bool) -> None:
         self.pool = pool
+        self.promised = 0
         self._counted = counted
         self._holder: list[int | None] = [None] * pool.slots
         self._down: set[int] = set()
@@ -87,6 +89,7 @@ class PoolSlots:
         self.advance(now)
         return PoolUsage(
             leased_slots=self.leased,
+            promised_slots=self.promised,
             month_slot_hours=round(hours(self._month), _MICRO),
             period_slot_hours=round(hours(self._period), _MICRO)
             if isinstance(self.pool.commitment, PrepaidHours)

@@ -8,7 +8,7 @@ never waits while there is room and stays where it is, with ours too: there is n
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from spillway.model import Market, Offer, TaskSpec
 from spillway.placement.recovery import restart_overhead
+from spillway.placement.shifting import RoomAhead
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -59,6 +60,7 @@ class Question:
         spec: The task, `work` being what is left of it at speed 1.
         work: What there was at first.
         quote: Makes the offers, when they are wanted.
+        foresee: Tells when committed pools are expected to have room until a time, when that is wanted.
     """
 
     job: str
@@ -68,6 +70,7 @@ class Question:
     work: timedelta
     look: timedelta
     quote: Callable[[], tuple[Offer, ...]]
+    foresee: Callable[[datetime], Sequence[RoomAhead]]
     held: HeldLease | None = None
 
     @cached_property
