@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from playwright.sync_api import sync_playwright
 
+from conftest import require
 from e2e.deployment import PROJECT, Deployment
 from spillway.backends import registry
 from spillway.catalog.pools_file import load_pools
@@ -18,6 +21,8 @@ from spillway.testing.airflow_stack import AirflowStack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from playwright.sync_api import Page
 
 POOLS_FILE = Path(__file__).parent / "pools.yaml"
 
@@ -36,6 +41,19 @@ def deployment(shared_deployment: Deployment) -> Deployment:
     # Airflow 3.3.2's scheduler dies when a DAG is deleted while it schedules a run of it.
     shared_deployment.stack.revive()
     return shared_deployment
+
+
+@pytest.fixture
+def page(deployment: Deployment) -> Iterator[Page]:
+    chromium = shutil.which("chromium")
+    require(chromium, "no Chromium is installed: apt-get install chromium")
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=flags)
+        page = browser.new_page(viewport={"width": 1400, "height": 900})
+        page.goto(f"{deployment.stack.url}/auth/token/login")
+        yield page
+        browser.close()
 
 
 @pytest.fixture(scope="session")

@@ -14,9 +14,11 @@ from spillway.runtime.exchange import read_result
 from spillway.workloads.sizes import SIZES
 
 if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
     from e2e.deployment import Deployment
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.e2e, pytest.mark.browser, pytest.mark.timeout(1200)]
 
 
 def result_of(deployment: Deployment, dag_id: str, run_id: str, task_id: str) -> Any:
@@ -28,7 +30,22 @@ def result_of(deployment: Deployment, dag_id: str, run_id: str, task_id: str) ->
     return result.value
 
 
-def test_a_spread_sweep_finds_what_a_sweep_in_one_lease_finds(deployment: Deployment) -> None:
+def look_at_sweep(deployment: Deployment, page: Page, run_id: str, task_id: str) -> str:
+    """Follow the button on the task; return the text of what it opens, once its plots are shown."""
+    path = f"dags/sweep/dagRuns/{run_id}/taskInstances/{task_id}/links"
+    link = deployment.stack.request("GET", path)["extra_links"]["Sweep"]
+    page.goto(f"{deployment.stack.url}{link}")
+    page.wait_for_load_state("networkidle")
+    widths = page.locator("img").evaluate_all("plots => plots.map(plot => plot.naturalWidth)")
+    assert len(widths) == 2
+    assert min(widths) > 0
+    deployment.keep_picture(page, f"sweep-{task_id}")
+    return page.locator("body").inner_text()
+
+
+def test_a_spread_sweep_finds_what_a_sweep_in_one_lease_finds(
+    deployment: Deployment, page: Page
+) -> None:
     run_id = deployment.stack.trigger("preprocess", {"size": "tiny"})
     assert deployment.wait_for_end("preprocess", run_id, 240) == "success"
     dataset = result_of(deployment, "preprocess", run_id, "preprocess.merge")["dataset"]
@@ -61,3 +78,7 @@ def test_a_spread_sweep_finds_what_a_sweep_in_one_lease_finds(deployment: Deploy
         each["task_id"]: each["state"] for each in deployment.stack.task_instances("sweep", alone)
     }
     assert states["spread.table"] == states["spread.plan"] == "skipped"
+    for run_id, task_id in ((alone, "sweep"), (spread, "spread.table")):
+        text = look_at_sweep(deployment, page, run_id, task_id)
+        assert f"{trials} trials" in text
+        assert all(pool in text for row in rows for pool in row["pools"]) or run_id == alone

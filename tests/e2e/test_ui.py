@@ -2,35 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING
 
 import pytest
-from playwright.sync_api import sync_playwright
-
-from conftest import require
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from playwright.sync_api import Page
 
     from e2e.deployment import Deployment
 
 pytestmark = [pytest.mark.e2e, pytest.mark.browser, pytest.mark.timeout(300)]
-
-
-@pytest.fixture
-def page(deployment: Deployment) -> Iterator[Page]:
-    chromium = shutil.which("chromium")
-    require(chromium, "no Chromium is installed: apt-get install chromium")
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=flags)
-        page = browser.new_page(viewport={"width": 1400, "height": 900})
-        page.goto(f"{deployment.stack.url}/auth/token/login")
-        yield page
-        browser.close()
 
 
 def test_the_page_shows_what_ran_where_and_why(deployment: Deployment, page: Page) -> None:

@@ -1,4 +1,4 @@
-"""The button on a task that opens its placement and cost."""
+"""The buttons on a task: one opens its placement and cost, one the plots and the table of its sweep."""
 
 from __future__ import annotations
 
@@ -32,3 +32,20 @@ class PlacementLink(BaseOperatorLink):
             }
         )
         return f"{PAGE_PREFIX}/page?{query}"
+
+
+class SweepLink(BaseOperatorLink):
+    """Opens the plots and the table of trials of the sweep that a task ran, or collected."""
+
+    name = "Sweep"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
+        """Return the page's address; the folder is a template, rendered whenever the task begins or goes on."""
+        query = urlencode(
+            {
+                "dag_id": ti_key.dag_id,
+                "run_id": ti_key.run_id,
+                "folder": getattr(operator, "output_folder", None) or "",
+            }
+        )
+        return f"{PAGE_PREFIX}/sweep?{query}"

@@ -28,7 +28,9 @@ from spillway.placement.lifecycle import is_final
 from spillway.reconcile import reconcile
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context
+    from collections.abc import Collection
+
+    from airflow.sdk import BaseOperatorLink, Context
     from pydantic import JsonValue
 
     from spillway.dispatch import Dispatcher, Step
@@ -90,7 +92,7 @@ class SpillwayOperator(BaseOperator):
     """
 
     template_fields: Sequence[str] = ("arguments", "output_folder", "work")
-    operator_extra_links = (PlacementLink(),)
+    operator_extra_links: Collection[BaseOperatorLink] = (PlacementLink(),)
     ui_color = "#dcebf7"
 
     def __init__(  # noqa: PLR0913 # an operator's arguments are its form

@@ -17,6 +17,7 @@ from jinja2 import Environment, FileSystemLoader
 
 from spillway.airflow.heartbeats import Heartbeats
 from spillway.airflow.hook import SpillwayHook
+from spillway.airflow.sweep_page import add_routes
 from spillway.placement.explain import span
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def make_app() -> FastAPI:
     """Return the application that the API server mounts; each route checks who asks."""
     app = FastAPI(title="Spillway")
     app.add_api_route("/page", page, response_class=HTMLResponse)
+    add_routes(app)
     return app
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from airflow.sdk import Param, TaskGroup, task
 
 from spillway.airflow.operators import SpillwayOperator
-from spillway.airflow.trials import CollectTrialsOperator
+from spillway.airflow.trials import CollectTrialsOperator, SweepOperator
 from spillway.workloads import pipeline
 from spillway.workloads.sizes import SIZES
 
@@ -225,7 +225,7 @@ def sweep_task(
 
     Return its `best` trial and the table of `trials`.
     """
-    return SpillwayOperator(
+    return SweepOperator(
         task_id="sweep",
         entry_point="spillway.workloads.pipeline:sweep",
         arguments={

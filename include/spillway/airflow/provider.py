@@ -18,7 +18,10 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         "operators": [
-            {"integration-name": "Spillway", "python-modules": ["spillway.airflow.operators"]}
+            {
+                "integration-name": "Spillway",
+                "python-modules": ["spillway.airflow.operators", "spillway.airflow.trials"],
+            }
         ],
         "triggers": [
             {"integration-name": "Spillway", "python-modules": ["spillway.airflow.triggers"]}
@@ -31,7 +34,10 @@ def get_provider_info() -> dict[str, Any]:
                 "hook-class-name": "spillway.airflow.hook.SpillwayHook",
             }
         ],
-        "extra-links": ["spillway.airflow.links.PlacementLink"],
+        "extra-links": [
+            "spillway.airflow.links.PlacementLink",
+            "spillway.airflow.links.SweepLink",
+        ],
         "config": {
             "spillway": {
                 "description": "Where a deployment keeps its pools and its books; a `spillway` connection may say otherwise.",

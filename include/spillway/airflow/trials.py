@@ -1,4 +1,4 @@
-"""The table of a sweep that was spread over pools: what the trials say of themselves, and what the ledger says of their leases."""
+"""A sweep in one lease, and the table of one that was spread: what trials say of themselves, and the ledger of their leases."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from airflow.sdk import BaseOperator
 
 from spillway.airflow.context import task_key
 from spillway.airflow.hook import DEFAULT_CONNECTION, SpillwayHook
+from spillway.airflow.links import PlacementLink, SweepLink
+from spillway.airflow.operators import SpillwayOperator
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -24,6 +26,12 @@ if TYPE_CHECKING:
 _MOST_LEASES: Final = 100_000
 
 
+class SweepOperator(SpillwayOperator):
+    """Runs a sweep in one lease; a button on the task opens its plots and its table, which are in `output_folder`."""
+
+    operator_extra_links = (PlacementLink(), SweepLink())
+
+
 class CollectTrialsOperator(BaseOperator):
     """Returns the best trial and the table of all, when the tasks of a spread sweep are over.
 
@@ -34,6 +42,7 @@ class CollectTrialsOperator(BaseOperator):
     """
 
     template_fields: Sequence[str] = ("output_folder",)
+    operator_extra_links = (SweepLink(),)
     ui_color = "#dcebf7"
 
     def __init__(

@@ -79,8 +79,9 @@ def parallel_coordinates(rows: Sequence[Row], *, best: Row, metric: str, mode: s
         body.append(_line(row, points, _colour(row, best, share=share, mode=mode)))
     for x, (name, axis) in zip(across, axes, strict=True):
         body.append(_axis_line(_x(x), _y(0), _x(x), _y(1)))
-        body.append(_text(_x(x), _HEIGHT - 20, name))
         anchor = "end" if x == 1.0 else "start"
+        outer = {0.0: "start", 1.0: "end"}.get(x, "middle")  # long names stay in the frame
+        body.append(_text(_x(x), _HEIGHT - 20, name, anchor=outer))
         offset = -6 if x == 1.0 else 6
         body += [
             _text(_x(x) + offset, _y(place) + 4, label, anchor=anchor, halo=True)
