@@ -130,8 +130,8 @@ def connect(url: BucketUrl, *, patience: timedelta) -> Client:
             url.bucket,
             prefix=url.folder or None,
             config=dict(url.settings),
-            client_options=_client_options(url, patience),
-            retry_config=_retries(patience),
+            client_options=client_options(url, patience),
+            retry_config=retries(patience),
         )
     except (BaseError, ValueError) as error:
         if url.scheme == "az" and "account" in str(error).lower():
@@ -143,7 +143,8 @@ def connect(url: BucketUrl, *, patience: timedelta) -> Client:
     return client
 
 
-def _client_options(url: BucketUrl, patience: timedelta) -> ClientConfig:
+def client_options(url: BucketUrl, patience: timedelta) -> ClientConfig:
+    """Return what a client waits for, and whether it may go without encryption."""
     options: ClientConfig = {
         "timeout": _REQUEST_TIMEOUT,
         "read_timeout": min(_STALL_TIMEOUT, patience),
@@ -157,6 +158,7 @@ def _client_options(url: BucketUrl, patience: timedelta) -> ClientConfig:
     return options
 
 
-def _retries(patience: timedelta) -> RetryConfig:
+def retries(patience: timedelta) -> RetryConfig:
+    """Return how a request that fails as if by chance is repeated."""
     backoff = {"max_backoff": min(timedelta(seconds=15), patience / 4)}
     return {"retry_timeout": patience, "backoff": backoff}  # type: ignore[typeddict-item] # obstore fills in the rest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -142,7 +143,7 @@ class Session:
             token=max(claimed_tokens(store, "local"), default=0) + 1,
             entry_point="local:local",
             arguments={},
-            resources=Resources(),
+            resources=Resources(cpus=len(os.sched_getaffinity(0))),
             store=root.as_uri(),
             prefix="local",
             grace_period=timedelta(0),

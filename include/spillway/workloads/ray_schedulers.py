@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+import random
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pyarrow.fs
 from ray import tune
 from ray.train._internal.session import _TrainingResult
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, PopulationBasedTraining
+from ray.tune.schedulers import (
+    ASHAScheduler,
+    FIFOScheduler,
+    MedianStoppingRule,
+    PopulationBasedTraining,
+    TrialScheduler,
+)
 from ray.tune.search import Searcher
 from typing_extensions import override
 
-from spillway.workloads.search import Schedule
 from spillway.workloads.space import (
     Choice,
     Domain,
@@ -21,6 +29,7 @@ from spillway.workloads.space import (
     Uniform,
     parse_space,
 )
+from spillway.workloads.sweeping.choices import LEAST_TRIALS_FOR_A_MEDIAN, Schedule
 from spillway.workloads.sweeping.proposals import Proposer
 
 if TYPE_CHECKING:
@@ -42,80 +51,153 @@ def make_searcher(request: Request, remaining: list[int]) -> Searcher:
     return _Searcher(request, sorted(remaining, key=lambda number: number not in going_on))
 
 
-def make_scheduler(request: Request, *, step: str) -> Any:
-    """Return a scheduler whose trials begin where they were in the attempt before."""
-    search = request.search
-    if search.scheduler is Schedule.NONE:
-        return _Fifo(request)
-    if search.scheduler is Schedule.ASHA:
-        return _Asha(
-            request,
-            time_attr=step,
-            max_t=search.max_steps,
-            grace_period=search.grace_steps,
-            reduction_factor=search.reduction_factor,
-        )
-    return _Pbt(request, step)
+def make_scheduler(
+    request: Request, *, step: str, files: pyarrow.fs.FileSystem, folder: str
+) -> Any:
+    """Return a scheduler whose trials begin where they were in the attempt before.
+
+    Args:
+        request: What is asked for.
+        step: Tune's name for the steps of a trial.
+        files: What trials read their checkpoints from.
+        folder: For the checkpoints that they begin from, in `files`.
+    """
+    search, before = request.search, _Before(request, files, f"{folder}/restored")
+    match search.scheduler:
+        case Schedule.NONE:
+            return _Fifo(before)
+        case Schedule.ASHA:
+            return _Asha(
+                before,
+                time_attr=step,
+                max_t=search.max_steps,
+                grace_period=search.grace_steps,
+                reduction_factor=search.reduction_factor,
+            )
+        case Schedule.MEDIAN:
+            return _Median(
+                before,
+                time_attr=step,
+                grace_period=search.grace_steps,
+                min_samples_required=LEAST_TRIALS_FOR_A_MEDIAN,
+            )
+        case Schedule.PBT:
+            return _Pbt(before, step)
 
 
-class _GoesOn:
-    """Gives a trial that is added the parameters and the checkpoint it had."""
+class _Before:
+    """What the attempt before knew of the trials that go on."""
 
-    def __init__(self, request: Request, **options: Any) -> None:
-        self._request = request
+    def __init__(self, request: Request, files: pyarrow.fs.FileSystem, folder: str) -> None:
+        self.request = request
+        self.ended = [row for row in request.rows if row.has_ended]
         self._going_on = {row.trial: row for row in request.rows if not row.has_ended}
-        super().__init__(**options)
+        self._files = files
+        self._folder = folder
 
-    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        """Come before the scheduler's own."""
-        number = trial.config[TRIAL]
-        row = self._going_on.get(number)
-        known = row.params if row else self._request.drawn.get(number)
+    def row_of(self, trial: Any) -> Row | None:
+        """Return the row of the trial, if it goes on."""
+        return self._going_on.get(trial.config[TRIAL])
+
+    def prepare(self, trial: Any) -> None:
+        """Give a new trial the parameters and the checkpoint it had."""
+        number, row = trial.config[TRIAL], self.row_of(trial)
+        known = row.params if row else self.request.drawn.get(number)
         if known is not None:
             trial.set_config({TRIAL: number, **known})
-        folder = self._request.checkpoints.get(number)
+        folder = self.request.checkpoints.get(number)
         if row and folder:
-            _begin_from(trial, folder, row)
-        super().on_trial_add(tune_controller, trial)  # type: ignore[misc]  # the scheduler's
+            _begin_from(trial, self._reachable(folder, number), row)
+
+    def _reachable(self, folder: str, number: int) -> Any:
+        """Return the checkpoint in a folder of this machine as one that whatever machine the trial runs on can read."""
+        if self.request.shared is None:
+            return tune.Checkpoint.from_directory(folder)
+        there = f"{self._folder}/{number}"
+        self._files.create_dir(there)
+        pyarrow.fs.copy_files(folder, there, destination_filesystem=self._files)
+        return tune.Checkpoint(there, filesystem=self._files)
+
+
+class _GoesOn(TrialScheduler):
+    """Lets each trial begin where it was."""
+
+    def __init__(self, before: _Before, **options: Any) -> None:
+        self._before = before
+        super().__init__(**options)  # type: ignore[no-untyped-call]  # Tune's
+
+    @override
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        self._before.prepare(trial)
+        super().on_trial_add(tune_controller, trial)
 
 
 class _Fifo(_GoesOn, FIFOScheduler):
     """Lets every trial run to its end."""
 
 
-class _Asha(_GoesOn, ASHAScheduler):
-    """Remembers what trials reported at each rung in attempts before."""
+@dataclass(frozen=True)
+class _Ended:
+    """What a scheduler asks of a trial that ended in an attempt before."""
 
+    trial_id: str
+
+
+class _Remembers(_GoesOn):
+    """Knows what trials reported in attempts before."""
+
+    _time_attr: str
+    _metric: str
     _knows = False
 
     @override
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         if not self._knows:
             self._knows = True
-            for row in self._request.rows:
-                if row.has_ended:
-                    stub: Any = SimpleNamespace(trial_id=f"ended-{row.trial}")
-                    ASHAScheduler.on_trial_add(self, tune_controller, stub)
-                    self._replay(tune_controller, stub, row)
+            for row in self._before.ended:
+                ended: Any = _Ended(trial_id=f"ended-{row.trial}")
+                super(_GoesOn, self).on_trial_add(tune_controller, ended)
+                self._replay(tune_controller, ended, row)
         super().on_trial_add(tune_controller, trial)
-        row_before = self._going_on.get(trial.config[TRIAL])
+        row_before = self._before.row_of(trial)
         if row_before:
             self._replay(tune_controller, trial, row_before)
 
     def _replay(self, tune_controller: Any, trial: Any, row: Row) -> None:
         for step, value in row.curve:
             result = {self._time_attr: step, self._metric: value}
-            ASHAScheduler.on_trial_result(self, tune_controller, trial, result)
+            self.on_trial_result(tune_controller, trial, result)
+
+
+class _Asha(_Remembers, ASHAScheduler):
+    """Remembers what each rung has seen."""
+
+
+class _Median(_Remembers, MedianStoppingRule):
+    """Remembers what the median is taken of; a trial that waits gets its turn when another has ended, and not before."""
+
+    @override
+    def _replay(self, tune_controller: Any, trial: Any, row: Row) -> None:
+        self._results[trial] += [
+            {self._time_attr: step, self._metric: value} for step, value in row.curve
+        ]
+
+    @override
+    def _on_insufficient_samples(self, tune_controller: Any, trial: Any, time: float) -> str:
+        return TrialScheduler.CONTINUE
 
 
 class _Pbt(_GoesOn, PopulationBasedTraining):
     """Changes parameters within the space."""
 
-    def __init__(self, request: Request, step: str) -> None:
-        domains = parse_space(request.space)
-        search = request.search
+    def __init__(self, before: _Before, step: str) -> None:
+        search = before.request.search
+        domains = parse_space(before.request.space)
+        # Tune draws from the generators of the process.
+        random.seed(search.seed)
+        np.random.seed(search.seed % 2**32)  # noqa: NPY002
         super().__init__(
-            request,
+            before,
             time_attr=step,
             perturbation_interval=search.grace_steps,
             hyperparam_mutations={
@@ -126,6 +208,20 @@ class _Pbt(_GoesOn, PopulationBasedTraining):
             custom_explore_fn=lambda config: _within(domains, config),
             log_config=False,
         )
+
+    @override
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        super().on_trial_add(tune_controller, trial)
+        row = self._before.row_of(trial)
+        if row:  # the next change is due when it would have been
+            done = row.checkpoint_step or 0
+            state: Any = self._trial_state[trial]
+            state.last_perturbation_time = done - done % int(self._perturbation_interval)
+
+    @override
+    def _get_new_config(self, trial: Any, trial_to_clone: Any) -> tuple[dict[str, Any], Any]:
+        config, operations = super()._get_new_config(trial, trial_to_clone)
+        return {**config, TRIAL: trial.config[TRIAL]}, operations
 
 
 class _Searcher(Searcher):
@@ -165,11 +261,10 @@ class _Searcher(Searcher):
         """Restore nothing."""
 
 
-def _begin_from(trial: Any, folder: str, row: Row) -> None:
+def _begin_from(trial: Any, checkpoint: Any, row: Row) -> None:
     """Let the trial begin from a checkpoint, as Tune's own argument for that does, which takes only one for all trials."""
     trial._restore_checkpoint_result = _TrainingResult(  # noqa: SLF001  # see above
-        checkpoint=tune.Checkpoint.from_directory(folder),
-        metrics={"training_iteration": row.checkpoint_step},
+        checkpoint=checkpoint, metrics={"training_iteration": row.checkpoint_step}
     )
 
 

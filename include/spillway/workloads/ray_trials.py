@@ -12,25 +12,31 @@ import shutil
 import sys
 import tempfile
 import time
+from datetime import timedelta
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import psutil
+import pyarrow.fs
 import ray
-from ray import tune
+from ray import cloudpickle, tune
+from ray.exceptions import RayActorError, RayTaskError
 from typing_extensions import override
 
+from spillway.checkpoints.arrow_files import arrow_folder
 from spillway.errors import SpecError
 from spillway.model import codec
 from spillway.workloads.ray_schedulers import TRIAL, make_scheduler, make_searcher, parameters_of
-from spillway.workloads.search import Report, Request, Schedule, SearchBy
+from spillway.workloads.search import Report, Request
+from spillway.workloads.sweeping.choices import Schedule, SearchBy
 from spillway.workloads.sweeping.trial import Trial, run_function
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _OBJECT_STORE_BYTES = 100_000_000
+_PATIENCE = timedelta(minutes=3)
 _LOOK_SECONDS = 0.5
 _HEAD = {"gcs_server", "raylet"}
 _LOST_HEAD = 70
@@ -46,6 +52,10 @@ def main() -> None:
         _connect(request)
         try:
             run_trials(request, _Reporter(request, reports))
+            if request.shared:
+                _storage(request)  # empties it
+        except SpecError as error:
+            _write(reports, Report(refused=str(error)))
         finally:
             ray.shutdown()
             shutil.rmtree(
@@ -69,6 +79,7 @@ def run_trials(request: Request, reporter: tune.Callback) -> None:
     trainable, reuse = _trainable(request)
     learns = search.search is SearchBy.OPTUNA
     step = "training_iteration" if search.is_class else "step"
+    files, folder = _storage(request)
     tune.Tuner(
         tune.with_resources(
             trainable, {"cpu": search.cpus_per_trial, "gpu": search.accelerators_per_trial}
@@ -80,11 +91,12 @@ def run_trials(request: Request, reporter: tune.Callback) -> None:
             reuse_actors=reuse,
             num_samples=len(remaining) if learns else 1,
             search_alg=make_searcher(request, remaining) if learns else None,
-            scheduler=make_scheduler(request, step=step),
+            scheduler=make_scheduler(request, step=step, files=files, folder=folder),
         ),
         run_config=tune.RunConfig(
             name="sweep",
-            storage_path=str(Path(request.folder) / "results"),
+            storage_path=f"{folder}/results",
+            storage_filesystem=files,
             callbacks=[reporter],
             stop=None if search.scheduler is Schedule.ASHA else {step: search.max_steps},
             checkpoint_config=_checkpoints(request),
@@ -93,9 +105,24 @@ def run_trials(request: Request, reporter: tune.Callback) -> None:
     ).fit()
 
 
+def _storage(request: Request) -> tuple[pyarrow.fs.FileSystem, str]:
+    """Return where trials leave their checkpoints: where all machines of the lease reach it, empty at first."""
+    if request.shared is None:
+        return pyarrow.fs.LocalFileSystem(), request.folder
+    store, folder = request.shared
+    files, path = arrow_folder(store, folder, patience=_PATIENCE)
+    _empty(files, path)
+    return files, path
+
+
+def _empty(files: pyarrow.fs.FileSystem, folder: str) -> None:
+    if files.get_file_info(folder).type is not pyarrow.fs.FileType.NotFound:
+        files.delete_dir(folder)
+
+
 def _connect(request: Request) -> None:
     """Start Ray for this search alone, or use the one that spans the lease's machines."""
-    if request.address:
+    if request.shared:
         ray.init(log_to_driver=False, logging_level=logging.ERROR)
         return
     ray.init(
@@ -135,7 +162,12 @@ def _trainable(request: Request) -> tuple[Any, bool]:
     """Return what Tune runs, and whether its actors can be used again."""
     if not request.search.is_class:
         return _function(request), True
-    kind = _load(request.search.trainable)
+    try:
+        kind = _load(request.search.trainable)
+    except (ImportError, AttributeError) as error:
+        raise SpecError(
+            f"trainable {request.search.trainable} cannot be imported ({error}): correct it, or install what it needs"
+        ) from error
     if not issubclass(kind, tune.Trainable):
         raise SpecError(
             f"trainable {request.search.trainable} is a class and no ray.tune.Trainable: give a function, or derive it"
@@ -156,7 +188,7 @@ def _function(request: Request) -> Callable[[dict[str, Any]], None]:
             metric=search.metric,
             send=_send,
             restored=Path(before.to_directory(tempfile.mkdtemp())) if before else None,
-            checkpoint_seconds=seconds,
+            checkpoint_seconds=0.0 if search.scheduler is Schedule.PBT else seconds,
         )
         run_function(_load(search.trainable), parameters_of(config), trial)
 
@@ -168,6 +200,20 @@ def _send(metrics: dict[str, Any], folder: Path | None) -> None:
         tune.report(metrics)
     else:
         tune.report(metrics, checkpoint=tune.Checkpoint.from_directory(str(folder)))
+
+
+def _has_lost_its_process(trial: Any) -> bool:
+    """Return whether the trial ended without saying why: its machine is gone, or what it does ends its own process."""
+    if trial.pickled_error_file is None:
+        return False
+    error = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())  # Tune wrote it just now
+    if isinstance(error, RayTaskError):
+        error = error.as_instanceof_cause()  # type: ignore[no-untyped-call]
+    return isinstance(error, RayActorError)
+
+
+def _write(reports: BinaryIO, report: Report) -> None:
+    reports.write(codec.encode_json(report) + b"\n")
 
 
 class _Reporter(tune.Callback):
@@ -208,7 +254,8 @@ class _Reporter(tune.Callback):
     @override
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         error = Path(trial.error_file).read_text(encoding="utf-8")
-        self._write(trial, trial.last_result, is_last=True, error=error)
+        is_lost = self._request.shared is not None and _has_lost_its_process(trial)
+        self._write(trial, trial.last_result, is_last=not is_lost, is_lost=is_lost, error=error)
 
     @override
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
@@ -228,4 +275,4 @@ class _Reporter(tune.Callback):
             value=result.get(self._request.search.metric),
             **facts,
         )
-        self._reports.write(codec.encode_json(report) + b"\n")
+        _write(self._reports, report)

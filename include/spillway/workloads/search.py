@@ -17,13 +17,13 @@ import tempfile
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import psutil
 from pydantic import JsonValue
 
 from spillway.model import codec
+from spillway.workloads.sweeping.choices import Schedule, SearchBy
 from spillway.workloads.sweeping.rows import Row
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ _LONGEST_TEMPORARY_FOLDER = 30
 _QUIET_SECONDS = 0.1
 _KILLING_SECONDS = 0.02
 _MAIN = "from spillway.workloads.ray_trials import main; main()"
+_OF_ANOTHER_RAY = {"RAY_ADDRESS", "RAY_JOB_CONFIG_JSON_ENV_VAR"}
 _SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # what becomes the default; without it Ray warns
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -42,25 +43,6 @@ _SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial without the metric is one that failed, not the end of all
 }
-
-
-class SearchBy(StrEnum):
-    """Where the parameters of a trial come from."""
-
-    RANDOM = "random"
-    OPTUNA = "optuna"
-
-
-class Schedule(StrEnum):
-    """What happens to trials while they run."""
-
-    ASHA = "asha"
-    """Those that are worse than others at the same step are stopped early.
-    Source: Li et al., A System for Massively Parallel Hyperparameter Tuning, 2020."""
-    NONE = "none"
-    PBT = "pbt"
-    """Bad ones go on from a good one's checkpoint with its parameters, changed a bit.
-    Source: Jaderberg et al., Population Based Training of Neural Networks, 2017."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,11 +84,11 @@ class Request:
         checkpoints: Folder of each trial's checkpoint to go on from, by its number.
         arrivals: Where new checkpoints are put, each in a folder of its own.
         checkpoint_seconds: How often a trial is told to save.
-        cpus: CPUs for all trials together.
+        cpus: CPUs of this machine for trials, unless Ray is there already.
         accelerators: The same.
         folder: For Ray's own files; gone afterwards.
         parent: The asking process; when that is gone, nobody listens any more.
-        address: Of a Ray that is there already; None to start one.
+        shared: Store and folder that all machines of a Ray reach which is there already; None to start one for this.
     """
 
     search: Search
@@ -121,7 +103,7 @@ class Request:
     accelerators: int = 0
     folder: str = ""
     parent: int = 0
-    address: str | None = None
+    shared: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,17 +117,21 @@ class Report:
         params: When it starts, and when they have changed.
         checkpoint: Folder of a checkpoint that was made at this step; the reader's from now on.
         is_last: Whether the trial has ended.
-        error: The traceback it failed with.
+        is_lost: Whether its process is gone, most likely with its machine.
+        error: The traceback it failed with, or what is known of the loss.
+        refused: Why nothing can be run at all; of no trial.
     """
 
-    trial: int
-    step: int
-    value: float | None
+    trial: int = -1
+    step: int = 0
+    value: float | None = None
     seconds: float = 0.0
     params: dict[str, JsonValue] | None = None
     checkpoint: str | None = None
     is_last: bool = False
+    is_lost: bool = False
     error: str | None = None
+    refused: str | None = None
 
 
 @contextmanager
@@ -157,16 +143,12 @@ def running(request: Request) -> Iterator[Iterator[Sequence[Report]]]:
     with tempfile.TemporaryDirectory(
         prefix="ray-", dir=_short_folder(), ignore_cleanup_errors=True
     ) as folder:
-        request = replace(
-            request, folder=folder, parent=os.getpid(), address=os.environ.get("RAY_ADDRESS")
-        )
-        # A token of its own, or Ray would keep one in the home folder.
-        token = {} if request.address else {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        request = replace(request, folder=folder, parent=os.getpid())
         process = subprocess.Popen(  # noqa: S603  # our own module
             [sys.executable, "-c", _MAIN],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, **_SETTINGS, **token},
+            env={**(os.environ if request.shared else _on_its_own()), **_SETTINGS},
             start_new_session=True,
         )
         assert process.stdin is not None
@@ -181,6 +163,13 @@ def running(request: Request) -> Iterator[Iterator[Sequence[Report]]]:
                     process.pid
                 )  # before its leader is collected, so the number is still its own
                 process.wait()
+
+
+def _on_its_own() -> dict[str, str]:
+    """Return the environment of a Ray that belongs to this search, even inside a job of another Ray."""
+    usual = {name: value for name, value in os.environ.items() if name not in _OF_ANOTHER_RAY}
+    # A token of its own, or Ray would keep one in the home folder.
+    return {**usual, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 
 def _reports(descriptor: int) -> Iterator[Sequence[Report]]:

@@ -4,30 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from enum import StrEnum
 from typing import Any
 
 from pydantic import JsonValue
 
 from spillway.errors import SpecError
 from spillway.workloads.space import parse_space
-
-
-class SearchBy(StrEnum):
-    """Where the parameters of a trial come from."""
-
-    RANDOM = "random"
-    """Drawn from the seed and the trial's number: the same in any order, on any number of pools, and in one lease."""
-    OPTUNA = "optuna"
-    """Proposed from what the trials before reported; depends on which was quicker."""
-
-
-class Schedule(StrEnum):
-    """Who stops a trial early; each compares with the trials on all pools."""
-
-    ASHA = "asha"
-    MEDIAN = "median"
-    NONE = "none"
+from spillway.workloads.sweeping.choices import Schedule, SearchBy, check_numbers, choose
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,23 +64,17 @@ def make_search(written: Mapping[str, Any]) -> SpreadSearch:
 
 
 def _check(search: SpreadSearch) -> None:
-    for name, number, least in (
-        ("num_samples", search.num_samples, 1),
-        ("max_steps", search.max_steps, 1),
-        ("grace_steps", search.first_rung, 1),
-        ("reduction_factor", search.reduction_factor, 2),
-        ("seed", search.seed, 0),
-    ):
-        if number < least:
-            raise SpecError(f"{name} is {number}: give {least} or more")
-    if search.first_rung > search.max_steps:
+    check_numbers(
+        num_samples=search.num_samples,
+        max_steps=search.max_steps,
+        grace_steps=search.first_rung,
+        reduction_factor=search.reduction_factor,
+        seed=search.seed,
+        mode=search.mode,
+    )
+    choose("search", search.search, SearchBy)
+    if choose("scheduler", search.scheduler, Schedule) is Schedule.PBT:
         raise SpecError(
-            f"grace_steps {search.grace_steps} is over max_steps: give {search.max_steps} or less"
+            "scheduler pbt moves checkpoints between trials, which have no machine in common here: "
+            "give another scheduler, or the mode one_lease"
         )
-    for name, value, allowed in (
-        ("mode", search.mode, ("min", "max")),
-        ("search", search.search, tuple(SearchBy)),
-        ("scheduler", search.scheduler, tuple(Schedule)),
-    ):
-        if value not in allowed:
-            raise SpecError(f"{name} is {value!r}: give {' or '.join(allowed)}")

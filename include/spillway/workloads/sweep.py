@@ -7,13 +7,14 @@ trial that had ended, and goes on with the others from their checkpoints. A Ray 
 from __future__ import annotations
 
 import logging
-import os
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from spillway.workloads.search import Request, Schedule, Search, SearchBy, running
+from spillway.model import Launcher
+from spillway.workloads.search import Request, Search, running
 from spillway.workloads.space import draw, parse_space
-from spillway.workloads.sweeping.checks import Room, check_search, look_up
+from spillway.workloads.sweeping.checks import Room, look_up
+from spillway.workloads.sweeping.choices import Schedule, SearchBy, choose
 from spillway.workloads.sweeping.limits import parse_limits, reason_to_stop
 from spillway.workloads.sweeping.rows import best_of, final_values
 from spillway.workloads.sweeping.table import Table
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
+    from spillway.model import Submission
     from spillway.runtime import Session
     from spillway.workloads.sweeping.limits import Limits
 
@@ -70,11 +72,11 @@ def sweep(  # noqa: PLR0913  # the arguments of a task are flat JSON
         metric: Name of the reported number that counts.
         mode: `min` or `max`.
         search: `random`, or `optuna`, which learns from the trials before.
-        scheduler: `asha`, `pbt` or `none`.
+        scheduler: `asha`, `median`, `pbt` or `none`.
         reduction_factor: One in so many trials goes on at each rung of `asha`.
         seed: Of the points, and of each trial's own random numbers.
         trainable: `package.module:function`, see `sweeping.trial.run_function`, or a class, Ray's `Trainable`.
-        cpus: CPUs of the lease; all this process may use unless given.
+        cpus: CPUs on each machine of the lease; what the task asked for unless given.
         cpus_per_trial: CPUs each trial takes.
         accelerators_per_trial: Accelerators each trial takes; may be a part of one.
         max_seconds: Leased time after which the sweep ends with the best so far.
@@ -89,7 +91,7 @@ def sweep(  # noqa: PLR0913  # the arguments of a task are flat JSON
     """
     domains = parse_space(space)
     limits = parse_limits(max_seconds=max_seconds, max_usd=max_usd, stop_when=stop_when)
-    room = Room.of(session.submission, cpus=cpus or len(os.sched_getaffinity(0)))
+    room = Room.of(session.submission, cpus=cpus)
     asked = Search(
         trainable=trainable,
         dataset=dataset,
@@ -101,8 +103,8 @@ def sweep(  # noqa: PLR0913  # the arguments of a task are flat JSON
         seed=seed,
         cpus_per_trial=cpus_per_trial,
         accelerators_per_trial=accelerators_per_trial,
-        search=check_search("search", search, SearchBy),
-        scheduler=check_search("scheduler", scheduler, Schedule),
+        search=choose("search", search, SearchBy),
+        scheduler=choose("scheduler", scheduler, Schedule),
         is_class=look_up(trainable),
     )
     room.check(asked, num_samples=num_samples, domains=domains)
@@ -141,6 +143,7 @@ def _run(
             checkpoint_seconds=session.checkpoint_interval.total_seconds(),
             cpus=room.cpus,
             accelerators=room.accelerators,
+            shared=_shared_by(session.submission),
         )
         why = _listen(table, limits, request)
         if not table.remaining or why is not None:
@@ -149,9 +152,16 @@ def _run(
         ended = table.ended
         if losses > _MOST_LOSSES:
             raise table.failure("Ray ended before the trials did; the lines before say why")
-        log.warning("Ray is gone with %d trial(s) to do: starting it again", table.remaining)
+        log.warning("%d trial(s) are left, and Ray is gone: starting again", table.remaining)
         table.rewind()
     return why
+
+
+def _shared_by(submission: Submission) -> tuple[str, str] | None:
+    """Return where the lease's machines share files, where Ray spans them all; None where Ray is this process's own."""
+    if submission.launcher is not Launcher.RAY:
+        return None
+    return submission.store, f"{submission.prefix}/trials"
 
 
 def _listen(table: Table, limits: Limits, request: Request) -> str | None:

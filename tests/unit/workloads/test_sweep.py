@@ -137,7 +137,7 @@ def test_a_metric_that_is_never_reported_is_said(folder: Path, trainable: str, s
         ({"accelerators_per_trial": 0.5}, "the lease has 0: give accelerators_per_trial up to 0"),
         ({"cpus_per_trial": 0}, "give more than 0"),
         ({"search": "grid"}, "search is 'grid': give one of random, optuna"),
-        ({"scheduler": "median"}, "give one of asha, none, pbt"),
+        ({"scheduler": "hope"}, "give one of asha, median, pbt, none"),
         ({"scheduler": "pbt", "search": "optuna"}, "give search random"),
         ({"max_usd": -1}, "max_usd is -1"),
         ({"space": {}}, "the space is empty"),

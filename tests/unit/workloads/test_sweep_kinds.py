@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from spillway.errors import SpecError
 from spillway.runtime import Session
+from spillway.workloads.space import draw, parse_space
 from spillway.workloads.sweep import sweep
 
 
@@ -65,6 +67,48 @@ def test_rays_own_kind_of_trainable_runs_with_its_iterations_as_steps(folder: Pa
     assert [(row["status"], row["steps"]) for row in result["trials"]] == [("finished", 4)] * 6
     best = result["best"]
     assert best["metric"] == (1 - best["params"]["x"]) / 4
+
+
+def test_a_population_leaves_bad_parameters_for_changed_good_ones(folder: Path) -> None:
+    space = {
+        "x": {"loguniform": [0.0001, 1]}
+    }  # orders of magnitude: the worst is last wherever the others are
+    result = run(
+        folder,
+        space=space,
+        seed=4,
+        trainable="trial_samples:climbing",
+        scheduler="pbt",
+        metric="height",
+        mode="max",
+        num_samples=4,
+        max_steps=20,
+        grace_steps=4,
+        cpus_per_trial=0.5,
+    )
+    rows = result["trials"]
+    assert [row["trial"] for row in rows] == list(range(4))
+    assert {(row["status"], row["steps"]) for row in rows} == {("finished", 20)}
+    drawn = [draw(parse_space(space), seed=4, trial=trial)["x"] for trial in range(4)]
+    worst = min(range(4), key=drawn.__getitem__)
+    assert rows[worst]["params"]["x"] != drawn[worst]
+    assert 0.0001 <= rows[worst]["params"]["x"] <= 1
+    assert rows[worst]["metric"] > 100 * 20 * drawn[worst]  # it goes on from a better one's state
+
+
+def test_trials_below_the_median_are_stopped(folder: Path) -> None:
+    result = run(folder, scheduler="median", num_samples=14, grace_steps=2)
+    statuses = [row["status"] for row in result["trials"]]
+    assert set(statuses) == {"finished", "stopped"}
+    assert all(row["steps"] >= 2 for row in result["trials"])
+    assert result["best"]["metric"] == min(
+        row["metric"] for row in result["trials"] if row["status"] == "finished"
+    )
+
+
+def test_a_class_that_is_none_of_rays_is_told_and_not_tried_again(folder: Path) -> None:
+    with pytest.raises(SpecError, match=r"is a class and no ray\.tune\.Trainable"):
+        run(folder, trainable="trial_samples:Nothing")
 
 
 def test_a_sweep_that_no_longer_pays_ends_with_the_best_so_far_and_stays_ended(

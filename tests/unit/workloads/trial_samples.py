@@ -53,6 +53,29 @@ def kept(parameters, trial):
             trial.report(step, loss=loss, checkpoint=saved)
 
 
+def climbing(parameters, trial):
+    """Get better by x with each step, from wherever the checkpoint was, abreast of three others; save when told to."""
+    folder = Path(trial.dataset)
+    state = {"step": 0, "height": 0.0}
+    if trial.restored:
+        state = json.loads((trial.restored / "state").read_text())
+    while state["step"] < trial.max_steps:
+        state = {"step": state["step"] + 1, "height": state["height"] + parameters["x"]}
+        (folder / f"at-{trial.number}-{state['step']}").touch()
+        _wait_for_others(folder, state["step"] - 2)
+        saved = None
+        if trial.should_checkpoint():
+            saved = trial.scratch()
+            (saved / "state").write_text(json.dumps(state))
+        trial.report(state["step"], checkpoint=saved, height=state["height"])
+
+
+def _wait_for_others(folder, step):
+    deadline = time.monotonic() + 60
+    while step > 0 and len(list(folder.glob(f"at-*-{step}"))) < 4 and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
 def _kill_once(folder: Path, number: int, step: int) -> None:
     """Obey `kill-<trial>-<step>`, which names a process of Ray's, once."""
     order = folder / f"kill-{number}-{step}"
@@ -68,6 +91,10 @@ def _kill_once(folder: Path, number: int, step: int) -> None:
         except (ProcessLookupError, psutil.NoSuchProcess):
             continue
     time.sleep(30)  # until this process is ended as well
+
+
+class Nothing:
+    """No trainable."""
 
 
 class Counting(tune.Trainable):

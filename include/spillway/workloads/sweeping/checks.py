@@ -6,13 +6,12 @@ import ast
 import importlib.util
 import os
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from spillway.errors import SpecError
-from spillway.workloads.search import Schedule, SearchBy
 from spillway.workloads.space import Conditional
+from spillway.workloads.sweeping.choices import Schedule, SearchBy, check_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,22 +20,23 @@ if TYPE_CHECKING:
     from spillway.workloads.search import Search
     from spillway.workloads.space import Domain
 
-_Name = TypeVar("_Name", bound=StrEnum)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Room:
-    """What a lease has for trials, over all its machines."""
+    """What each machine of a lease has for trials."""
 
+    nodes: int
     cpus: int
     accelerators: int
 
     @classmethod
-    def of(cls, submission: Submission, *, cpus: int) -> Room:
-        """Return what the lease has; `cpus` of them on this machine."""
+    def of(cls, submission: Submission, *, cpus: int | None) -> Room:
+        """Return what the lease has, with `cpus` on each machine, or as many as were asked for if None."""
+        asked_for = max(int(submission.resources.cpus), 1)
         return cls(
-            cpus=cpus * submission.nodes,
-            accelerators=submission.resources.accelerator_count * submission.nodes,
+            nodes=submission.nodes,
+            cpus=cpus or asked_for,
+            accelerators=submission.resources.accelerator_count,
         )
 
     def share(self, search: Search) -> float:
@@ -44,7 +44,7 @@ class Room:
         of_accelerators = (
             search.accelerators_per_trial / self.accelerators if self.accelerators else 0.0
         )
-        return max(search.cpus_per_trial / self.cpus, of_accelerators)
+        return max(search.cpus_per_trial / self.cpus, of_accelerators) / self.nodes
 
     def check(self, search: Search, *, num_samples: int, domains: Mapping[str, Domain]) -> None:
         """Refuse a search that cannot be run here.
@@ -52,47 +52,33 @@ class Room:
         Raises:
             SpecError: Names the argument and the remedy.
         """
-        for name, number, least in (
-            ("num_samples", num_samples, 1),
-            ("max_steps", search.max_steps, 1),
-            ("grace_steps", search.grace_steps, 1),
-            ("reduction_factor", search.reduction_factor, 2),
-            ("seed", search.seed, 0),
-            ("accelerators_per_trial", search.accelerators_per_trial, 0),
-        ):
-            if number < least:
-                raise SpecError(f"{name} is {number}: give {least} or more")
+        check_numbers(
+            num_samples=num_samples,
+            max_steps=search.max_steps,
+            grace_steps=search.grace_steps,
+            reduction_factor=search.reduction_factor,
+            seed=search.seed,
+            mode=search.mode,
+        )
+        if search.accelerators_per_trial < 0:
+            raise SpecError(
+                f"accelerators_per_trial is {search.accelerators_per_trial}: give 0 or more"
+            )
         if search.cpus_per_trial <= 0:
             raise SpecError(f"cpus_per_trial is {search.cpus_per_trial}: give more than 0")
-        if search.mode not in ("min", "max"):
-            raise SpecError(f"mode is {search.mode!r}: give min or max")
-        if search.grace_steps > search.max_steps:
-            raise SpecError(
-                f"grace_steps {search.grace_steps} is over max_steps: give {search.max_steps} or less"
-            )
         for name, wanted, there in (
             ("cpus_per_trial", search.cpus_per_trial, self.cpus),
             ("accelerators_per_trial", search.accelerators_per_trial, self.accelerators),
         ):
             if wanted > there:
+                what = name.split("_")[0].replace("cpus", "CPUs")
+                machine = "the lease" if self.nodes == 1 else "each machine of the lease"
                 raise SpecError(
-                    f"a trial wants {wanted} {name.split('_')[0].replace('cpus', 'CPUs')} and the lease has {there}: "
-                    f"give {name} up to {there}"
+                    f"a trial wants {wanted} {what} and {machine} has {there}: give {name} up to {there}, "
+                    "or ask for a larger lease"
                 )
         if search.scheduler is Schedule.PBT:
             _check_population(search, domains)
-
-
-def check_search(name: str, value: str, kind: type[_Name]) -> _Name:
-    """Return the one of `kind` called `value`.
-
-    Raises:
-        SpecError: There is none; names those there are.
-    """
-    try:
-        return kind(value)
-    except ValueError:
-        raise SpecError(f"{name} is {value!r}: give one of {', '.join(kind)}") from None
 
 
 def look_up(trainable: str) -> bool:

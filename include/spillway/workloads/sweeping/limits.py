@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
+    from spillway.model import Submission
+
+_SECONDS_AN_HOUR = 3600
+
 LEAST_TRIALS = 5
 """Before so many have ended nobody knows how their results spread."""
 
@@ -42,11 +46,21 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spent:
-    """What a sweep has taken so far, over all attempts: leased time, and that time at the leases' prices."""
+    """What a sweep, or a trial, has taken so far over all attempts: leased time, and that time at the leases' prices."""
 
     seconds: float = 0.0
     marginal_usd: float = 0.0
     effective_usd: float = 0.0
+
+    def and_lease(self, submission: Submission, seconds: float) -> Spent:
+        """Return this and so much time of a lease, at its price at launch."""
+        hours = seconds / _SECONDS_AN_HOUR
+        return Spent(
+            seconds=self.seconds + seconds,
+            marginal_usd=self.marginal_usd + hours * float(submission.marginal_usd_per_hour or 0),
+            effective_usd=self.effective_usd
+            + hours * float(submission.effective_usd_per_hour or 0),
+        )
 
 
 def parse_limits(

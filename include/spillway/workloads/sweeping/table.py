@@ -5,11 +5,12 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
+from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spillway.errors import SpecError, TaskFailedError
+from spillway.errors import SpecError, TaskFailedError, WrongCheckpointError
 from spillway.model import codec
 from spillway.workloads.sweeping.limits import Spent
 from spillway.workloads.sweeping.rows import Row, TrialStatus, best_of
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from spillway.workloads.search import Report, Search
 
 _MOST_FAILURES = 3
-_SECONDS_AN_HOUR = 3600
+_MOST_LOSSES = 3
+"""How often a trial may lose its process before that counts as its own failure."""
 
 
 class Table:
@@ -53,17 +55,12 @@ class Table:
         self._session = session
         self._space = dict(space)
         self._share = share
-        marginal = session.submission.marginal_usd_per_hour or 0
-        effective = session.submission.effective_usd_per_hour or 0
-        self._usd_per_second = (
-            float(marginal) / _SECONDS_AN_HOUR,
-            float(effective) / _SECONDS_AN_HOUR,
-        )
         self._paid_at = time.monotonic()
         folder = Path(tempfile.mkdtemp(prefix="sweep-", dir=session.scratch))
         self.arrivals = folder / "arrivals"
         self.arrivals.mkdir()
         self._kept = folder / "kept"
+        self._losses: Counter[int] = Counter()
 
     @property
     def ended(self) -> int:
@@ -79,7 +76,7 @@ class Table:
         """Take over what the attempt before saved.
 
         Raises:
-            SpecError: It was another sweep.
+            WrongCheckpointError: It was another sweep.
         """
         checkpoint = self._session.restore()
         if checkpoint is None:
@@ -87,7 +84,7 @@ class Table:
         for name, now in self._identity().items():
             then = checkpoint.metadata.get(name)
             if then != now:
-                raise SpecError(
+                raise WrongCheckpointError(
                     f"the checkpoint is of a sweep with {name} {then} and this one has {now}: "
                     "ask for a fresh start, or give what it was begun with"
                 )
@@ -122,9 +119,12 @@ class Table:
         All that have come are taken before one save: where saving is slow, the table is no more than one save behind.
 
         Raises:
+            SpecError: Nothing can be run at all.
             TaskFailedError: No trial has come to an end but by failing, and some have.
         """
         for report in reports:
+            if report.refused is not None:
+                raise SpecError(report.refused)
             self._take(report)
         if not reports:
             return
@@ -138,13 +138,8 @@ class Table:
     def pay(self) -> None:
         """Add the lease's time since the last call."""
         now = time.monotonic()
-        seconds, self._paid_at = now - self._paid_at, now
-        marginal, effective = self._usd_per_second
-        self.spent = Spent(
-            seconds=self.spent.seconds + seconds,
-            marginal_usd=self.spent.marginal_usd + seconds * marginal,
-            effective_usd=self.spent.effective_usd + seconds * effective,
-        )
+        self.spent = self.spent.and_lease(self._session.submission, now - self._paid_at)
+        self._paid_at = now
 
     def cut(self, why: str) -> None:
         """End the trials that run, for a limit, and save."""
@@ -209,9 +204,11 @@ class Table:
         row = self._charged(row, report.seconds)
         if report.checkpoint is not None:
             row = self._with_checkpoint(row, Path(report.checkpoint), report.step)
-        elif report.step > 0 and not report.is_last:
+        elif report.step > 0 and not report.is_last and not report.is_lost:
             row = row.reported(report.step, report.value)
-        if report.is_last:
+        if report.is_lost:
+            self._losses[row.trial] += 1
+        if report.is_last or self._losses[row.trial] >= _MOST_LOSSES:
             row = row.ended(
                 max_steps=self.search.max_steps, error=report.error, metric_name=self.search.metric
             )
@@ -219,13 +216,13 @@ class Table:
         self.rows[row.trial] = row
 
     def _charged(self, row: Row, seconds: float) -> Row:
-        marginal, effective = self._usd_per_second
         pool = self._session.submission.pool
+        price = Spent().and_lease(self._session.submission, seconds * self._share)
         return replace(
             row,
             seconds=row.seconds + seconds,
-            marginal_usd=row.marginal_usd + seconds * self._share * marginal,
-            effective_usd=row.effective_usd + seconds * self._share * effective,
+            marginal_usd=row.marginal_usd + price.marginal_usd,
+            effective_usd=row.effective_usd + price.effective_usd,
             pools=row.pools if row.pools[-1:] == (pool,) else (*row.pools, pool),
         )
 

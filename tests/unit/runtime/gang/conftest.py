@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 ENTRY_POINTS = Path(__file__).parents[3] / "entry_points"
-PATIENCE_SECONDS = 90.0
+PATIENCE_SECONDS = 240.0
 
 
 def wait_for(look: Callable[[], Any], what: str) -> Any:

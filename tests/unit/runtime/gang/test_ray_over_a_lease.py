@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import psutil
+import pytest
 
 from spillway.model import Launcher, Resources
 from spillway.runtime.exit_codes import PREEMPTED
@@ -67,3 +68,66 @@ def test_the_end_of_ray_on_the_only_node_is_a_preemption(machines: Machines) -> 
     family = psutil.Process(machines.members[0].pid).children(recursive=True)
     next(process for process in family if process.name() == "gcs_server").kill()
     assert machines.codes() == [PREEMPTED], machines.logs()
+
+
+@pytest.mark.timeout(900)
+def test_a_sweep_goes_on_without_a_worker_and_elsewhere_without_its_head(
+    machines: Machines,
+) -> None:
+    """What a machine that is lost had in its own files is not needed."""
+    trials, steps = 5, 12
+
+    def start(token: int) -> None:
+        arguments: dict[str, Any] = {
+            "folder": str(machines.meeting),
+            "trials": trials,
+            "steps": steps,
+        }
+        submission = machines.submission(
+            "",
+            2,
+            entry_point="ray_jobs:search",
+            arguments=arguments,
+            launcher=Launcher.RAY,
+            resources=Resources(cpus=1),
+            grace_period=timedelta(seconds=6),
+            checkpoint_interval=timedelta(milliseconds=1),
+            token=token,
+        )
+        machines.start(submission, RAY_TMPDIR=str(machines.short_folder()), **SETTINGS)
+
+    def done() -> list[tuple[int, int, int]]:
+        file = machines.meeting / "steps"
+        lines = file.read_text().splitlines() if file.exists() else []
+        return [tuple(map(int, line.split())) for line in lines if line.count(" ") == 2]
+
+    start(1)
+    machines.wait_for(lambda: len({trial for trial, _, _ in done()}) > 2, "a trial at its end")
+    lose_machine(machines.members[0])
+    assert machines.codes() == [KILLED, PREEMPTED], machines.logs()
+
+    before = done()
+    (machines.meeting / "hold").touch()
+    start(2)
+    worker = psutil.Process(machines.members[1].pid)
+    machines.wait_for(
+        lambda: (
+            {place for _, _, place in done()}
+            & {each.pid for each in worker.children(recursive=True)}
+        ),
+        "work on the worker",
+    )
+    lose_machine(machines.members[1])
+    (machines.meeting / "hold").unlink()
+    assert machines.codes() == [0, KILLED], machines.logs()
+
+    rows = machines.result(token=2).value["trials"]
+    assert [(row["status"], row["steps"]) for row in rows] == [("finished", steps)] * trials
+    counted = [(trial, step) for trial, step, _ in done()]
+    assert set(counted) == {(t, s) for t in range(trials) for s in range(1, steps + 1)}
+    ended = {trial for trial, step, _ in before if step == steps}
+    assert len(ended) >= 1
+    # Three trials at most were cut off by the loss of the head, and one by that of the worker, at most two steps after a save.
+    assert len(counted) <= trials * steps + 4 * 2
+    left = [path for path in machines.store.list("gang") if "/trials/" in path]
+    assert left == []
