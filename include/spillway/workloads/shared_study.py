@@ -7,6 +7,7 @@ where another was preempted finds it there with its parameters and all that it h
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Final
 
 import optuna
@@ -14,21 +15,27 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from spillway.workloads.space import draw, parse_space
-from spillway.workloads.spread_search import Schedule, SearchBy, SpreadSearch
 from spillway.workloads.study_journal import StoreJournal
-from spillway.workloads.sweeping.rows import Row
+from spillway.workloads.sweeping.choices import LEAST_TRIALS_FOR_A_MEDIAN, Schedule, SearchBy
+from spillway.workloads.sweeping.rows import Row, TrialStatus
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pydantic import JsonValue
 
     from spillway.checkpoints import ObjectStore
+    from spillway.workloads.spread_search import SpreadSearch
+    from spillway.workloads.sweeping.limits import Spent
 
 _NAME: Final = "sweep"
 _FOLDER: Final = "study"
 _NUMBER: Final = "trial"
 _PARAMS: Final = "params"
 _ERROR: Final = "error"
-_LEAST_TRIALS_FOR_A_MEDIAN: Final = 4
+_SPENT: Final = "spent"
+_POOLS: Final = "pools"
+_CUT: Final = "cut"
 
 
 class SharedStudy:
@@ -66,10 +73,7 @@ class SharedStudy:
 
     def rows(self) -> dict[int, Row]:
         """Return the row of each trial that was begun, by its number in the sweep."""
-        rows: dict[int, Row] = {}
-        for trial in self._study.get_trials(deepcopy=False):
-            rows.setdefault(trial.user_attrs[_NUMBER], _row(trial, self._search))
-        return rows
+        return _rows(self._study, self._search)
 
     def _find(self, number: int) -> list[FrozenTrial]:
         trials = self._study.get_trials(deepcopy=False)
@@ -105,6 +109,23 @@ class SharedTrial:
         """Its row of the table, as it is now."""
         return _row(self._study.get_trials(deepcopy=False)[self._number], self._search)
 
+    def charge(self, spent: Spent, *, pool: str) -> None:
+        """Write down what the trial has taken so far, over all attempts, and that it ran on the pool."""
+        pools = self._trial.user_attrs.get(_POOLS, [])
+        if pool not in pools:
+            self._set(_POOLS, [*pools, pool])
+        self._set(_SPENT, asdict(spent))
+
+    def rows(self) -> Sequence[Row]:
+        """Return the row of each trial that was begun, as this process has last seen them."""
+        return list(_rows(self._study, self._search).values())
+
+    def cut(self) -> None:
+        """End it for a limit of the sweep, with what it has reported."""
+        self._set(_CUT, True)  # noqa: FBT003  # Optuna's marks are values
+        with suppress(UpdateFinishedTrialError):
+            self._study.tell(self._trial, state=TrialState.PRUNED, skip_if_finished=True)
+
     def report(self, step: int, value: float) -> bool:
         """Tell the study; return whether to go on. What an earlier attempt reported is not reported twice."""
         if step in self._reported:
@@ -116,6 +137,10 @@ class SharedTrial:
         except UpdateFinishedTrialError:
             return False
 
+    def _set(self, mark: str, value: object) -> None:
+        with suppress(UpdateFinishedTrialError):
+            self._trial.set_user_attr(mark, value)
+
     def end(self, error: str | None = None) -> None:
         """End it with what it has reported; as failed if there is an `error`, or no report."""
         ended = self.row.ended(
@@ -123,7 +148,7 @@ class SharedTrial:
         )
         with suppress(UpdateFinishedTrialError):
             if ended.error is not None:
-                self._trial.set_user_attr(_ERROR, ended.error)
+                self._set(_ERROR, ended.error)
                 self._study.tell(self._trial, state=TrialState.FAIL, skip_if_finished=True)
             elif ended.steps < self._search.max_steps:
                 self._study.tell(self._trial, state=TrialState.PRUNED, skip_if_finished=True)
@@ -131,13 +156,27 @@ class SharedTrial:
                 self._study.tell(self._trial, ended.metric, skip_if_finished=True)
 
 
+def _rows(study: optuna.Study, search: SpreadSearch) -> dict[int, Row]:
+    rows: dict[int, Row] = {}
+    for trial in study.get_trials(deepcopy=False):
+        rows.setdefault(trial.user_attrs[_NUMBER], _row(trial, search))
+    return rows
+
+
 def _row(trial: FrozenTrial, search: SpreadSearch) -> Row:
     """Return the row of the table that a trial of Optuna's is."""
-    row = Row(trial=trial.user_attrs[_NUMBER], params=trial.user_attrs[_PARAMS])
+    row = Row(
+        trial=trial.user_attrs[_NUMBER],
+        params=trial.user_attrs[_PARAMS],
+        pools=tuple(trial.user_attrs.get(_POOLS, ())),
+        **trial.user_attrs.get(_SPENT, {}),
+    )
     for step, value in sorted(trial.intermediate_values.items()):
         row = row.reported(step, value)
     if not trial.state.is_finished():
         return row
+    if trial.user_attrs.get(_CUT):
+        return replace(row, status=TrialStatus.CUT)
     error = trial.user_attrs.get(_ERROR)
     return row.ended(max_steps=search.max_steps, error=error, metric_name=search.metric)
 
@@ -150,7 +189,7 @@ def _pruner(search: SpreadSearch) -> optuna.pruners.BasePruner:
             )
         case Schedule.MEDIAN:
             return optuna.pruners.MedianPruner(
-                n_startup_trials=_LEAST_TRIALS_FOR_A_MEDIAN, n_warmup_steps=search.first_rung
+                n_startup_trials=LEAST_TRIALS_FOR_A_MEDIAN, n_warmup_steps=search.first_rung
             )
         case _:
             return optuna.pruners.NopPruner()

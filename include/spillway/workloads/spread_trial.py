@@ -6,6 +6,7 @@ import importlib
 import inspect
 import math
 import shutil
+import time
 import traceback
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from typing_extensions import override
 
 from spillway.errors import CheckpointError, SpecError
 from spillway.runtime import Preempted
+from spillway.workloads.sweeping.limits import Spent
 from spillway.workloads.sweeping.trial import Trial, run_function
 
 if TYPE_CHECKING:
@@ -28,11 +30,21 @@ class _Stopped(BaseException):
     """The others are better: leave the user's code. No `Exception`, so that code which catches those does not go on."""
 
 
+class _Cut(_Stopped):
+    """The sweep has had enough."""
+
+
 class LeasedTrial(Trial):
     """What the user's code calls. It saves when the session wants to, and at once when the capacity will be taken back."""
 
     def __init__(
-        self, session: Session, shared: SharedTrial, search: SpreadSearch, *, number: int
+        self,
+        session: Session,
+        shared: SharedTrial,
+        search: SpreadSearch,
+        *,
+        number: int,
+        why_over: Callable[[], str | None] | None,
     ) -> None:
         checkpoint = session.restore()
         super().__init__(
@@ -47,6 +59,18 @@ class LeasedTrial(Trial):
         self._session = session
         self._shared = shared
         self._may_save = False
+        self._why_over = why_over
+        row = shared.row
+        self._spent_before = Spent(
+            seconds=row.seconds, marginal_usd=row.marginal_usd, effective_usd=row.effective_usd
+        )
+        self._began = time.monotonic()
+
+    def charge(self) -> None:
+        """Write down what the trial has taken."""
+        submission = self._session.submission
+        spent = self._spent_before.and_lease(submission, time.monotonic() - self._began)
+        self._shared.charge(spent, pool=submission.pool)
 
     @override
     def should_checkpoint(self) -> bool:
@@ -67,6 +91,10 @@ class LeasedTrial(Trial):
             self._leave_unless_it_may_save()
         if not goes_on:
             raise _Stopped
+        if self._why_over is not None:
+            self.charge()
+            if step < self.max_steps and self._why_over() is not None:
+                raise _Cut
 
     def _leave_unless_it_may_save(self) -> None:
         """Let code that asks when to save come once more to where it asks."""
@@ -76,9 +104,21 @@ class LeasedTrial(Trial):
 
 
 def run_trial(
-    session: Session, shared: SharedTrial, search: SpreadSearch, *, number: int
-) -> str | None:
-    """Run the trial until it ends or is stopped; return the last of its traceback if it breaks, and None if not.
+    session: Session,
+    shared: SharedTrial,
+    search: SpreadSearch,
+    *,
+    number: int,
+    why_over: Callable[[], str | None] | None,
+) -> None:
+    """Run the trial until it ends or is stopped, and tell the study how.
+
+    Args:
+        session: The attempt it runs in.
+        shared: The trial, as the study knows it.
+        search: What is searched.
+        number: Of the trial.
+        why_over: Tells, after each report, why the whole sweep ends now; None where nothing can end it.
 
     Raises:
         SpecError: There is no such trainable.
@@ -86,18 +126,24 @@ def run_trial(
         Preempted: The capacity is taken back.
     """
     function = _load(search.trainable)
-    trial = LeasedTrial(session, shared, search, number=number)
+    trial = LeasedTrial(session, shared, search, number=number, why_over=why_over)
     try:
         run_function(function, shared.row.params, trial)
+    except _Cut:
+        shared.cut()
     except _Stopped:
-        return None
+        trial.charge()
+        shared.end()
     except CheckpointError:  # the store's troubles are not the trial's
         raise
     except Exception as error:  # the top of the user's code
         if session.preempted:  # what breaks after the notice breaks because of it
             raise
-        return "".join(traceback.format_exception(error))
-    return None
+        trial.charge()
+        shared.end("".join(traceback.format_exception(error)))
+    else:
+        trial.charge()
+        shared.end()
 
 
 def _load(trainable: str) -> Callable[..., object]:

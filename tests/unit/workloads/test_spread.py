@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from decimal import Decimal
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,7 +14,7 @@ from spillway.checkpoints import FolderStore, open_store
 from spillway.errors import SpecError, TaskFailedError
 from spillway.runtime import Preempted, Session
 from spillway.runtime.signals import Notice
-from spillway.workloads import spread
+from spillway.workloads import spread, spread_trial
 from spillway.workloads.shared_study import SharedStudy
 from spillway.workloads.space import draw, parse_space
 from spillway.workloads.spread_search import make_search
@@ -130,7 +134,7 @@ def test_a_preempted_trial_without_checkpoints_reports_nothing_twice(folder: Pat
         run(folder, 0, session)
     interrupted = run(folder, 0)
     undisturbed = run(folder / "sweep", 0, dataset=str(folder))
-    assert interrupted == undisturbed
+    assert {**interrupted, "seconds": 0} == {**undisturbed, "seconds": 0}
     (trial,) = study_of(folder)._study.trials
     assert sorted(trial.intermediate_values) == [1, 2, 3, 4]
 
@@ -186,13 +190,100 @@ def test_two_attempts_that_made_the_trial_at_once_count_as_one(folder: Path) -> 
 
 def test_trials_that_all_fail_are_not_all_tried(folder: Path) -> None:
     rows = [run(folder, number, trainable="trial_samples:breaking") for number in range(5)]
+    assert rows.pop() is None  # the sweep had ended before
     assert {row["status"] for row in rows} == {"failed"}
     assert "ArithmeticError: cannot take" in rows[0]["error"]
-    assert "ArithmeticError" in rows[4]["error"]
-    assert "not tried: every trial that ended before has failed" in rows[4]["error"]
-    assert rows[4]["steps"] == 0
+    assert "ArithmeticError" in rows[3]["error"]
+    assert "not tried: every trial that ended before has failed" in rows[3]["error"]
+    assert rows[3]["steps"] == 0
+    assert "ArithmeticError" in spread.why_ended(str(folder / "sweep"))
     with pytest.raises(TaskFailedError, match=r"(?s)no trial gave a number.*ArithmeticError"):
         table_of(folder)
+
+
+def leased_at(folder: Path, number: int, usd_per_hour: str) -> Session:
+    session = Session.local(folder / f"session{number}")
+    price = Decimal(usd_per_hour)
+    session._submission = replace(
+        session.submission, marginal_usd_per_hour=price, effective_usd_per_hour=2 * price
+    )
+    return session
+
+
+def test_what_a_trial_took_is_in_its_row(folder: Path) -> None:
+    space = {**SPACE, "seconds": 0.01}
+    row = run(folder, 0, leased_at(folder, 0, "3600"), space=space)
+    assert row["seconds"] >= 4 * 0.01
+    assert row["marginal_usd"] == pytest.approx(row["seconds"])
+    assert row["effective_usd"] == pytest.approx(2 * row["seconds"])
+    assert row["pools"] == ["local"]
+
+
+@pytest.mark.parametrize(
+    ("limit", "why"),
+    [
+        ({"max_usd": 12}, "max_usd"),
+        ({"max_seconds": 12}, "max_seconds"),
+        ({"stop_when": {"usd_per_improvement": 1e-9}}, "usd_per_improvement"),
+    ],
+)
+def test_a_limit_ends_the_sweep_for_all_with_the_best_so_far(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, limit: dict[str, Any], why: str
+) -> None:
+    ticks = count()  # a second each time a trial looks, at one USD a second
+    monkeypatch.setattr(spread_trial, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
+    asked = {"num_samples": 9, **limit}
+    rows = [run(folder, number, leased_at(folder, number, "3600"), **asked) for number in range(9)]
+    ran = [row for row in rows if row is not None]
+    assert rows == [*ran, *[None] * (9 - len(ran))]
+    assert 1 < len(ran) < 9
+    assert {row["status"] for row in ran} == {"finished", "cut"}
+    assert ran[-1]["status"] == "cut"
+    table = table_of(folder)
+    assert table["stopped_by"].startswith(why)
+    assert [row["trial"] for row in table["trials"]] == list(range(len(ran)))
+    assert table["best"]["metric"] == min(
+        row["metric"] for row in ran if row["status"] == "finished"
+    )
+    assert table["spent"]["marginal_usd"] == pytest.approx(sum(row["seconds"] for row in ran))
+    assert run(folder, 0, **asked) == rows[0]
+
+
+@pytest.mark.parametrize(("limits", "most"), [({}, 5), ({"max_seconds": 1e6}, 10)])
+def test_a_report_takes_few_requests(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, limits: dict[str, float], most: int
+) -> None:
+    asked: list[str] = []
+
+    def counting(name: str) -> Any:
+        usual = getattr(FolderStore, name)
+
+        def call(store: FolderStore, path: str, *rest: Any) -> Any:
+            if path.startswith(("study", "ended")):
+                asked.append(path)
+            return usual(store, path, *rest)
+
+        return call
+
+    for name in ("get", "put", "create", "list"):
+        monkeypatch.setattr(FolderStore, name, counting(name))
+    run(folder, 0, max_steps=20, **limits)
+    few = len(asked)
+    asked.clear()
+    run(folder / "other", 0, max_steps=60, dataset=str(folder), **limits)
+    assert (len(asked) - few) / 40 <= most
+
+
+def test_a_trial_whose_task_comes_back_after_the_end_is_cut(folder: Path) -> None:
+    session = NoticedSession.local(folder / "session0", notice=Notice())
+    session.notice_at = 2
+    with pytest.raises(Preempted):
+        run(folder, 0, session, max_seconds=100)
+    run(folder, 1, max_seconds=1e-6)
+    assert table_of(folder)["trials"][0]["status"] == "cut"
+    row = run(folder, 0, max_seconds=100)
+    assert (row["status"], row["steps"]) == ("cut", 2)
+    assert len(starts(folder)) == 2
 
 
 def test_one_trial_that_fails_or_is_lost_is_a_row(folder: Path) -> None:
@@ -211,8 +302,11 @@ def test_one_trial_that_fails_or_is_lost_is_a_row(folder: Path) -> None:
         ({"num_samples": 0}, "num_samples is 0: give 1 or more"),
         ({"grace_steps": 5}, "give 4 or less"),
         ({"mode": "least"}, "give min or max"),
-        ({"scheduler": "hope"}, "give asha or median or none"),
-        ({"search": "luck"}, "give random or optuna"),
+        ({"scheduler": "hope"}, "give one of asha, median, pbt, none"),
+        ({"scheduler": "pbt"}, "give another scheduler, or the mode one_lease"),
+        ({"search": "luck"}, "give one of random, optuna"),
+        ({"max_usd": 0}, "max_usd is 0: give a number above 0"),
+        ({"stop_when": {"patience": 3}}, "stop_when has patience"),
         ({"space": {}}, "the space is empty"),
         ({"samples": 3}, "has no samples: it takes dataset, "),
     ],
