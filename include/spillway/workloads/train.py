@@ -11,6 +11,8 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from spillway.errors import SpecError, WrongCheckpointError
 from spillway.runtime.machine import describe
 from spillway.workloads import dataset as datasets
@@ -25,10 +27,12 @@ if TYPE_CHECKING:
 
     from spillway.runtime import Checkpoint, Session
     from spillway.workloads.dataset import DatasetManifest
+    from spillway.workloads.sweeping.trial import Trial
 
 log = logging.getLogger(__name__)
 
 _REPORTS_A_TRIAL = 10
+_STATE = "trainer.pt"
 
 
 def train(
@@ -115,22 +119,36 @@ def train(
 
 
 def trial(
-    parameters: Mapping[str, JsonValue], *, dataset: str, max_steps: int, seed: int
-) -> Iterator[dict[str, float]]:
-    """Train with `parameters`, numbers of `recipe.Recipe`, and yield `step` and `validation_loss` about ten times."""
+    parameters: Mapping[str, JsonValue],
+    *,
+    dataset: str,
+    max_steps: int,
+    seed: int,
+    trial: Trial | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Train with `parameters`, numbers of `recipe.Recipe`, and yield `step` and `validation_loss` about ten times.
+
+    As part of a sweep, which gives `trial`, it saves its state when told to, and goes on from there.
+    """
     be_repeatable(threads=1)
     trainer = Trainer(
         datasets.load(dataset), make_recipe({"seed": seed, "steps": max_steps, **parameters})
     )
+    if trial is not None and trial.restored is not None:
+        trainer.load(torch.load(trial.restored / _STATE, weights_only=False))
     every = max(1, max_steps // _REPORTS_A_TRIAL)
     while not trainer.is_done:
         loss = trainer.step()
         if trainer.is_done or trainer.steps_done % every == 0:
-            yield {
+            report: dict[str, Any] = {
                 "step": trainer.steps_done,
                 "loss": loss,
                 "validation_loss": trainer.validation_loss(),
             }
+            if trial is not None and trial.should_checkpoint():
+                report["checkpoint"] = trial.scratch()
+                torch.save(trainer.state(), report["checkpoint"] / _STATE)
+            yield report
 
 
 def _resume(

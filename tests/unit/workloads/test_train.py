@@ -17,6 +17,7 @@ from spillway.runtime import Preempted, Session
 from spillway.runtime.signals import Notice
 from spillway.workloads.batches import Windows
 from spillway.workloads.recipe import Recipe, make_recipe
+from spillway.workloads.sweeping.trial import Trial
 from spillway.workloads.train import train, trial
 
 if TYPE_CHECKING:
@@ -265,3 +266,18 @@ def test_importing_the_workloads_loads_none_of_their_libraries() -> None:
     heavy = "{'torch', 'ray', 'numpy', 'pyarrow', 'tokenizers'}"
     code = f"import sys, spillway.workloads; assert not {heavy} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_trial_that_goes_on_reports_what_it_would_have(tiny_dataset: str, tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"dataset": tiny_dataset, "max_steps": 25, "seed": 0}
+    whole = list(trial(TINY, **asked))
+
+    def part(restored: Path | None) -> Trial:
+        return Trial(number=0, metric="loss", send=lambda *_: None, restored=restored, **asked)
+
+    first = trial(TINY, **asked, trial=part(None))
+    begun = [next(first) for _ in range(4)]
+    saved = [report.pop("checkpoint") for report in begun]
+    assert all(saved)
+    rest = list(trial(TINY, **asked, trial=part(saved[-1])))
+    assert [*begun, *({name: report[name] for name in whole[0]} for report in rest)] == whole
