@@ -2,13 +2,20 @@
 
 from airflow.sdk import DAG
 
-from spillway.airflow.pipeline import DATA_KEY, DEFAULT_ARGS, MACROS, preprocess_tasks, size_params
+from spillway.airflow.pipeline import (
+    DATA_KEY,
+    DEFAULT_ARGS,
+    MACROS,
+    engine_param,
+    preprocess_tasks,
+    size_params,
+)
 from spillway.airflow.run_options import placement_params
 
 with DAG(
     dag_id="preprocess",
     schedule=None,
-    params={**size_params(), **placement_params()},
+    params={**size_params(), **engine_param(), **placement_params()},
     user_defined_macros=MACROS,
     render_template_as_native_obj=True,
     default_args=DEFAULT_ARGS,
@@ -19,10 +26,10 @@ with DAG(
 Collects the Python files of the standard library as installed, normalises them, drops copies, trains a byte-level BPE and
 writes Parquet shards with a manifest, one mapped task a shard. Running it again gives the same bytes.
 
-Encoding takes `engine="ray"` among its arguments, in a DAG of your own whose tasks have a cluster (`launcher="ray"`): Ray Data
-then writes the same bytes. On one machine the embedded way is the faster one; `make bench ARGS=preprocess` compares them.
+With the engine `ray` Ray Data encodes, over the cluster of a Ray pool, or over one that is started for the lease, and writes the
+same bytes. On one machine the embedded way is the faster one; `make bench ARGS=preprocess` compares them.
 
 The result of `merge` names the dataset: give it to the `sweep` or `train` DAG.
 """,
 ) as dag:
-    preprocess_tasks(f"preprocess/{DATA_KEY}")
+    preprocess_tasks(f"preprocess/{DATA_KEY}", engine="{{ params.engine }}")

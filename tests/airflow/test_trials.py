@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
@@ -11,13 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from airflow.dag_processing.dagbag import DagBag
-from airflow.sdk.exceptions import ParamValidationError
+from airflow.sdk.exceptions import AirflowSkipException, ParamValidationError
 
+from spillway.airflow import pipeline as pipeline_tasks
 from spillway.airflow.hook import SpillwayHook
-from spillway.airflow.trials import CollectTrialsOperator
+from spillway.airflow.run_options import read_run_options
+from spillway.airflow.trials import CollectTrialsOperator, SweepOperator, TrialOperator
+from spillway.checkpoints import open_store
 from spillway.dispatch import Running
 from spillway.errors import SpecError
-from spillway.model import TaskKey
+from spillway.model import Resources, TaskKey
 from spillway.runtime import Session
 from spillway.workloads import pipeline, spread
 from spillway.workloads.sizes import SIZES
@@ -123,3 +127,71 @@ def test_both_modes_run_the_same_search(size: str) -> None:
     assert {(each["dataset"], each["size"], each["seed"]) for each in trials} == {
         ("/data", size, 1)
     }
+
+
+def test_a_trial_of_a_sweep_that_has_ended_is_skipped_and_leaves_no_job(
+    world: FakeDeployment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SpillwayHook, "deployment", SimpleNamespace(data=str(tmp_path)))
+    request = request_of(world, 3)
+    world.dispatcher.begin(request)
+    put = open_store((tmp_path / FOLDER).as_uri()).put
+    put(spread.ENDED, json.dumps({"why": "max_usd: 2 USD are spent"}).encode())
+    operator = TrialOperator(task_id="trial", entry_point="a.b:c", output_folder=FOLDER)
+    facts = {"dag_id": "sweep", "run_id": RUN, "task_id": "spread.trial", "map_index": 3}
+    with pytest.raises(AirflowSkipException, match="max_usd: 2 USD are spent"):
+        operator.execute({"ti": SimpleNamespace(**facts)})
+    assert world.live == []
+
+
+PARAMS = {
+    "cpus": None,
+    "cpus_per_trial": 2,
+    "memory_gib": None,
+    "accelerator": "L4",
+    "accelerators": 0,
+    "accelerators_per_trial": 0,
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "lease", "trial"),
+    [
+        ({}, Resources(cpus=2, memory_gib=4), Resources(cpus=2, memory_gib=4)),
+        (
+            {"cpus": 16, "memory_gib": 32, "accelerators_per_trial": 0.25},
+            Resources(cpus=16, memory_gib=32, accelerator="L4", accelerator_count=1),
+            Resources(
+                cpus=2,
+                memory_gib=32,
+                accelerator="L4",
+                accelerator_count=1,
+                accelerator_fraction=0.25,
+            ),
+        ),
+        (
+            {"accelerators": 8, "accelerators_per_trial": 2},
+            Resources(cpus=2, memory_gib=4, accelerator="L4", accelerator_count=8),
+            Resources(cpus=2, memory_gib=4, accelerator="L4", accelerator_count=2),
+        ),
+    ],
+)
+def test_a_run_says_what_its_trials_need(
+    changes: dict[str, Any], lease: Resources, trial: Resources
+) -> None:
+    options = read_run_options({}, conf={}, run_type="manual")
+    for make, wanted in ((pipeline_tasks.lease_shape, lease), (pipeline_tasks.trial_shape, trial)):
+        operator = SweepOperator(
+            task_id="a",
+            entry_point="a.b:c",
+            cpus=2,
+            memory_gib=4,
+            shape=make({**PARAMS, **changes}),
+        )
+        assert operator._spec(options, started_at=None).resources == wanted
+
+
+def test_a_shape_that_is_none_is_told() -> None:
+    operator = SweepOperator(task_id="a", entry_point="a.b:c", shape={"gpus": 1})
+    with pytest.raises(SpecError, match="shape of a is"):
+        operator._spec(read_run_options({}, conf={}, run_type="manual"), started_at=None)

@@ -76,7 +76,7 @@ class SpillwayOperator(BaseOperator):
         accelerator_fraction: Which part of one accelerator is enough, from 0 to 1.
         alternatives: Other shapes that would do as well.
         nodes: Machines it needs at once.
-        launcher: What calls the entry point on them: `plain`, `torchrun` or `ray`.
+        launcher: What calls the entry point on them: `plain`, `torchrun` or `ray`. Templated.
         checkpoints: Whether it saves checkpoints.
         checkpoint_write: Time one checkpoint takes to write.
         state_gib: Size of one checkpoint, in GiB: what is moved and kept costs money.
@@ -91,7 +91,7 @@ class SpillwayOperator(BaseOperator):
         spillway_conn_id: Connection of type `spillway`; the default needs not be defined.
     """
 
-    template_fields: Sequence[str] = ("arguments", "output_folder", "work")
+    template_fields: Sequence[str] = ("arguments", "output_folder", "work", "launcher")
     operator_extra_links: Collection[BaseOperatorLink] = (PlacementLink(),)
     ui_color = "#dcebf7"
 
@@ -147,7 +147,9 @@ class SpillwayOperator(BaseOperator):
         )
         self.alternatives = tuple(alternatives)
         self.nodes = nodes
-        self.launcher = _launcher(launcher)
+        self.launcher = launcher
+        if "{{" not in launcher:
+            _launcher(launcher)
         self.checkpoints = checkpoints
         self.checkpoint_write = checkpoint_write
         self.state_gib = state_gib
@@ -232,7 +234,7 @@ class SpillwayOperator(BaseOperator):
             resources=self.resources_needed,
             alternatives=self.alternatives,
             nodes=self.nodes,
-            launcher=self.launcher,
+            launcher=_launcher(self.launcher),
             work=self._checked_work(),
             markets=options.markets,
             checkpoints=self.checkpoints,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow.sdk import Param, TaskGroup, task
 
 from spillway.airflow.operators import SpillwayOperator
-from spillway.airflow.trials import CollectTrialsOperator, SweepOperator
+from spillway.airflow.trials import CollectTrialsOperator, SweepOperator, TrialOperator
 from spillway.workloads import pipeline
 from spillway.workloads.sizes import SIZES
 
@@ -17,7 +18,35 @@ if TYPE_CHECKING:
 
     from airflow.sdk import XComArg
 
-MACROS: Final[dict[str, Any]] = {"sizes": SIZES}
+
+def lease_shape(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a sweep in one lease asks for, by the params of its run."""
+    accelerators = max(params["accelerators"], math.ceil(params["accelerators_per_trial"]))
+    return {
+        "cpus": params["cpus"],
+        "memory_gib": params["memory_gib"],
+        "accelerator": params["accelerator"] if accelerators else None,
+        "accelerator_count": accelerators,
+    }
+
+
+def trial_shape(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what each trial of a spread sweep asks for, by the params of its run."""
+    accelerators = params["accelerators_per_trial"]
+    return {
+        "cpus": params["cpus_per_trial"],
+        "memory_gib": params["memory_gib"],
+        "accelerator": params["accelerator"] if accelerators else None,
+        "accelerator_count": math.ceil(accelerators),
+        "accelerator_fraction": accelerators if 0 < accelerators < 1 else 1.0,
+    }
+
+
+MACROS: Final[dict[str, Any]] = {
+    "sizes": SIZES,
+    "lease_shape": lease_shape,
+    "trial_shape": trial_shape,
+}
 """What the templates below need; give it to the DAG as `user_defined_macros`."""
 
 DATA_KEY: Final = (
@@ -116,13 +145,41 @@ def dataset_param() -> dict[str, Param]:
     }
 
 
-def preprocess_tasks(folder: str) -> XComArg:
-    """Add the preprocessing tasks: plan, one encoding task a shard, merge. Return the dataset's summary, a key for each fact."""
+def engine_param() -> dict[str, Param]:
+    """Return the param of the trigger form that says what encodes the text."""
+    return {
+        "engine": Param(
+            "embedded",
+            type="string",
+            enum=["embedded", "ray"],
+            values_display={
+                "embedded": "embedded: the faster one on one machine",
+                "ray": "ray: Ray Data, over the cluster of a Ray pool or of the lease",
+            },
+            title="Engine",
+            description="What turns the text into tokens. Both write the same bytes.",
+            section="Workload",
+        )
+    }
+
+
+def preprocess_tasks(folder: str, *, engine: str = "embedded") -> XComArg:
+    """Add the preprocessing tasks: plan, one encoding task a shard, merge. Return the dataset's summary, a key for each fact.
+
+    Args:
+        folder: Where the dataset goes, relative to the deployment's data. Templated.
+        engine: `embedded`, or `ray` for Ray Data on the cluster of a Ray pool, or on one that is started over the lease.
+            Templated.
+    """
     with TaskGroup("preprocess"):
         plan = SpillwayOperator(
             task_id="plan",
             entry_point="spillway.workloads.pipeline:plan",
-            arguments={"size": "{{ params.size }}", "seed": "{{ params.seed }}"},
+            arguments={
+                "size": "{{ params.size }}",
+                "seed": "{{ params.seed }}",
+                "engine": engine,
+            },
             output_folder=folder,
             work="{{ sizes[params.size].plan_seconds }}",
         )
@@ -131,7 +188,8 @@ def preprocess_tasks(folder: str) -> XComArg:
             entry_point="spillway.workloads.preprocess:encode",
             output_folder=folder,
             work="{{ sizes[params.size].encode_seconds }}",
-        ).expand(arguments=plan.output.map(lambda shard: {"shard": shard}))
+            launcher="{{ 'ray' if params.get('engine') == 'ray' else 'plain' }}",
+        ).expand(arguments=plan.output)
         return SpillwayOperator(
             task_id="merge",
             entry_point="spillway.workloads.preprocess:merge",
@@ -173,12 +231,18 @@ def search_params() -> dict[str, Param]:
         "scheduler": Param(
             "asha",
             type="string",
-            enum=["asha", "none"],
-            values_display={"asha": "asha: stop those that are behind", "none": "none: run all"},
+            enum=["asha", "median", "pbt", "none"],
+            values_display={
+                "asha": "asha: stop those that are behind",
+                "median": "median: stop those worse than half of the others",
+                "pbt": "pbt: bad ones go on as changed copies of good ones; in one lease",
+                "none": "none: run all",
+            },
             title="Scheduler",
             description="What happens to trials while they run.",
             section="Workload",
         ),
+        **_trial_params(),
         "max_seconds": _limit("Time limit", "Leased seconds after which the sweep ends."),
         "max_usd": _limit("Budget", "USD, by marginal price, after which the sweep ends."),
         "usd_per_improvement": _limit(
@@ -194,15 +258,107 @@ def _limit(title: str, description: str) -> Param:
         type=["null", "number"],
         exclusiveMinimum=0,
         title=title,
-        description=f"{description} With the best so far; of a sweep in one lease.",
+        description=f"{description} With the best so far.",
         section="Workload",
     )
 
 
+def _trial_params() -> dict[str, Param]:
+    """Return the params that say what a trial is, and what it needs."""
+    return {
+        "trainable": Param(
+            "spillway.workloads.train:trial",
+            type="string",
+            pattern=r"^[\w.]+:\w+$",
+            title="Trainable",
+            description="What a trial runs: package.module:function of something installed where it runs.",
+            section="Trials",
+        ),
+        "metric": Param(
+            "validation_loss",
+            type="string",
+            minLength=1,
+            title="Metric",
+            description="Name of the reported number that counts.",
+            section="Trials",
+        ),
+        "goal": Param(
+            "min",
+            type="string",
+            enum=["min", "max"],
+            title="Goal",
+            description="Which metric is better.",
+            section="Trials",
+        ),
+        "max_steps": _need("Steps", "Of a trial that is not stopped early.", kind="integer"),
+        "cpus_per_trial": Param(
+            1,
+            type="number",
+            exclusiveMinimum=0,
+            title="CPUs per trial",
+            description="May be a part of one where the trials share a lease.",
+            section="Trials",
+        ),
+        "accelerators_per_trial": Param(
+            0,
+            type="number",
+            minimum=0,
+            title="Accelerators per trial",
+            description="0.25 puts four trials on one.",
+            section="Trials",
+        ),
+        "accelerator": Param(
+            None,
+            type=["null", "string"],
+            title="Accelerator",
+            description="Its model, such as H100; any if there is none here.",
+            section="Trials",
+        ),
+        "cpus": _need("CPUs of the lease", "Of a sweep in one lease; 2 by default."),
+        "accelerators": Param(
+            0,
+            type="integer",
+            minimum=0,
+            title="Accelerators of the lease",
+            description="Of a sweep in one lease; by default as many as one trial needs.",
+            section="Trials",
+        ),
+        "memory_gib": _need("Memory, GiB", "Of the lease, or of each trial that has its own."),
+    }
+
+
+def _need(title: str, description: str, *, kind: str = "number") -> Param:
+    return Param(
+        None,
+        type=["null", kind],
+        exclusiveMinimum=0,
+        title=title,
+        description=description,
+        section="Trials",
+    )
+
+
 SEARCH_OPTIONS: Final = {
-    name: f"{{{{ params.{name} }}}}" for name in ("space", "num_samples", "search", "scheduler")
+    **{
+        name: f"{{{{ params.{name} }}}}"
+        for name in (
+            "space",
+            "num_samples",
+            "search",
+            "scheduler",
+            "trainable",
+            "metric",
+            "max_steps",
+        )
+    },
+    "mode": "{{ params.goal }}",
 }
 """What the `sweep` DAG hands over of its params."""
+
+SHARES: Final = {
+    name: f"{{{{ params.{name} }}}}" for name in ("cpus_per_trial", "accelerators_per_trial")
+}
+"""The same, where the trials share a lease."""
 
 SEARCH_LIMITS: Final = {
     "max_seconds": "{{ params.max_seconds }}",
@@ -211,7 +367,7 @@ SEARCH_LIMITS: Final = {
         "{{ {'usd_per_improvement': params.usd_per_improvement} if params.usd_per_improvement else None }}"
     ),
 }
-"""The same, for a sweep in one lease."""
+"""When the sweep ends, with the best so far."""
 
 
 def sweep_task(
@@ -220,10 +376,11 @@ def sweep_task(
     folder: str,
     options: Mapping[str, str] | None = None,
     limits: Mapping[str, str] | None = None,
+    shape: str | None = None,
 ) -> XComArg:
     """Add the sweep, over learning rate and width unless `options` says otherwise; its table and plots go to `folder`.
 
-    Return its `best` trial and the table of `trials`.
+    `shape` is a template of what the lease has to have. Return its `best` trial and the table of `trials`.
     """
     return SweepOperator(
         task_id="sweep",
@@ -240,6 +397,7 @@ def sweep_task(
         multiple_outputs=True,
         cpus=2,
         memory_gib=4,
+        shape=shape,
         checkpoints=True,
     ).output
 
@@ -265,7 +423,13 @@ def sweep_mode_param() -> dict[str, Param]:
 def sweep_tasks(dataset: Any) -> None:
     """Add the sweep in one lease, the sweep spread over pools, and the choice between them by the param `mode`."""
     folder = "sweep/{{ run_id }}"
-    one_lease = sweep_task(dataset, folder=folder, options=SEARCH_OPTIONS, limits=SEARCH_LIMITS)
+    one_lease = sweep_task(
+        dataset,
+        folder=folder,
+        options={**SEARCH_OPTIONS, **SHARES},
+        limits=SEARCH_LIMITS,
+        shape="{{ lease_shape(params) }}",
+    )
     with TaskGroup("spread"):
         plan: Any = task(task_id="plan")(pipeline.trials)
         planned = plan(
@@ -273,13 +437,16 @@ def sweep_tasks(dataset: Any) -> None:
             size="{{ params.size }}",
             seed="{{ params.seed }}",
             options=SEARCH_OPTIONS,
+            limits=SEARCH_LIMITS,
         )
-        trials = SpillwayOperator.partial(
+        trials = TrialOperator.partial(
             task_id="trial",
             entry_point="spillway.workloads.pipeline:trial",
             output_folder=folder,
             work="{{ sizes[params.size].sweep_seconds / sizes[params.size].trials }}",
             memory_gib=2,
+            shape="{{ trial_shape(params) }}",
+            checkpoints=True,
             max_active_tis_per_dagrun=TRIALS_AT_ONCE,
         ).expand(arguments=planned)
         table = CollectTrialsOperator(

@@ -8,28 +8,77 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowSkipException
+from typing_extensions import override
 
 from spillway.airflow.context import task_key
 from spillway.airflow.hook import DEFAULT_CONNECTION, SpillwayHook
 from spillway.airflow.links import PlacementLink, SweepLink
 from spillway.airflow.operators import SpillwayOperator
+from spillway.errors import SpecError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from airflow.sdk import Context
     from pydantic import JsonValue
 
+    from spillway.airflow.run_options import RunOptions
     from spillway.ledger.reports import LeaseReport
+    from spillway.model import TaskSpec
     from spillway.workloads.sweeping.rows import Row
 
 _MOST_LEASES: Final = 100_000
 
 
-class SweepOperator(SpillwayOperator):
+class _ShapedOperator(SpillwayOperator):
+    """An operator whose run may say what it needs.
+
+    Args:
+        shape: Resources to ask for instead of the operator's own, by their names; those that are None are not. Templated.
+        kwargs: What `SpillwayOperator` takes.
+    """
+
+    template_fields: Sequence[str] = (*SpillwayOperator.template_fields, "shape")
+
+    def __init__(self, *, shape: Mapping[str, Any] | str | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.shape: Any = shape or {}  # a template, until it is rendered
+
+    @override
+    def _spec(self, options: RunOptions, *, started_at: datetime | None) -> TaskSpec:
+        spec = super()._spec(options, started_at=started_at)
+        try:
+            given = {name: value for name, value in dict(self.shape).items() if value is not None}
+            return replace(spec, resources=replace(spec.resources, **given))
+        except (TypeError, ValueError) as error:
+            raise SpecError(
+                f"shape of {self.task_id} is {self.shape!r}: give a mapping of cpus, memory_gib, accelerator and the like"
+            ) from error
+
+
+class SweepOperator(_ShapedOperator):
     """Runs a sweep in one lease; a button on the task opens its plots and its table, which are in `output_folder`."""
 
     operator_extra_links = (PlacementLink(), SweepLink())
+
+
+class TrialOperator(_ShapedOperator):
+    """Runs one trial of a spread sweep; skips it, and places nothing, when the sweep has ended."""
+
+    def execute(self, context: Context) -> JsonValue:
+        """Run the trial, unless that is not wanted any more.
+
+        Raises:
+            AirflowSkipException: The sweep has ended; says why.
+        """
+        from spillway.workloads import spread  # here, as DAG files import this module
+
+        why = spread.why_ended(f"{self._hook.deployment.data.rstrip('/')}/{self.output_folder}")
+        if why is None:
+            return super().execute(context)
+        self._hook.dispatcher().cancel_task(task_key(context["ti"]), detail="the sweep has ended")
+        raise AirflowSkipException(f"the sweep has ended: {why}")
 
 
 class CollectTrialsOperator(BaseOperator):

@@ -21,14 +21,18 @@ SPACE: Final[dict[str, JsonValue]] = {
 """What the shipped sweep searches, unless told otherwise."""
 
 
-def plan(session: Session, *, output: str, size: str, seed: int) -> JsonValue:
-    """Choose the corpus of `size`; return the shards to encode."""
+def plan(
+    session: Session, *, output: str, size: str, seed: int, engine: str = "embedded"
+) -> JsonValue:
+    """Choose the corpus of `size`; return the arguments of `preprocess.encode` for each shard."""
     from spillway.workloads import preprocess
 
     chosen = size_of(size)
-    return preprocess.plan(
+    shards = preprocess.plan(
         session, output=output, size=chosen.text, shards=chosen.shards, seed=seed
     )
+    assert isinstance(shards, list)
+    return [{"shard": shard, "engine": engine} for shard in shards]
 
 
 def sweep(
@@ -53,7 +57,12 @@ def sweep(
 
 
 def trials(
-    *, dataset: str, size: str, seed: int, options: Mapping[str, JsonValue] | None = None
+    *,
+    dataset: str,
+    size: str,
+    seed: int,
+    options: Mapping[str, JsonValue] | None = None,
+    limits: Mapping[str, JsonValue] | None = None,
 ) -> list[dict[str, JsonValue]]:
     """Return the arguments of `trial`, for each trial of the same search."""
     from spillway.workloads import spread
@@ -63,8 +72,10 @@ def trials(
         "size": size,
         "seed": seed,
         "options": _given(options),
+        "limits": _given(limits),
     }
-    planned = spread.plan(**_search(dataset=dataset, size=size, seed=seed, options=options))
+    search = _search(dataset=dataset, size=size, seed=seed, options=options)
+    planned = spread.plan(**search, **_given(limits))
     return [{"trial": each["trial"], **common} for each in planned]
 
 
@@ -77,12 +88,13 @@ def trial(
     size: str,
     seed: int,
     options: Mapping[str, JsonValue] | None = None,
+    limits: Mapping[str, JsonValue] | None = None,
 ) -> JsonValue:
     """Run one trial of the same search, with the study of all in `output`; return its row."""
     from spillway.workloads import spread
 
     search = _search(dataset=dataset, size=size, seed=seed, options=options)
-    return spread.trial(session, output=output, trial=trial, **search)
+    return spread.trial(session, output=output, trial=trial, **search, **_given(limits))
 
 
 def _search(
