@@ -16,7 +16,7 @@ from spillway.backends.protocol import Connection
 from spillway.model import JobEvent, Market, Pool, Resources
 from spillway.testing.aws_market import ACCESS_KEY
 from spillway.testing.backend_suite import ENDS, Behaviour, World
-from spillway.testing.slurm_cluster import free_port
+from spillway.testing.servers import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable

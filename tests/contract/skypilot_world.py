@@ -14,7 +14,7 @@ from spillway.backends.protocol import Connection
 from spillway.backends.skypilot.backend import SkyPilotBackend
 from spillway.model import JobEvent, Market, Pool, Resources
 from spillway.testing.backend_suite import ENDS, Behaviour, World
-from spillway.testing.slurm_cluster import free_port
+from spillway.testing.servers import free_port
 
 if TYPE_CHECKING:
     from spillway.backends.protocol import Backend, Job

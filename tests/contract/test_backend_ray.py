@@ -18,7 +18,8 @@ from spillway.errors import AccessError, RejectedError, TransientError
 from spillway.model import JobEvent, Launcher, Resources
 from spillway.runtime.exchange import read_result
 from spillway.testing.backend_suite import BackendContract, Behaviour
-from spillway.testing.ray_cluster import free_port, is_installed, ray_cluster
+from spillway.testing.ray_cluster import is_installed, ray_cluster
+from spillway.testing.servers import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

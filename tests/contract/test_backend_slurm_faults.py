@@ -22,10 +22,10 @@ from spillway.errors import AccessError, BackendError, RejectedError, TransientE
 from spillway.model import JobEvent, Resources
 from spillway.runtime.exchange import read_result
 from spillway.testing.backend_suite import Behaviour
+from spillway.testing.servers import free_port
 from spillway.testing.slurm_cluster import (
     INSTALL,
     NODES,
-    free_port,
     missing_programs,
     slurm_cluster,
 )

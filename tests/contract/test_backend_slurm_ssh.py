@@ -22,7 +22,8 @@ from spillway.backends.slurm.shells import SshShell
 from spillway.errors import AccessError, TransientError
 from spillway.model import JobEvent
 from spillway.testing.backend_suite import TEXT, Behaviour
-from spillway.testing.slurm_cluster import INSTALL, free_port, missing_programs, slurm_cluster
+from spillway.testing.servers import free_port
+from spillway.testing.slurm_cluster import INSTALL, missing_programs, slurm_cluster
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, urlsplit
 
 from spillway.testing.gcs_server import FakeGcs, gcs_server
+from spillway.testing.servers import NotStartedError, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -171,17 +172,9 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
         except OSError:
             if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(
+                raise NotStartedError(
                     f"{process.args!r} does not answer on port {port}; exit code {process.poll()}"
                 ) from None
             time.sleep(0.05)
         else:
             return
-
-
-def free_port() -> int:
-    """Return a port that nothing listens on now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port

@@ -10,7 +10,8 @@ import uuid
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Final
 
-from spillway.testing.bucket_servers import BUCKET, BucketServer, free_port, wait_for_port
+from spillway.testing.bucket_servers import BUCKET, BucketServer, wait_for_port
+from spillway.testing.servers import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

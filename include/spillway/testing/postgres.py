@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 from contextlib import contextmanager
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import create_engine, make_url
+
+from spillway.testing.servers import NotStartedError, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,11 +51,11 @@ def postgres_server(binaries: Path, *, durable: bool = False) -> Iterator[str]:
                 command, cwd=folder, stdout=output, stderr=output, check=False, **user
             )
         if done.returncode != 0:
-            raise RuntimeError(f"{' '.join(command)} failed:\n{log.read_text()}")
+            raise NotStartedError(f"{' '.join(command)} failed:\n{log.read_text()}")
 
     try:
         run("initdb", "--username=spillway", "--auth=trust", "--no-sync", "--encoding=UTF8")
-        port = _free_port()
+        port = free_port()
         settings = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync={'on' if durable else 'off'}"
         start = ("--wait", "--silent", f"--timeout={_START_SECONDS}", f"--log={folder / 'log'}")
         run("pg_ctl", "start", *start, f"--options={settings}")
@@ -91,10 +92,3 @@ def _server_user() -> dict[str, Any]:
     entry = names.get("postgres") or names["nobody"]
     group = grp.getgrgid(entry.pw_gid).gr_name
     return {"user": entry.pw_name, "group": group, "extra_groups": []}
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -8,12 +8,11 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,12 +21,13 @@ from typing import TYPE_CHECKING, Final
 import httpx
 import psutil
 
+from spillway.testing.servers import LOOPBACK, NotStartedError, free_port
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 HEAD: Final = "head"
 
-_HOST: Final = "127.0.0.1"
 _MARK: Final = "SPILLWAY_TEST_CLUSTER"
 _SECONDS_TO_START: Final = 150
 _SECONDS_TO_STOP: Final = 10
@@ -54,7 +54,7 @@ class RayCluster:
     @property
     def url(self) -> str:
         """Where the Jobs API answers."""
-        return f"http://{_HOST}:{self.dashboard_port}"
+        return f"http://{LOOPBACK}:{self.dashboard_port}"
 
     @property
     def environment(self) -> Mapping[str, str]:
@@ -74,12 +74,12 @@ class RayCluster:
 
     def start_node(self, name: str, *, cpus: int, resources: str = "{}") -> None:
         """Start a node of the cluster, and wait until it has joined."""
-        place = self._head_flags() if name == HEAD else [f"--address={_HOST}:{self.gcs_port}"]
+        place = self._head_flags() if name == HEAD else [f"--address={LOOPBACK}:{self.gcs_port}"]
         command = [
             *(sys.executable, "-m", "ray.scripts.scripts", "start", "--block"),
             *place,
             f"--temp-dir={self.folder}/{name}",
-            f"--node-ip-address={_HOST}",
+            f"--node-ip-address={LOOPBACK}",
             f"--dashboard-agent-listen-port={free_port()}",
             *("--min-worker-port=0", "--max-worker-port=0"),
             *(f"--num-cpus={cpus}", "--num-gpus=0", f"--resources={resources}"),
@@ -113,7 +113,7 @@ class RayCluster:
         return [
             "--head",
             f"--port={self.gcs_port}",
-            f"--dashboard-host={_HOST}",
+            f"--dashboard-host={LOOPBACK}",
             f"--dashboard-port={self.dashboard_port}",
             f"--ray-client-server-port={free_port()}",
         ]
@@ -123,7 +123,7 @@ class RayCluster:
         while b"Ray runtime started" not in output.read_bytes():
             if self.nodes[name].poll() is not None or time.monotonic() > deadline:
                 words = output.read_text(encoding="utf-8", errors="replace")[-3000:]
-                raise RuntimeError(f"the node {name} did not start: {words}")
+                raise NotStartedError(f"the node {name} did not start: {words}")
             time.sleep(0.1)
 
 
@@ -152,14 +152,6 @@ def is_installed() -> bool:
     return find_spec("ray") is not None
 
 
-def free_port() -> int:
-    """Return a TCP port of this machine that nobody listens on."""
-    with closing(socket.socket()) as probe:
-        probe.bind((_HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def _wait_until_it_takes_jobs(cluster: RayCluster) -> None:
     deadline = time.monotonic() + _SECONDS_TO_START
     while True:
@@ -167,7 +159,7 @@ def _wait_until_it_takes_jobs(cluster: RayCluster) -> None:
             if cluster.get("/api/jobs/").status_code == httpx.codes.OK:
                 return
         if time.monotonic() > deadline:
-            raise RuntimeError(f"the Jobs API does not answer; see {cluster.folder}")
+            raise NotStartedError(f"the Jobs API does not answer; see {cluster.folder}")
         time.sleep(0.1)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import httpx
 
 from spillway.testing.process_groups import ProcessGroup
-from spillway.testing.slurm_cluster import free_port
+from spillway.testing.servers import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,20 +6,21 @@ import os
 import pwd
 import secrets
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 import httpx
 import psutil
 
 from spillway.testing import slurm_accounting
+from spillway.testing.servers import NotStartedError, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,6 +33,7 @@ INSTALL: Final = (
 NODES: Final = ("pn1", "pn2", "pn3")
 API_VERSION: Final = "v0.0.38"
 
+_NONE: Final[Mapping[str, str]] = MappingProxyType({})
 _SECONDS_TO_START: Final = 60
 _SECONDS_TO_STOP: Final = 10
 
@@ -158,18 +160,24 @@ class SlurmCluster:
 
 @contextmanager
 def slurm_cluster(
-    *, accounting: bool = False, remembered_seconds: int = 300
+    variables: Mapping[str, str] = _NONE,
+    *,
+    accounting: bool = False,
+    remembered_seconds: int = 300,
 ) -> Iterator[SlurmCluster]:
     """Run a cluster of three nodes, each with 8 CPUs, 16 GB and 8 GPUs that are null devices.
 
     Args:
+        variables: More environment variables of its daemons.
         accounting: Whether `slurmdbd` keeps accounts, and their limits count.
         remembered_seconds: How long the controller remembers a job that has ended, 2 at least.
     """
     # Not pytest's folder: slurmrestd refuses root, and whom it runs as must get to the configuration.
     folder = Path(tempfile.mkdtemp(prefix="spillway-slurm-"))
     folder.chmod(0o755)
-    cluster = _lay_out(folder, accounting=accounting, remembered_seconds=remembered_seconds)
+    cluster = _lay_out(
+        folder, variables, accounting=accounting, remembered_seconds=remembered_seconds
+    )
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         socket = stack.enter_context(slurm_accounting.database(folder)) if accounting else None
@@ -198,15 +206,9 @@ def processes_of(cluster: SlurmCluster) -> Iterator[psutil.Process]:
                 yield process
 
 
-def free_port() -> int:
-    """Return a TCP port of this machine that nobody listens on."""
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _lay_out(folder: Path, *, accounting: bool, remembered_seconds: int) -> SlurmCluster:
+def _lay_out(
+    folder: Path, variables: Mapping[str, str], *, accounting: bool, remembered_seconds: int
+) -> SlurmCluster:
     for name in ("etc", "log", "state", "run", "jobs", "dev", *(f"spool/{one}" for one in NODES)):
         (folder / name).mkdir(parents=True)
         (folder / name).chmod(0o755)
@@ -237,6 +239,7 @@ def _lay_out(folder: Path, *, accounting: bool, remembered_seconds: int) -> Slur
             "SLURM_CONF": str(folder / "etc" / "slurm.conf"),
             "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
             "LC_ALL": "C.UTF-8",
+            **variables,
         },
         rest_url=f"http://127.0.0.1:{free_port()}",
         user=user,
@@ -308,6 +311,7 @@ def _start(cluster: SlurmCluster, name: str, *command: str, **environment: str) 
             stdout=output,
             stderr=output,
             cwd=cluster.folder,
+            start_new_session=True,  # Ctrl-C at a terminal is for whoever stops them, in their order
         )
 
 
@@ -346,7 +350,7 @@ def _wait_for(condition: Callable[[], bool], cluster: SlurmCluster, what: str) -
                 f"--- {path.name}\n{path.read_text(errors='replace')[-2000:]}"
                 for path in sorted((cluster.folder / "log").iterdir())
             )
-            raise RuntimeError(f"{what} did not start:\n{logs}")
+            raise NotStartedError(f"{what} did not start:\n{logs}")
         time.sleep(0.05)
 
 
@@ -364,7 +368,7 @@ def _manages_steps(process: psutil.Process, spool: str) -> bool:
 def _require(name: str) -> str:
     program = _program(name)
     if program is None:
-        raise RuntimeError(f"{name} is not installed: {INSTALL}")
+        raise NotStartedError(f"{name} is not installed: {INSTALL}")
     return program
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 import paramiko
 
 from spillway.backends.protocol import Connection
+from spillway.testing.servers import NotStartedError, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,7 +50,7 @@ def ssh_server(program: str, folder: Path) -> Iterator[Connection]:
     if os.geteuid() == 0:  # where sshd locks up what has no rights yet; made at boot by Debian
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
     ours, hosts = paramiko.ECDSAKey.generate(), paramiko.ECDSAKey.generate()
-    port = _free_port()
+    port = free_port()
     for name, key in (("key", ours), ("host", hosts)):
         (folder / name).touch(mode=0o600)
         (folder / name).write_text(_text_of(key))
@@ -76,20 +77,13 @@ def _wait_for(port: int, daemon: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while not _listens(port):
         if daemon.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"sshd did not start: {log.read_text(errors='replace')}")
+            raise NotStartedError(f"sshd did not start: {log.read_text(errors='replace')}")
         time.sleep(0.05)
 
 
 def _listens(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _text_of(key: paramiko.PKey) -> str:

@@ -1,0 +1,21 @@
+"""What the servers of tests have in common: a port of their own, and an error when they do not start."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import closing
+from typing import Final
+
+LOOPBACK: Final = "127.0.0.1"
+
+
+class NotStartedError(RuntimeError):
+    """A server did not start; the message ends with what it said last."""
+
+
+def free_port() -> int:
+    """Return a TCP port of this machine that nobody listens on."""
+    with closing(socket.socket()) as probe:
+        probe.bind((LOOPBACK, 0))
+        port: int = probe.getsockname()[1]
+        return port
