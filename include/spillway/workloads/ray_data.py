@@ -1,13 +1,12 @@
 """Texts to tokens with Ray Data, for a corpus that keeps a cluster busy; on one machine `preprocess` itself is quicker.
 
-It joins the Ray that `RAY_ADDRESS` names, such as that of a task with launcher `ray`, and starts one of its own where there is
-none. Rows may come back in any order, and are put back into their own, so that the tokens are the same bit for bit.
+It joins the Ray of a task with launcher `ray`, and starts one of its own otherwise. Rows may come back in any order, and are put
+back into their own, so that the tokens are the same bit for bit.
 """
 
 from __future__ import annotations
 
 import os
-import secrets
 import tempfile
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -18,27 +17,23 @@ import ray
 import ray.data
 from tokenizers import Tokenizer
 
+from spillway.workloads import own_ray
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from spillway.runtime import Session
     from spillway.workloads.batches import Tokens
 
 _OBJECT_STORE_BYTES: Final = 200_000_000
 _BATCH: Final = 64
-_LONGEST_TEMPORARY_FOLDER: Final = 30
-"""Ray adds some 70 characters for the sockets in it, whose paths may have 107."""
-_SETTINGS: Final = {
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # what becomes the default; without it Ray warns
-    "RAY_USAGE_STATS_ENABLED": "0",
-}
 
 
 def encode_texts(
     session: Session, tokenizer: Tokenizer, texts: Sequence[str], *, end: int
 ) -> list[Tokens]:
     """Return the tokens of each text, each followed by `end`."""
-    with _ray():
+    with _ray(own_ray.spanning_address(session.submission)):
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         rows = pa.table({"row": range(len(texts)), "text": list(texts)})
@@ -78,37 +73,42 @@ class _Encoder:
 
 
 @contextmanager
-def _ray() -> Iterator[None]:
+def _ray(address: str | None) -> Iterator[None]:
     """Use the Ray that is there; start one and end it where there is none."""
     if ray.is_initialized():
         yield
         return
-    for name, value in _SETTINGS.items():
-        os.environ.setdefault(name, value)
     try:
-        if "RAY_ADDRESS" in os.environ:
-            ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False)
-            yield
-            return
-        with tempfile.TemporaryDirectory(
-            prefix="ray-", dir=_short_folder(), ignore_cleanup_errors=True
-        ) as folder:
-            ray.init(address="local", **_own(folder))
-            yield
+        with _environment(own_ray.environment(joins=address is not None)):
+            if address is not None:
+                ray.init(address=address, log_to_driver=False)
+                yield
+                return
+            with tempfile.TemporaryDirectory(
+                prefix="ray-", dir=own_ray.short_folder(), ignore_cleanup_errors=True
+            ) as folder:
+                ray.init(address="local", **_own(folder))
+                yield
     finally:
         ray.shutdown()
 
 
-def _short_folder() -> str | None:
-    """Return where to make a folder whose sockets have names that the system allows; None for the usual place."""
-    if len(tempfile.gettempdir()) <= _LONGEST_TEMPORARY_FOLDER:
-        return None
-    return "/tmp"  # noqa: S108  # the folder made in it is nobody else's
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    _replace(variables)
+    try:
+        yield
+    finally:
+        _replace(before)
+
+
+def _replace(variables: Mapping[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(variables)
 
 
 def _own(folder: str) -> dict[str, Any]:
-    # A token of its own, or Ray would keep one in the home folder.
-    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     return {
         "num_cpus": len(os.sched_getaffinity(0)),
         "num_gpus": 0,

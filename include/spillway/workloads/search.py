@@ -9,7 +9,6 @@ is told what the trials report, and stopping is SIGKILL to that session.
 from __future__ import annotations
 
 import os
-import secrets
 import select
 import subprocess
 import sys
@@ -23,23 +22,18 @@ import psutil
 from pydantic import JsonValue
 
 from spillway.model import codec
+from spillway.workloads import own_ray
 from spillway.workloads.sweeping.choices import Schedule, SearchBy
 from spillway.workloads.sweeping.rows import Row
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-_LONGEST_TEMPORARY_FOLDER = 30
-"""Ray adds some 70 characters for the sockets in it, whose paths may have 107."""
-
 _QUIET_SECONDS = 0.1
 _KILLING_SECONDS = 0.02
 _MAIN = "from spillway.workloads.ray_trials import main; main()"
-_OF_ANOTHER_RAY = {"RAY_ADDRESS", "RAY_JOB_CONFIG_JSON_ENV_VAR"}
 _SETTINGS = {
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # what becomes the default; without it Ray warns
     "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_USAGE_STATS_ENABLED": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial without the metric is one that failed, not the end of all
 }
@@ -141,14 +135,14 @@ def running(request: Request) -> Iterator[Iterator[Sequence[Report]]]:
     The reports end when the process does, done or not. Leaving the context ends all that Ray started.
     """
     with tempfile.TemporaryDirectory(
-        prefix="ray-", dir=_short_folder(), ignore_cleanup_errors=True
+        prefix="ray-", dir=own_ray.short_folder(), ignore_cleanup_errors=True
     ) as folder:
         request = replace(request, folder=folder, parent=os.getpid())
         process = subprocess.Popen(  # noqa: S603  # our own module
             [sys.executable, "-c", _MAIN],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**(os.environ if request.shared else _on_its_own()), **_SETTINGS},
+            env={**own_ray.environment(joins=request.shared is not None), **_SETTINGS},
             start_new_session=True,
         )
         assert process.stdin is not None
@@ -163,13 +157,6 @@ def running(request: Request) -> Iterator[Iterator[Sequence[Report]]]:
                     process.pid
                 )  # before its leader is collected, so the number is still its own
                 process.wait()
-
-
-def _on_its_own() -> dict[str, str]:
-    """Return the environment of a Ray that belongs to this search, even inside a job of another Ray."""
-    usual = {name: value for name, value in os.environ.items() if name not in _OF_ANOTHER_RAY}
-    # A token of its own, or Ray would keep one in the home folder.
-    return {**usual, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 
 def _reports(descriptor: int) -> Iterator[Sequence[Report]]:
@@ -198,10 +185,3 @@ def _is_member(process: psutil.Process, leader: int) -> bool:
     with suppress(ProcessLookupError, psutil.NoSuchProcess):
         return os.getsid(process.pid) == leader and process.status() != psutil.STATUS_ZOMBIE
     return False
-
-
-def _short_folder() -> str | None:
-    """Return where to make a folder whose sockets have names that the system allows; None for the usual place."""
-    if len(tempfile.gettempdir()) <= _LONGEST_TEMPORARY_FOLDER:
-        return None
-    return "/tmp"  # noqa: S108  # the folder made in it is nobody else's
