@@ -23,8 +23,9 @@ def reasons_table(decision: Placement | Unplaced) -> str:
     return _aligned(rows)
 
 
-def usd(amount: Decimal) -> str:
+def usd(amount: Decimal | float) -> str:
     """Return `amount` in dollars, with as many decimals as a small one needs to be told from nothing."""
+    amount = Decimal(str(amount))
     if abs(amount) >= 1:
         return f"${amount:,.2f}"
     return f"${amount:.4f}" if amount == 0 or abs(amount) >= Decimal("0.001") else f"${amount:.6f}"

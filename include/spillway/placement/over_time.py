@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
 from spillway.model import Heartbeat, Lease, Offer, PassedOver, Placement, TaskSpec, Unplaced
@@ -255,8 +254,8 @@ def _why(decision: Decision, followed: Option) -> str:
         return decision.reason
     name = decision.options[0].pool or "waiting"
     return (
-        f"run: {followed.pool} is expected to complete for {_usd(followed.expected_usd)}; {name}, for "
-        f"{_usd(decision.options[0].expected_usd)}, would save too little"
+        f"run: {followed.pool} is expected to complete for {usd(followed.expected_usd)}; {name}, for "
+        f"{usd(decision.options[0].expected_usd)}, would save too little"
     )
 
 
@@ -285,14 +284,10 @@ def _expected(decision: Decision, pool: str) -> str | None:
             late = "" if option.in_time else ", and might be late"
             best = decision.options[0]
             return (
-                f"is expected to complete for {_usd(option.expected_usd)}{late}; "
-                f"{best.pool or 'waiting'} for {_usd(best.expected_usd)}"
+                f"is expected to complete for {usd(option.expected_usd)}{late}; "
+                f"{best.pool or 'waiting'} for {usd(best.expected_usd)}"
             )
     return None
 
 
 _HOUR: Final = timedelta(hours=1)
-
-
-def _usd(amount: float) -> str:
-    return usd(Decimal(str(amount)))

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from spillway.placement.explain import usd
 from spillway.placement.policy_values import Action, Decision
 from spillway.placement.sight import sight
 from spillway.placement.value_table import ALONE, AMONG_OTHERS, TableSpec
@@ -121,7 +122,7 @@ def _action(job: JobProgress, best: Option) -> Action:
 def _reason(action: Action, options: Sequence[Option]) -> str:
     best = options[0]
     where = "waiting" if best.pool is None else f"{best.pool}"
-    said = f"{action.value.replace('_', ' ')}: {where} is expected to complete for {best.expected_usd:.2f} USD"
+    said = f"{action.value.replace('_', ' ')}: {where} is expected to complete for {usd(best.expected_usd)}"
     in_time = [option for option in options[1:] if option.in_time]
     if not best.in_time:
         return f"{said}; nothing keeps the deadline for certain any more"
@@ -129,7 +130,7 @@ def _reason(action: Action, options: Sequence[Option]) -> str:
         return f"{said}; nothing else keeps the deadline for certain"
     other = in_time[0]
     name = "waiting" if other.pool is None else other.pool
-    return f"{said}, {name} for {other.expected_usd:.2f} USD"
+    return f"{said}, {name} for {usd(other.expected_usd)}"
 
 
 def _ladder(hours: float) -> float:
