@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 import time
-import tomllib
 from dataclasses import replace
 from decimal import Decimal
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,22 +43,14 @@ PATIENCE_SECONDS = 60.0
 
 @pytest.fixture(scope="module", autouse=True)
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Install the example as `pip install --editable` does: a link to its code, and the metadata of its pyproject."""
-    project = tomllib.loads((EXAMPLE / "pyproject.toml").read_text())["project"]
+    """Build the example and install it beside Spillway, a distribution of its own."""
     site = tmp_path_factory.mktemp("site")
-    info = site / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(
-        f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
+    command = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--no-deps"]
+    done = subprocess.run(
+        [*command, "--target", str(site), str(EXAMPLE)], capture_output=True, text=True, check=False
     )
-    (info / "entry_points.txt").write_text(
-        "".join(
-            f"[{group}]\n" + "".join(f"{name} = {target}\n" for name, target in points.items())
-            for group, points in project["entry-points"].items()
-        )
-    )
+    require(done.returncode == 0, f"{EXAMPLE} cannot be installed: {done.stderr}")
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(EXAMPLE))
         patch.syspath_prepend(str(site))
         yield
     sys.modules.pop("spillway_ssh_hosts", None)
@@ -142,6 +135,7 @@ class TestSshHostBackend(BackendContract):
 
 def test_the_example_is_an_outside_backend_that_pools_may_name() -> None:
     assert "ssh_host" in registry.names() - set(registry.TABLE)
+    assert version("spillway-ssh-hosts") == "0.1"
     lines = (EXAMPLE / "spillway_ssh_hosts.py").read_text().splitlines()
     assert len(lines) < 200
 
