@@ -3,16 +3,19 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON_IN_VENV := env -u PYTHONDONTWRITEBYTECODE .venv/bin/python
 
-.PHONY: help setup demo test check bench up down lock docs
+.PHONY: help setup demo demo-wide test check bench up down lock docs
 
 help: ## Show this help
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: ## Make .venv from the lock file
 	@.ci/setup
 
 demo: setup ## Run the nightly pipeline on pools of this machine; ARGS=--keep leaves the UI up
 	@$(PYTHON_IN_VENV) -m spillway.demo $(ARGS)
+
+demo-wide: setup ## The same over this machine, a Ray cluster and, where it is installed, a Slurm cluster
+	@$(PYTHON_IN_VENV) -m spillway.demo --wide $(ARGS)
 
 test: setup ## Run the tests; ARGS goes to pytest
 ifdef ARGS

@@ -2,67 +2,24 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import psutil
 import pytest
 
 from e2e.books import check_books
 from e2e.conftest import open_dispatcher
+from e2e.demo import press_ctrl_c, processes_below, result_of, start_demo, train_uninterrupted
 from e2e.deployment import PROJECT
-from spillway.checkpoints import open_store
 from spillway.model import LeaseState
-from spillway.runtime import Session
-from spillway.runtime.exchange import read_result
 from spillway.workloads.sizes import SIZES
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from spillway.model import Lease
-
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 POOLS_FILE = PROJECT / "include" / "spillway" / "demo" / "pools.yaml"
-
-
-def start_demo(home: Path, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "spillway.demo", "--home", str(home), *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=PROJECT,
-    )
-
-
-def processes_below(home: Path) -> list[str]:
-    """Return the command lines of processes that work for the deployment in `home`."""
-    found = []
-    for process in psutil.process_iter(["cmdline", "environ", "status"]):
-        environ = process.info["environ"] or {}
-        cmdline = " ".join(process.info["cmdline"] or [])
-        is_ours = environ.get("AIRFLOW_HOME") == str(home) or str(home) in cmdline
-        if is_ours and process.info["status"] != psutil.STATUS_ZOMBIE:
-            found.append(cmdline)
-    return found
-
-
-def result_of(lease: Lease) -> Any:
-    result = read_result(open_store(lease.submission.store), lease.submission.prefix, lease.token)
-    assert result is not None
-    return result.value
-
-
-def train_uninterrupted(home: Path, sweep: Any, dataset: str) -> Any:
-    from spillway.workloads.pipeline import train
-
-    session = Session.local(home / "uninterrupted")
-    return train(session, dataset=dataset, best=sweep["best"], size="small", seed=0)
 
 
 def test_the_nightly_pipeline_survives_two_preemptions_in_one_try(tmp_path: Path) -> None:
@@ -88,7 +45,7 @@ def test_the_nightly_pipeline_survives_two_preemptions_in_one_try(tmp_path: Path
     (sweep,) = (le for le in leases if le.task.task_id == "sweep")
     trained = result_of(training[-1])
     alone = train_uninterrupted(
-        tmp_path, result_of(sweep), training[-1].submission.arguments["dataset"]
+        tmp_path, result_of(sweep), training[-1].submission.arguments["dataset"], size="small"
     )
     assert trained["steps"] == SIZES["small"].train_steps
     assert trained["weights_checksum"] == alone["weights_checksum"]
@@ -101,7 +58,7 @@ def test_ctrl_c_stops_everything(tmp_path: Path) -> None:
     with start_demo(home) as demo:
         assert demo.stdout is not None
         next(line for line in demo.stdout if "attempt 1" in line)  # a job runs
-        demo.send_signal(signal.SIGINT)
+        press_ctrl_c(demo)
         rest = demo.stdout.read()
         assert demo.wait(timeout=60) == 130, rest
     assert processes_below(home) == []

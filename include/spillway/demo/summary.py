@@ -12,7 +12,7 @@ from spillway.ledger import LeaseReport
 from spillway.model import Heartbeat, LeaseState, Market
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from spillway.dispatch import Dispatcher
     from spillway.model import Placement
@@ -57,6 +57,23 @@ class TaskSummary:
         """The pools it went through."""
         return " → ".join(a.report.lease.pool for a in self.attempts)
 
+    @property
+    def backends(self) -> str:
+        """The backends it went through."""
+        return " → ".join(
+            name for name, _ in groupby(a.report.lease.backend for a in self.attempts)
+        )
+
+    @property
+    def moves(self) -> int:
+        """How often it went on in another pool."""
+        return _changes(a.report.lease.pool for a in self.attempts)
+
+    @property
+    def moves_between_backends(self) -> int:
+        """How often it went on with another backend."""
+        return _changes(a.report.lease.backend for a in self.attempts)
+
 
 def summarise(
     dispatcher: Dispatcher, dag_id: str, run_id: str, *, now: datetime
@@ -75,6 +92,11 @@ def by_task(summaries: Sequence[TaskSummary]) -> list[tuple[str, list[TaskSummar
         (name, list(group))
         for name, group in groupby(summaries, lambda one: one.name.split("[")[0])
     ]
+
+
+def _changes(values: Iterable[str]) -> int:
+    """Return how often a value differs from the one before."""
+    return sum(1 for _ in groupby(values)) - 1
 
 
 def _summarise_task(
