@@ -72,8 +72,17 @@ def climbing(parameters, trial):
 
 def _wait_for_others(folder, step):
     deadline = time.monotonic() + 60
-    while step > 0 and len(list(folder.glob(f"at-*-{step}"))) < 4 and time.monotonic() < deadline:
+    while _furthest_behind(folder) < step and time.monotonic() < deadline:
         time.sleep(0.01)
+
+
+def _furthest_behind(folder):
+    """Return the step of the last of the four; one that goes on from another's checkpoint has left steps out."""
+    reached = dict.fromkeys(range(4), 0)
+    for path in folder.glob("at-*-*"):
+        number, step = map(int, path.name.split("-")[1:])
+        reached[number] = max(reached[number], step)
+    return min(reached.values())
 
 
 def _kill_once(folder: Path, number: int, step: int) -> None:
