@@ -40,12 +40,7 @@ def environment(*, joins: bool) -> Mapping[str, str]:
         return {**os.environ, **SETTINGS}
     kept = {name: value for name, value in os.environ.items() if name not in _OF_A_JOB}
     # A token of its own, or Ray would keep one in the home folder.
-    return {
-        **kept,
-        **SETTINGS,
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),
-    }
+    return {**kept, **SETTINGS, "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 
 def short_folder() -> str | None:
