@@ -28,11 +28,11 @@ ENTRY_POINTS = Path(__file__).parents[3] / "entry_points"
 PATIENCE_SECONDS = 240.0
 
 
-def wait_for(look: Callable[[], Any], what: str) -> Any:
-    """Return the first true answer of `look`."""
+def wait_for(look: Callable[[], Any], what: str, logs: Callable[[], str] = str) -> Any:
+    """Return the first true answer of `look`; an error shows what `logs` returns then."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not (seen := look()):
-        assert time.monotonic() < deadline, f"it did not come true: {what}"
+        assert time.monotonic() < deadline, f"it did not come true: {what}: {logs()}"
         time.sleep(0.02)
     return seen
 
@@ -124,11 +124,11 @@ class Machines:
     def wait_until_at(self, step: int, ranks: Sequence[int]) -> None:
         """Wait until the members of `count_in_step` have come to a step."""
         for rank in ranks:
-            wait_for(lambda rank=rank: self.at(rank) >= step, f"{rank} at {step}: {self.logs()}")
+            wait_for(lambda rank=rank: self.at(rank) >= step, f"{rank} at {step}", self.logs)
 
     def wait_for(self, look: Callable[[], Any], what: str) -> None:
         """Wait until `look` answers what is true."""
-        wait_for(look, f"{what}: {self.logs()}")
+        wait_for(look, what, self.logs)
 
     def at(self, rank: int) -> int:
         with suppress(FileNotFoundError):
