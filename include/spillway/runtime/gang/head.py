@@ -92,9 +92,9 @@ class Head(Gang):
 
     def end(self, code: int, message: str = "") -> int:
         """Say how this member ended; wait for all others, and decide."""
-        self._broadcast({"type": "head_ended"})
         with self._changed:
-            self._member_ended(0, code, message)
+            self._member_ended(0, code, message)  # a reason to stop is heard before anybody leaves
+            self._broadcast({"type": "head_ended"})
             while not self._is_decided():
                 self._changed.wait(0.1)
             self._verdict = verdict = self._judge()
