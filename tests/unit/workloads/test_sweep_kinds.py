@@ -73,6 +73,9 @@ def test_a_population_leaves_bad_parameters_for_changed_good_ones(folder: Path) 
     space = {
         "x": {"loguniform": [0.0001, 1]}
     }  # orders of magnitude: the worst is last wherever the others are
+    drawn = [draw(parse_space(space), seed=4, trial=trial)["x"] for trial in range(4)]
+    worst = min(range(4), key=drawn.__getitem__)
+    (folder / "last").write_text(str(worst))
     result = run(
         folder,
         space=space,
@@ -89,8 +92,6 @@ def test_a_population_leaves_bad_parameters_for_changed_good_ones(folder: Path) 
     rows = result["trials"]
     assert [row["trial"] for row in rows] == list(range(4))
     assert {(row["status"], row["steps"]) for row in rows} == {("finished", 20)}
-    drawn = [draw(parse_space(space), seed=4, trial=trial)["x"] for trial in range(4)]
-    worst = min(range(4), key=drawn.__getitem__)
     assert rows[worst]["params"]["x"] != drawn[worst]
     assert 0.0001 <= rows[worst]["params"]["x"] <= 1
     assert rows[worst]["metric"] > 100 * 20 * drawn[worst]  # it goes on from a better one's state

@@ -15,6 +15,7 @@ from spillway.runtime import exit_codes
 from spillway.runtime.gang.join import join
 from spillway.runtime.gang.membership import LOOPBACK, Member
 from spillway.runtime.gang.watch import Gang, GangTerms
+from spillway.runtime.gang.wire import Line, call_head
 from spillway.runtime.notice import Notice, NoticeSeen
 
 TERMS = GangTerms(secret=b"of this test", grace_seconds=60, start_seconds=30)
@@ -103,3 +104,34 @@ def test_members_that_wait_for_a_head_that_failed_are_told() -> None:
 
     with ThreadPoolExecutor(2) as threads:
         assert list(threads.map(work, members(2))) == [exit_codes.FAILED] * 2
+
+
+def test_a_member_hears_why_all_stop_before_it_hears_that_the_head_has_ended() -> None:
+    """The other way round it would leave as one that is preempted, which is then the end of all."""
+    first, second = members(2)
+
+    def fail() -> int:
+        return join(first, TERMS, Notice(), leave=never).end(exit_codes.FAILED, "no such data")
+
+    def listen(line: Line) -> list[str]:
+        heard = []
+        while not heard or heard[-1] != "head_ended":
+            message = line.receive()
+            assert message is not None
+            heard.append(message["type"])
+        line.send({"type": "ended", "code": exit_codes.PREEMPTED, "message": ""})
+        return heard
+
+    with ThreadPoolExecutor(1) as threads:
+        head = threads.submit(fail)
+        line = call_head(
+            second,
+            TERMS.secret,
+            silence_seconds=PATIENCE_SECONDS,
+            limit_seconds=PATIENCE_SECONDS,
+            is_given_up=lambda: False,
+        )
+        with closing(line):
+            heard = [each for each in listen(line) if each != "ping"]
+        assert head.result() == exit_codes.FAILED
+    assert heard == ["welcome", "stop", "head_ended"]
