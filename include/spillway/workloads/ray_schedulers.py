@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow.fs
 from ray import tune
-from ray.train._internal.session import _TrainingResult
+from ray.train._internal.session import _FutureTrainingResult, _TrainingResult
 from ray.tune.schedulers import (
     ASHAScheduler,
     FIFOScheduler,
@@ -82,7 +82,7 @@ def make_scheduler(
                 min_samples_required=LEAST_TRIALS_FOR_A_MEDIAN,
             )
         case Schedule.PBT:
-            return _Pbt(before, step)
+            return Pbt(before, step)
 
 
 class _Before:
@@ -187,7 +187,7 @@ class _Median(_Remembers, MedianStoppingRule):
         return TrialScheduler.CONTINUE
 
 
-class _Pbt(_GoesOn, PopulationBasedTraining):
+class Pbt(_GoesOn, PopulationBasedTraining):
     """Changes parameters within the space."""
 
     def __init__(self, before: _Before, step: str) -> None:
@@ -222,6 +222,42 @@ class _Pbt(_GoesOn, PopulationBasedTraining):
     def _get_new_config(self, trial: Any, trial_to_clone: Any) -> tuple[dict[str, Any], Any]:
         config, operations = super()._get_new_config(trial, trial_to_clone)
         return {**config, TRIAL: trial.config[TRIAL]}, operations
+
+    def in_use(self) -> set[str]:
+        """Return where the checkpoints are that a trial may still begin from."""
+        found: list[Any] = [trial.checkpoint for trial in self._trial_state]
+        for state in self._trial_state.values():
+            kept = state.last_checkpoint
+            if isinstance(kept, _FutureTrainingResult):
+                saved = kept.resolve(block=False)  # while it is under way it is that trial's latest
+                kept = saved.checkpoint if saved else None
+            found.append(kept)
+        return {checkpoint.path for checkpoint in found if checkpoint}
+
+
+class Retention(tune.Callback):
+    """Deletes a population's checkpoints once no trial may begin from them.
+
+    Tune's own rule counts: it would delete a good trial's checkpoint while one that waits for a CPU is to go on from it.
+    """
+
+    def __init__(self, scheduler: Pbt) -> None:
+        self._scheduler = scheduler
+        self._made: dict[str, Any] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Leave all behind; see `ray_trials`."""
+        return (tune.Callback, ())
+
+    @override
+    def on_checkpoint(
+        self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any
+    ) -> None:
+        in_use = {checkpoint.path, *self._scheduler.in_use()}
+        for path in [path for path in self._made if path not in in_use]:
+            old = self._made.pop(path)
+            old.filesystem.delete_dir(old.path)
+        self._made[checkpoint.path] = checkpoint
 
 
 class _Searcher(Searcher):

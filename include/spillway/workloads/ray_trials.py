@@ -27,7 +27,14 @@ from typing_extensions import override
 from spillway.checkpoints.arrow_files import arrow_folder
 from spillway.errors import SpecError
 from spillway.model import codec
-from spillway.workloads.ray_schedulers import TRIAL, make_scheduler, make_searcher, parameters_of
+from spillway.workloads.ray_schedulers import (
+    TRIAL,
+    Pbt,
+    Retention,
+    make_scheduler,
+    make_searcher,
+    parameters_of,
+)
 from spillway.workloads.search import Report, Request
 from spillway.workloads.sweeping.choices import Schedule, SearchBy
 from spillway.workloads.sweeping.trial import Trial, run_function
@@ -40,8 +47,6 @@ _PATIENCE = timedelta(minutes=3)
 _LOOK_SECONDS = 0.5
 _HEAD = {"gcs_server", "raylet"}
 _LOST_HEAD = 70
-_KEPT_FOR_OTHERS = 4
-"""Checkpoints of a trial that Ray keeps while others may go on from them."""
 
 
 def main() -> None:
@@ -80,6 +85,8 @@ def run_trials(request: Request, reporter: tune.Callback) -> None:
     learns = search.search is SearchBy.OPTUNA
     step = "training_iteration" if search.is_class else "step"
     files, folder = _storage(request)
+    scheduler = make_scheduler(request, step=step, files=files, folder=folder)
+    retention = [Retention(scheduler)] if isinstance(scheduler, Pbt) else []
     tune.Tuner(
         tune.with_resources(
             trainable, {"cpu": search.cpus_per_trial, "gpu": search.accelerators_per_trial}
@@ -91,13 +98,13 @@ def run_trials(request: Request, reporter: tune.Callback) -> None:
             reuse_actors=reuse,
             num_samples=len(remaining) if learns else 1,
             search_alg=make_searcher(request, remaining) if learns else None,
-            scheduler=make_scheduler(request, step=step, files=files, folder=folder),
+            scheduler=scheduler,
         ),
         run_config=tune.RunConfig(
             name="sweep",
             storage_path=f"{folder}/results",
             storage_filesystem=files,
-            callbacks=[reporter],
+            callbacks=[reporter, *retention],
             stop=None if search.scheduler is Schedule.ASHA else {step: search.max_steps},
             checkpoint_config=_checkpoints(request),
             verbose=0,
@@ -149,7 +156,7 @@ def _end_with_head() -> None:
 def _checkpoints(request: Request) -> tune.CheckpointConfig:
     search = request.search
     every = max(1, search.grace_steps // 2) if search.is_class else 0
-    kept = _KEPT_FOR_OTHERS if search.scheduler is Schedule.PBT else 1
+    kept = None if search.scheduler is Schedule.PBT else 1  # see `Retention`
     return tune.CheckpointConfig(num_to_keep=kept, checkpoint_frequency=every)
 
 

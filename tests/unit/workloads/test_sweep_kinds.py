@@ -3,12 +3,16 @@ from __future__ import annotations
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pyarrow.fs import LocalFileSystem
+from ray import tune
 
 from spillway.errors import SpecError
 from spillway.runtime import Session
+from spillway.workloads.ray_schedulers import Retention
 from spillway.workloads.space import draw, parse_space
 from spillway.workloads.sweep import sweep
 
@@ -128,3 +132,20 @@ def test_a_sweep_that_no_longer_pays_ends_with_the_best_so_far_and_stays_ended(
     assert result["best"]["metric"] is not None
     again = run(folder, **changes)
     assert (again["best"], again["stopped_by"]) == (result["best"], result["stopped_by"])
+
+
+def test_a_populations_checkpoints_stay_while_a_trial_may_begin_from_them(tmp_path: Path) -> None:
+    in_use: set[str] = set()
+    scheduler: Any = SimpleNamespace(in_use=lambda: in_use)
+    retention = Retention(scheduler)
+    for number in range(5):
+        path = tmp_path / str(number)
+        path.mkdir()
+        if number in {1, 3}:
+            in_use.add(str(path))
+        checkpoint = tune.Checkpoint(str(path), LocalFileSystem())
+        retention.on_checkpoint(number, [], None, checkpoint)
+    assert {path.name for path in tmp_path.iterdir()} == {"1", "3", "4"}
+    in_use.clear()
+    retention.on_checkpoint(5, [], None, tune.Checkpoint(str(tmp_path / "4"), LocalFileSystem()))
+    assert {path.name for path in tmp_path.iterdir()} == {"4"}
