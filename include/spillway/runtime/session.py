@@ -234,11 +234,10 @@ class Session:
             return True
         if step is not None and self._is_saved(step):
             return False
-        taken_at = self._saver.taken_at
-        last = self._opened if taken_at is None else taken_at
-        advised_at = self._notice.advised_at
-        if advised_at is not None and advised_at > last:
+        taken_at, advised_at = self._saver.taken_at, self._notice.advised_at
+        if advised_at is not None and (taken_at is None or taken_at < advised_at):
             return True
+        last = self._opened if taken_at is None else taken_at
         return self._clock.monotonic() - last >= self.checkpoint_interval.total_seconds()
 
     def checkpoint(

@@ -10,6 +10,7 @@ from spillway.checkpoints.layout import manifest_names
 from spillway.errors import FencedError, SpecError, StoreError
 from spillway.runtime import Preempted, Session
 from spillway.runtime.exchange import read_heartbeat
+from spillway.runtime.notice import NoticeSeen
 from spillway.runtime.session import DEFAULT_CHECKPOINT_INTERVAL
 from spillway.testing.stores import InterruptedStore, MemoryStore
 
@@ -110,6 +111,15 @@ def test_a_notice_just_after_a_checkpoint_needs_no_other(lab: Lab) -> None:
     with pytest.raises(Preempted):
         session.checkpoint(4, "state")
     assert [name.step for name in manifest_names(lab.store, "task")] == [4]
+
+
+def test_advice_makes_one_checkpoint_even_if_it_came_before_the_work_began(lab: Lab) -> None:
+    session = lab.session()
+    lab.notice.advise(NoticeSeen(source="aws", reason="the risk is raised", is_advice=True))
+    assert session.should_checkpoint(1)
+    lab.clock.advance(1)
+    session.checkpoint(1, "state")
+    assert not session.should_checkpoint(2)
 
 
 def test_code_that_catches_every_exception_does_not_catch_a_preemption() -> None:
