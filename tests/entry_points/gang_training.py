@@ -93,23 +93,3 @@ def lose_the_last(session: Session) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
     while not session.preempted:
         session.should_checkpoint(step)
-
-
-def count_nodes(session: Session) -> dict[str, Any]:
-    """Run a task on each node of the gang's Ray cluster, and say how many nodes there are."""
-    import ray
-
-    ray.init(log_to_driver=False, logging_level="ERROR")
-    nodes = [node for node in ray.nodes() if node["Alive"]]
-
-    @ray.remote(num_cpus=1)
-    def where() -> str:
-        return str(ray.get_runtime_context().get_node_id())
-
-    strategies = [
-        ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        for node in nodes
-    ]
-    places = ray.get([where.options(scheduling_strategy=one).remote() for one in strategies])
-    ray.shutdown()
-    return {"nodes": len(nodes), "places": len(set(places)), "members": session.gang.nodes}

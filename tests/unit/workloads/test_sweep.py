@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
-from spillway.errors import SpecError, TaskFailedError
+from spillway.errors import SpecError
 from spillway.runtime import Preempted, Session
 from spillway.runtime.signals import Notice
 from spillway.workloads.sweep import sweep
@@ -91,35 +91,6 @@ def test_a_preempted_sweep_goes_on_without_repeating_what_ended(folder: Path) ->
     assert dict(os.environ) == environment
     again = run(Session.local(folder / "session"), folder)  # starts no Ray
     assert (again["trials"], again["best"]) == (result["trials"], result["best"])
-
-
-def test_trials_that_always_fail_end_the_sweep_with_their_own_error(folder: Path) -> None:
-    with pytest.raises(
-        TaskFailedError, match=r"(?s)first 3 trials failed.*ArithmeticError: cannot"
-    ):
-        run(
-            Session.local(folder / "session"),
-            folder,
-            trainable="trial_samples:breaking",
-            num_samples=50,
-        )
-
-
-@pytest.mark.parametrize(
-    ("trainable", "said"),
-    [
-        ("silent", "it ended without a report of loss"),
-        ("other", "the trial reports no loss: let it, or give as metric one of accuracy"),
-    ],
-)
-def test_a_metric_that_is_never_reported_is_said(folder: Path, trainable: str, said: str) -> None:
-    with pytest.raises(TaskFailedError, match=said):
-        run(
-            Session.local(folder / "session"),
-            folder,
-            trainable=f"trial_samples:{trainable}",
-            num_samples=3,
-        )
 
 
 @pytest.mark.parametrize(

@@ -1,27 +1,49 @@
+"""Sweeps of all kinds, on one Ray that is there already; `test_sweep` and `test_sweep_resume` have Rays of their own."""
+
 from __future__ import annotations
 
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from pyarrow.fs import LocalFileSystem
 from ray import tune
 
-from spillway.errors import SpecError
+from spillway.errors import SpecError, TaskFailedError
+from spillway.model import Launcher
 from spillway.runtime import Session
+from spillway.testing.ray_cluster import RayCluster, ray_cluster
+from spillway.testing.servers import LOOPBACK
 from spillway.workloads.ray_schedulers import Retention
 from spillway.workloads.space import draw, parse_space
 from spillway.workloads.sweep import sweep
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+HERE = str(Path(__file__).parent)
+
+
+@pytest.fixture(scope="module")
+def ray() -> Iterator[RayCluster]:
+    """A Ray whose workers can import the sample trainables."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", HERE)
+        with ray_cluster(cpus=2) as cluster:
+            yield cluster
+
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    here = str(Path(__file__).parent)
-    monkeypatch.syspath_prepend(here)
-    monkeypatch.setenv("PYTHONPATH", here)
+def folder(tmp_path: Path, ray: RayCluster, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the sample trainables leave their marks; the sweep finds `ray` as that of its lease."""
+    monkeypatch.syspath_prepend(HERE)
+    monkeypatch.setenv("PYTHONPATH", HERE)
+    for name, value in ray.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("RAY_ADDRESS", f"{LOOPBACK}:{ray.gcs_port}")
     return tmp_path
 
 
@@ -29,7 +51,10 @@ def run(folder: Path, *, usd_per_hour: str = "0", **changes: Any) -> dict[str, A
     session = Session.local(folder / "session")
     price = Decimal(usd_per_hour)
     session._submission = replace(
-        session.submission, marginal_usd_per_hour=price, effective_usd_per_hour=2 * price
+        session.submission,
+        launcher=Launcher.RAY,
+        marginal_usd_per_hour=price,
+        effective_usd_per_hour=2 * price,
     )
     arguments = {
         "dataset": str(folder),
@@ -114,6 +139,25 @@ def test_trials_below_the_median_are_stopped(folder: Path) -> None:
 def test_a_class_that_is_none_of_rays_is_told_and_not_tried_again(folder: Path) -> None:
     with pytest.raises(SpecError, match=r"is a class and no ray\.tune\.Trainable"):
         run(folder, trainable="trial_samples:Nothing")
+
+
+def test_trials_that_always_fail_end_the_sweep_with_their_own_error(folder: Path) -> None:
+    with pytest.raises(
+        TaskFailedError, match=r"(?s)first 3 trials failed.*ArithmeticError: cannot"
+    ):
+        run(folder, trainable="trial_samples:breaking", num_samples=50)
+
+
+@pytest.mark.parametrize(
+    ("trainable", "said"),
+    [
+        ("silent", "it ended without a report of loss"),
+        ("other", "the trial reports no loss: let it, or give as metric one of accuracy"),
+    ],
+)
+def test_a_metric_that_is_never_reported_is_said(folder: Path, trainable: str, said: str) -> None:
+    with pytest.raises(TaskFailedError, match=said):
+        run(folder, trainable=f"trial_samples:{trainable}", num_samples=3)
 
 
 def test_a_sweep_that_no_longer_pays_ends_with_the_best_so_far_and_stays_ended(

@@ -1,4 +1,4 @@
-"""`torchrun` and Ray across the members of a gang, for real."""
+"""`torchrun` across the members of a gang, for real; `test_ray_over_a_lease` has Ray."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import dataclasses
 import random
 from typing import TYPE_CHECKING, Any
 
-import psutil
 import pytest
 
 from spillway.checkpoints import latest
-from spillway.model import Launcher, Resources
+from spillway.model import Launcher
 from spillway.runtime.exit_codes import PREEMPTED
 from spillway.runtime.gang.torchrun import judge
 
@@ -68,29 +67,3 @@ def test_a_gpt_over_two_nodes_that_is_stopped_ends_bit_for_bit_like_one_that_was
     assert machines.codes() == [0, 0], machines.logs()
     after = {step: loss for step, loss in whole["losses"].items() if int(step) > stop}
     assert machines.result(token=2).value == {**whole, "losses": after, "begun": stop}
-
-
-def test_ray_spans_the_members_and_leaves_nothing_behind(machines: Machines) -> None:
-    submission = dataclasses.replace(
-        machines.submission("", 2),
-        entry_point="gang_training:count_nodes",
-        launcher=Launcher.RAY,
-        resources=Resources(cpus=1),
-    )
-    machines.start(submission, RAY_TMPDIR=str(machines.short_folder()))
-    assert machines.codes() == [0, 0], machines.logs()
-    assert machines.result().value == {"nodes": 2, "places": 2, "members": 2}
-    assert not ray_processes(machines)
-
-
-def ray_processes(machines: Machines) -> list[int]:
-    """Return the processes of Ray that these members started and that are still there."""
-    mine = str(machines.short_folder())
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("RAY_TMPDIR") == mine:
-                found.append(process.pid)
-        except psutil.Error:
-            continue
-    return found
