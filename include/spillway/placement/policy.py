@@ -18,7 +18,13 @@ from spillway.placement.explain import usd
 from spillway.placement.policy_values import Action, Decision
 from spillway.placement.sight import sight
 from spillway.placement.value_table import ALONE, AMONG_OTHERS, TableSpec
-from spillway.placement.weighing import Weighing, fallback_of, hours_of, slack_hours
+from spillway.placement.weighing import (
+    Weighing,
+    fallback_of,
+    hours_of,
+    least_extra_restart,
+    slack_hours,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,7 +48,7 @@ def table_spec(job: JobProgress, pools: Sequence[PoolView], now: datetime) -> Ta
     spots = [pool.usd_per_hour for pool in pools if not pool.is_steady]
     work = _ladder(hours_of(job.work_left))
     slack = slack_hours(job, now)
-    restart = hours_of(job.restart_overhead)
+    restart = hours_of(job.restart_overhead + least_extra_restart(pools))
     look = max(hours_of(job.next_look), _SHORTEST_LOOK_HOURS)
     longest_slack = min(_ladder(max(slack, 4 * restart, 2 * look)), work + _MOST_EXTRA_SLACK_HOURS)
     target = max((work + longest_slack) / _STEPS, restart / _RESTART_LEVELS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -34,12 +35,14 @@ class Weighing:
         self.work = hours_of(job.work_left)
         self.slack = slack_hours(job, now)
         self.restart = hours_of(job.restart_overhead)
+        self.least_restart = self.restart + hours_of(least_extra_restart(pools))
         self.fallback = fallback_of(pools)
         self.held = job.held.pool if job.held is not None else None
         self.market = believed.market
         self.idle = table.idle_costs(self.work, self.slack)
         # The unit of the table's costs.
         self.unit = self.fallback.usd_per_hour
+        self._while_found: dict[tuple[float, float], float] = {}
 
     def options(self) -> list[Option]:
         """Return every option, best first."""
@@ -63,7 +66,9 @@ class Weighing:
     def option(self, pool: PoolView | None) -> Option:
         """Return the option of running on `pool`, or of waiting."""
         if pool is None:
-            return Option(pool=None, expected_usd=self.waiting(), in_time=self.keeps_deadline(None))
+            # It has its start still before it, wherever that will be.
+            cost = self.waiting() + min(pool.move_usd for pool in self.pools)
+            return Option(pool=None, expected_usd=cost, in_time=self.keeps_deadline(None))
         cost = self.on_steady(pool) if pool.is_steady else self.on_spot(pool)
         if pool.name != self.held:
             cost += pool.move_usd
@@ -92,8 +97,9 @@ class Weighing:
     def waiting(self) -> float:
         """Return the cost of holding nothing, in US dollars."""
         if not self.believed.pools:
-            return self.unit * (self.work + self.restart)
-        return self.unit * float(self.market @ self.idle) + self.premium
+            return self.unit * (self.work + self.least_restart)
+        idle = self.unit * float(self.market @ self.idle)
+        return idle + self.repriced(idle, self.least_restart) + self.premium
 
     def on_steady(self, pool: PoolView) -> float:
         """Return the cost of going on on a steady pool, in US dollars: until spot is better, or to the end."""
@@ -104,7 +110,30 @@ class Weighing:
         costs = self.table.steady_costs(self.work, self.slack, restart)
         until_spot = min(self.believed.market_stay_hours, self.work)
         difference = (pool.usd_per_hour - self.unit) * until_spot
-        return min(to_the_end, self.unit * float(self.market @ costs) + difference)
+        expected = self.unit * float(self.market @ costs)
+        return min(to_the_end, expected + self.repriced(expected, restart) + difference)
+
+    def repriced(self, usd: float, restart: float, stay: float = 0.0) -> float:
+        """Return what `usd` of the table comes to more, in US dollars, since spot capacity is not at the table's price.
+
+        A table is made at a rounded price and serves while prices move. By the envelope theorem a small difference of price
+        costs it for as long as the job is expected to be on spot; those hours follow from the costs, as all hours
+        together are the work and a restart.
+
+        Args:
+            usd: What the table says.
+            restart: To be served before new work, in hours.
+            stay: Hours on spot where it is no cheaper than steady capacity, so that costs do not tell.
+        """
+        at, whole = self.table.spec.spot_price, self.work + restart
+        if at < 1.0 and self.unit > 0.0:
+            stay = min(max((whole - usd / self.unit) / (1.0 - at), 0.0), whole)
+        return (self.spot_usd - self.unit * at) * stay
+
+    @cached_property
+    def spot_usd(self) -> float:
+        """The price that the table's stands for: that of an hour on the cheapest spot pool."""
+        return min(pool.usd_per_hour for pool in self.pools if not pool.is_steady)
 
     @cached_property
     def premium(self) -> float:
@@ -115,8 +144,14 @@ class Weighing:
         open_now = [pool for pool in self.pools if not pool.is_steady and pool.available]
         if len(self.believed.pools) < 2 or not open_now:
             return 0.0
-        later = self.table.spec.evictions_per_hour[0]
-        return max(0.0, min(self.on_spot(pool) - self.on_spot(pool, later) for pool in open_now))
+        return max(0.0, min(self.on_spot(pool) - self.on_spot_later(pool) for pool in open_now))
+
+    def on_spot_later(self, pool: PoolView) -> float:
+        """Return what `on_spot` would, were the pool one that the table takes later: as cheap and as often evicted."""
+        as_later = replace(
+            pool, usd_per_hour=self.spot_usd, extra_restart=least_extra_restart(self.pools)
+        )
+        return self.on_spot(as_later, self.table.spec.evictions_per_hour[0])
 
     def on_spot(self, pool: PoolView, evictions_per_hour: float | None = None) -> float:
         """Return the cost of going on on a spot pool, in US dollars; `evictions_per_hour` in place of what is believed.
@@ -125,13 +160,23 @@ class Weighing:
         """
         there = self.believed.pools[pool.name]
         evictions = there.evictions_per_hour if evictions_per_hour is None else evictions_per_hour
-        running = self.table.spot_costs(self.work, self.slack, self.restart_on(pool), evictions)
-        expected = there.chance * float(self.believed.found @ running)
+        expected = there.chance * self.while_found(self.restart_on(pool), evictions)
         if there.chance < 1.0:
             expected += (1.0 - there.chance) * float(self.believed.missed @ self.idle)
-        difference = pool.usd_per_hour - self.unit * self.table.spec.spot_price
+        usd = self.unit * expected
+        dearer = pool.usd_per_hour - self.spot_usd
         stay = min(there.stay_hours, self.work)
-        return self.unit * expected + there.chance * difference * stay
+        repriced = self.repriced(usd, self.restart_on(pool), there.chance * stay)
+        return usd + repriced + there.chance * dearer * stay
+
+    def while_found(self, restart: float, evictions_per_hour: float) -> float:
+        """Return the table's cost of running on a spot pool that has room, which several pools have in common."""
+        asked = restart, evictions_per_hour
+        known = self._while_found.get(asked)
+        if known is None:
+            running = self.table.spot_costs(self.work, self.slack, restart, evictions_per_hour)
+            known = self._while_found[asked] = float(self.believed.found @ running)
+        return known
 
 
 def fallback_of(pools: Sequence[PoolView]) -> PoolView:
@@ -147,6 +192,12 @@ def fallback_of(pools: Sequence[PoolView]) -> PoolView:
             "no steady pool to fall back on when spot capacity fails: allow on_demand, reserved or partner capacity"
         )
     return min(open_now, key=lambda pool: (pool.usd_per_hour, pool.name))
+
+
+def least_extra_restart(pools: Sequence[PoolView]) -> timedelta:
+    """Return what every start adds to the job's restart overhead at the least: on spot pools, where there are any."""
+    spots = [pool.extra_restart for pool in pools if not pool.is_steady]
+    return min(spots or [pool.extra_restart for pool in pools], default=timedelta(0))
 
 
 def slack_hours(job: JobProgress, now: datetime) -> float:

@@ -19,6 +19,7 @@ from spillway.placement.availability_prior import LEARNED, prior
 from spillway.placement.policy import decide, still_serves, table_spec
 from spillway.placement.policy_values import (
     Action,
+    Decision,
     Held,
     JobProgress,
     PolicyState,
@@ -97,6 +98,54 @@ def test_a_start_where_the_state_is_dear_to_read_costs_that_much_more():
     assert free["far"] < free["near"] < dear["far"]
     assert dear["far"] - free["far"] == pytest.approx(5.0)
     assert there["far"] < dear["far"] - 5.0  # it is there already, and needs no restart either
+
+
+def seen_open(pools: list[PoolView], spec: TableSpec, hours: int = 10) -> PolicyState:
+    """What is remembered of pools that have been as they are now for `hours`."""
+    state = PolicyState()
+    for look in range(hours + 1):
+        now = NOW - timedelta(hours=hours - look)
+        _, state = ask(job(), pools, now, state, spec)
+    return state
+
+
+@pytest.mark.parametrize("others", [[], [1.1]])
+@given(price=st.floats(0.97, 1.12), work_h=st.floats(0.2, 6.0))
+@settings(max_examples=25, deadline=None)
+def test_open_spot_capacity_is_not_waited_for_where_its_price_is_not_the_table_s(
+    others, price, work_h
+):
+    progress = job(work_h=work_h, slack_h=6)
+    rest = [spot("dear", other) for other in others]
+    spec = table_spec(job(work_h=6, slack_h=6), [spot(), *rest, on_demand()], NOW)
+    pools = [spot(price=price), *rest, on_demand()]
+    assert still_serves(
+        replace(spec, work_hours=99.0, slack_hours=99.0), table_spec(progress, pools, NOW)
+    )
+    decision, _ = ask(progress, pools, NOW, seen_open(pools, spec), spec)
+    assert decision.pool is not None
+    assert decision.options[0].expected_usd < cost_of(decision, None)
+
+
+@pytest.mark.parametrize("restart_minutes", [0, 2, 10])
+def test_a_start_every_pool_adds_to_is_not_put_off(restart_minutes):
+    every = timedelta(minutes=restart_minutes)
+    pools = [replace(pool, extra_restart=every, move_usd=0.2) for pool in (spot(), on_demand())]
+    progress = job(work_h=1.6, slack_h=6)
+    spec = table_spec(progress, pools, NOW)
+    assert spec.restart_hours == pytest.approx(0.1 + restart_minutes / 60, abs=1e-5)
+    decision, _ = ask(progress, pools, NOW, seen_open(pools, spec), spec)
+    assert decision.pool == "spot"
+
+
+def test_a_dearer_spot_pool_is_taken_where_the_cheaper_one_is_full():
+    pools = [spot("full", available=False), spot("open", 1.1), on_demand()]
+    progress = job(work_h=1, slack_h=10)
+    assert ask(progress, pools)[0].pool == "open"
+
+
+def cost_of(decision: Decision, pool: str | None) -> float:
+    return next(option.expected_usd for option in decision.options if option.pool == pool)
 
 
 def test_a_job_without_deadline_waits_for_spot():
