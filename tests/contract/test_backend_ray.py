@@ -69,11 +69,13 @@ def test_of_two_submissions_at_once_the_later_finds_the_first(world: RayWorld) -
 
 
 def test_a_wrong_token_is_told_from_a_missing_job(world: RayWorld) -> None:
+    other = world.connect()
     for password in ("an old one", None):
         connection = Connection(host=world.cluster.url, password=password)
         backend = world.connect(JobsClient(connection))
         with pytest.raises(AccessError, match="set the connection's password"):
             backend.submit(world.submission(Behaviour.SUCCEEDS))
+        assert other.list_jobs() == []  # tokens are of a connection, not of the process
 
 
 def test_a_cluster_that_does_not_answer_says_nothing_of_its_jobs(world: RayWorld) -> None:

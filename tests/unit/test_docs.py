@@ -119,7 +119,7 @@ def test_the_readmes_entry_point_goes_on_where_it_was(
             raise InterruptionError
 
     monkeypatch.setattr(adding, "time", SimpleNamespace(sleep=work))
-    monkeypatch.setattr(Session, "should_checkpoint", lambda _: True)
+    monkeypatch.setattr(Session, "should_checkpoint", lambda _: steps_worked % 100 == 99)
     with pytest.raises(InterruptionError):
         adding.add_up(Session.local(tmp_path / "run"), steps=600)
     assert adding.add_up(Session.local(tmp_path / "run"), steps=600) == 179700

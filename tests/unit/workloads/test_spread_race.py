@@ -1,4 +1,4 @@
-"""Eight processes and one study, in a folder and in a bucket."""
+"""Four processes and one study, in a folder and in a bucket."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from spillway.workloads.study_journal import StoreJournal
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PROCESSES = 8
+PROCESSES = 4
 TRIALS = 16
 
 _PROGRAM = """
