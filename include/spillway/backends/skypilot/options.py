@@ -46,6 +46,9 @@ CLOUDS: Final = frozenset(
 OWN_MACHINES: Final = frozenset({"kubernetes", "slurm", "ssh"})
 """Clouds whose machines are cut to size instead of having instance types."""
 
+ON_KUBERNETES: Final = frozenset({"kubernetes", "ssh"})
+"""Clouds whose machines are pods, for which SkyPilot waits as long as it is told."""
+
 RESERVING: Final = frozenset({"aws", "gcp"})
 """Clouds in whose reservations SkyPilot starts machines when it is told their names."""
 

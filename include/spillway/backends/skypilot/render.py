@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import yaml
 
 from spillway.backends.skypilot import naming
-from spillway.backends.skypilot.options import OWN_MACHINES
+from spillway.backends.skypilot.options import ON_KUBERNETES, OWN_MACHINES
 from spillway.errors import RejectedError
 from spillway.model import Market
 from spillway.model.codec import encode_json
@@ -85,6 +85,10 @@ def configuration(options: SkyPilotOptions) -> dict[str, Any]:
     wanted: dict[str, Any] = {}
     if options.reservations:
         wanted[options.cloud] = {"specific_reservations": list(options.reservations)}
+    if options.cloud in ON_KUBERNETES and options.start_within is not None:
+        # By itself it gives up after ten seconds.
+        seconds = math.ceil(options.start_within.total_seconds())
+        wanted[options.cloud] = {"provision_timeout": seconds}
     if options.workspace is not None:
         wanted["active_workspace"] = options.workspace
     return wanted

@@ -126,6 +126,14 @@ def test_reservations_are_named_to_skypilot() -> None:
     assert render.configuration(options) == {"gcp": {"specific_reservations": ["r"]}}
 
 
+@pytest.mark.parametrize("cloud", ["kubernetes", "ssh"])
+def test_skypilot_waits_for_a_node_as_long_as_the_job_may(cloud: str) -> None:
+    options = read_options(pool(cloud=cloud, region="ours", start_within="PT20M"))
+    assert render.configuration(options) == {cloud: {"provision_timeout": 1200}}
+    unsaid = read_options(pool(cloud=cloud, region="ours"))
+    assert render.configuration(unsaid) == {}
+
+
 @pytest.mark.parametrize(
     ("output", "code"),
     [
