@@ -1,15 +1,22 @@
-"""What SkyPilot's real API server answers, as far as it goes without a cloud account; and its own models, held against ours."""
+"""What SkyPilot's real API server answers, as far as it goes without a cloud account; and its own models, held against ours.
+
+Its targets of one's own, `kubernetes` and `ssh`, are there up to pods that wait for a node.
+"""
 
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
+import time
 import uuid
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from kubernetes.utils import parse_quantity
 
 from conftest import require
 from contract.skypilot_world import PATIENCE_SECONDS, SkyPilotWorld
@@ -20,16 +27,25 @@ from spillway.backends.skypilot.client import ApiServer
 from spillway.backends.skypilot.failures import ERRORS
 from spillway.backends.skypilot.options import CLOUDS
 from spillway.catalog.price_list import read_price_list
-from spillway.errors import AccessError, RejectedError
-from spillway.model import JobEvent
+from spillway.errors import AccessError, CapacityError, RejectedError
+from spillway.model import JobEvent, Market, Resources
 from spillway.testing.backend_suite import Behaviour
-from spillway.testing.skypilot_api import real_skypilot
+from spillway.testing.kubernetes_cluster import FakeCluster
+from spillway.testing.kubernetes_objects import KINDS
+from spillway.testing.kubernetes_server import FakeApiServer, api_server
+from spillway.testing.skypilot_api import kubeconfig, real_skypilot
 from spillway.testing.skypilot_server import fake_skypilot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 REPOSITORY = Path(__file__).parents[2]
+TOKEN = "a token of the tests"
+OWN: dict[str, Any] = {
+    "market": Market.PARTNER,
+    "instance_type": None,
+    "image": "docker:example.org/trainer:1",
+}
 
 ASK_THE_VENDOR = """
 import inspect, json, sys
@@ -72,10 +88,51 @@ def python() -> Path:
     return REPOSITORY / "build" / "skypilot" / "venv" / "bin" / "python"
 
 
+class Kubernetes:
+    """A cluster with one node, whose pods nobody runs: what SkyPilot does in them would be done to this machine."""
+
+    def __init__(self, folder: Path) -> None:
+        self.server = FakeApiServer(token=TOKEN)
+        FakeCluster(self.server, folder).add_node("node-1")
+
+    def pods(self) -> list[Any]:
+        return self.server.all("pods")
+
+    @contextmanager
+    def without(self, right: tuple[str, str] | None) -> Iterator[None]:
+        verbs = ("get", "list", "watch", "create", "patch", "delete")
+        everything = {(verb, plural) for plural in KINDS for verb in verbs}
+        self.server.allowed[TOKEN] = frozenset(everything - {right})
+        yield
+        self.server.allowed[TOKEN] = None
+
+
 @pytest.fixture(scope="module")
-def url(python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with real_skypilot(python, tmp_path_factory.mktemp("skypilot")) as url:
+def kubernetes(tmp_path_factory: pytest.TempPathFactory) -> Kubernetes:
+    for tool in ("nc", "socat"):
+        require(shutil.which(tool), f"without {tool} SkyPilot uses no Kubernetes: apt-get install")
+    return Kubernetes(tmp_path_factory.mktemp("kubernetes"))
+
+
+@pytest.fixture(scope="module")
+def url(
+    python: Path, kubernetes: Kubernetes, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    # A node pool of SSH hosts that is up is a Kubernetes to SkyPilot, in a context of such a name.
+    tokens = {"lab": TOKEN, "ssh-hosts": TOKEN}
+    home = tmp_path_factory.mktemp("skypilot")
+    with (
+        api_server(kubernetes.server) as cluster,
+        real_skypilot(python, home, kubernetes=kubeconfig(cluster, tokens)) as url,
+    ):
         yield url
+
+
+def until(look: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not look():
+        assert time.monotonic() < deadline, "it did not come true"
+        time.sleep(0.1)
 
 
 class RealWorld(SkyPilotWorld):
@@ -83,10 +140,12 @@ class RealWorld(SkyPilotWorld):
         self.url = url
         super().__init__(None, folder, **options)  # type: ignore[arg-type]  # the real one instead
 
-    def connect(self, **facts: Any) -> SkyPilotBackend:
+    def connect(
+        self, *, patience_seconds: float = PATIENCE_SECONDS, **facts: Any
+    ) -> SkyPilotBackend:
         server = ApiServer(Connection(host=self.url, **facts), timeout_seconds=PATIENCE_SECONDS)
         return SkyPilotBackend(
-            self.pool(), home=self.folder, server=server, submit_seconds=PATIENCE_SECONDS
+            self.pool(), home=self.folder, server=server, submit_seconds=patience_seconds
         )
 
 
@@ -111,6 +170,12 @@ def test_nothing_is_known_of_what_was_never_asked_for(url: str, tmp_path: Path) 
             RejectedError,
             "nowhere",
         ),
+        (
+            {**OWN, "cloud": "kubernetes", "region": "no-such-context"},
+            RejectedError,
+            "no-such-context",
+        ),
+        ({**OWN, "cloud": "ssh", "region": "no-such-pool"}, RejectedError, "no-such-pool"),
     ],
 )
 def test_what_cannot_be_launched_is_a_named_error_and_leaves_nothing(
@@ -127,6 +192,64 @@ def test_what_cannot_be_launched_is_a_named_error_and_leaves_nothing(
     assert (seen.event, words in seen.detail) == (JobEvent.FAILED, True)
     backend.release(job)
     assert list(backend.list_jobs()) == []
+
+
+@pytest.mark.parametrize(("cloud", "region"), [("kubernetes", "lab"), ("ssh", "hosts")])
+def test_machines_of_ones_own_are_pods_with_our_tags_until_they_are_released(
+    url: str, kubernetes: Kubernetes, tmp_path: Path, cloud: str, region: str
+) -> None:
+    options = {**OWN, "cloud": cloud, "region": region, "start_within": "PT1H"}
+    world = RealWorld(url, tmp_path, labels={"team": "vision"}, **options)
+    backend = world.connect(patience_seconds=0)
+    asked = Resources(cpus=2, memory_gib=3)
+    submission = replace(world.submission(Behaviour.RUNS_ON), nodes=2, resources=asked)
+    job = backend.submit(submission)
+    until(lambda: len(kubernetes.pods()) == submission.nodes)
+    assert backend.submit(submission) == job
+    for pod in kubernetes.pods():
+        labels, notes = pod["metadata"]["labels"], pod["metadata"]["annotations"]
+        assert (labels["spillway-job"], labels["team"]) == (job.provider_id, "vision")
+        assert notes["skypilot-cluster-name"] == job.provider_id
+        (container,) = pod["spec"]["containers"]
+        assert container["image"] == "example.org/trainer:1"
+        requested = container["resources"]["requests"]
+        assert parse_quantity(requested["cpu"]) == asked.cpus
+        assert parse_quantity(requested["memory"]) == 3 * 10**9
+    assert list(backend.list_jobs()) == [job]
+    assert backend.observe([job])[job.key].event is JobEvent.SUBMITTED
+    assert len(kubernetes.pods()) == submission.nodes
+    backend.release(job)
+    until(lambda: not kubernetes.pods() and not kubernetes.server.all("services"))
+    until(lambda: not backend.list_jobs())
+    assert backend.observe([job])[job.key].event is JobEvent.CANCELLED
+    backend.release(job)
+
+
+@pytest.mark.parametrize(
+    ("missing", "kind", "words"),
+    [
+        (None, CapacityError, "context lab"),
+        (("create", "pods"), AccessError, 'cannot create resource "pods"'),
+    ],
+)
+def test_pods_that_find_no_node_are_told_from_those_that_may_not_be(
+    url: str,
+    kubernetes: Kubernetes,
+    tmp_path: Path,
+    missing: tuple[str, str] | None,
+    kind: type[Exception],
+    words: str,
+) -> None:
+    options = {**OWN, "cloud": "kubernetes", "region": "lab", "start_within": "PT1S"}
+    world = RealWorld(url, tmp_path, **options)
+    backend = world.connect()
+    submission = world.submission(Behaviour.RUNS_ON)
+    with kubernetes.without(missing), pytest.raises(kind, match=words):
+        backend.submit(submission)
+    assert kubernetes.pods() == []
+    assert list(backend.list_jobs()) == []
+    seen = backend.observe([Job(key=submission.key)])[submission.key]
+    assert seen.event is (JobEvent.PREEMPTED if kind is CapacityError else JobEvent.FAILED)
 
 
 def test_a_token_that_is_none_is_named(url: str, tmp_path: Path) -> None:

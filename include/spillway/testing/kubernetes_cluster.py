@@ -53,8 +53,10 @@ class FakeCluster:
         self, name: str, labels: Mapping[str, str] | None = None, **allocatable: str
     ) -> None:
         """Join a node with 8 cores and 32 GiB, and what else it has."""
+        has = {**NODE, **allocatable}
         status = {
-            "allocatable": {**NODE, **allocatable},
+            "allocatable": has,
+            "capacity": has,
             "conditions": [{"type": "Ready", "status": "True"}],
         }
         metadata = {"name": name, "labels": dict(labels or {})}

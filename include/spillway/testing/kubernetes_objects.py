@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 Object = dict[str, Any]
 
+_RIGHTS: Final = "/apis/rbac.authorization.k8s.io/v1"
+
 # Which kinds there are, by plural: the path of group and version, and the client's model that says which fields it has.
 KINDS: Final[Mapping[str, tuple[str, str, str | None]]] = {
     "jobs": ("/apis/batch/v1", "Job", "V1Job"),
@@ -25,13 +27,30 @@ KINDS: Final[Mapping[str, tuple[str, str, str | None]]] = {
     "events": ("/api/v1", "Event", None),
     "secrets": ("/api/v1", "Secret", "V1Secret"),
     "nodes": ("/api/v1", "Node", "V1Node"),
+    "namespaces": ("/api/v1", "Namespace", "V1Namespace"),
+    "serviceaccounts": ("/api/v1", "ServiceAccount", "V1ServiceAccount"),
+    "deployments": ("/apis/apps/v1", "Deployment", "V1Deployment"),
+    "runtimeclasses": ("/apis/node.k8s.io/v1", "RuntimeClass", "V1RuntimeClass"),
+    "roles": (_RIGHTS, "Role", "V1Role"),
+    "rolebindings": (_RIGHTS, "RoleBinding", "V1RoleBinding"),
+    "clusterroles": (_RIGHTS, "ClusterRole", "V1ClusterRole"),
+    "clusterrolebindings": (_RIGHTS, "ClusterRoleBinding", "V1ClusterRoleBinding"),
     "jobsets": ("/apis/jobset.x-k8s.io/v1alpha2", "JobSet", None),
     "rayjobs": ("/apis/ray.io/v1", "RayJob", None),
     "workloads": ("/apis/kueue.x-k8s.io/v1beta1", "Workload", None),
     "localqueues": ("/apis/kueue.x-k8s.io/v1beta1", "LocalQueue", None),
     "clusterqueues": ("/apis/kueue.x-k8s.io/v1beta1", "ClusterQueue", None),
 }
-OF_THE_CLUSTER: Final = frozenset({"nodes", "clusterqueues"})
+OF_THE_CLUSTER: Final = frozenset(
+    {
+        "nodes",
+        "clusterqueues",
+        "namespaces",
+        "runtimeclasses",
+        "clusterroles",
+        "clusterrolebindings",
+    }
+)
 _SINCE: Final = {"completionMode": 22, "suspend": 22, "podFailurePolicy": 26}
 """Which Kubernetes 1 has a field of Jobs; the client's models are of the newest."""
 _VERBS: Final = {"GET": "get", "PATCH": "patch", "DELETE": "delete", "POST": "create"}
@@ -233,17 +252,20 @@ def fits(seen: Object, request: Request) -> bool:
     if request.namespace and seen["metadata"].get("namespace") != request.namespace:
         return False
     labels = seen["metadata"].get("labels") or {}
-    wanted = _selector(request.query.get("labelSelector", ""))
-    if any(labels.get(name) != value for name, value in wanted.items()):
-        return False
-    fields = leaves(seen)
-    wanted = _selector(request.query.get("fieldSelector", ""))
-    return all(fields.get(name) == value for name, value in wanted.items())
+    return _agrees(labels, request.query.get("labelSelector", "")) and _agrees(
+        leaves(seen), request.query.get("fieldSelector", "")
+    )
 
 
-def _selector(text: str) -> dict[str, str]:
-    pairs = (one.partition("=") for one in text.split(",") if one)
-    return {name: value.lstrip("=") for name, _, value in pairs}
+def _agrees(facts: Mapping[str, Any], selector: str) -> bool:
+    """Return whether each of `name=value`, `name==value` and `name!=value` is so."""
+    for one in selector.split(","):
+        name, unequal, value = one.partition("!=")
+        if not unequal:
+            name, _, value = one.partition("=")
+        if one and (facts.get(name) == value.lstrip("=")) is bool(unequal):
+            return False
+    return True
 
 
 def leaves(made: Any, place: str = "") -> dict[str, Any]:

@@ -14,6 +14,7 @@ import time
 import uuid
 from collections import defaultdict
 from contextlib import contextmanager
+from dataclasses import replace
 from email.utils import format_datetime
 from http import HTTPStatus
 from threading import Condition, RLock
@@ -180,7 +181,8 @@ class FakeApiServer:
             if request.part == "binding":
                 return self._bind(request)
             if not request.name:
-                return self._create(request) if request.method == "POST" else self._list(request)
+                act = {"POST": self._create, "DELETE": self._delete_all}
+                return act.get(request.method, self._list)(request)
             there = self._objects[request.plural].get((request.namespace, request.name))
             if request.method == "PATCH" and request.part != "status":
                 return self._apply(request, there)
@@ -195,7 +197,8 @@ class FakeApiServer:
                     namespace=request.namespace,
                 )
             if request.method == "DELETE":
-                grace = request.body.get("gracePeriodSeconds")
+                said = request.query.get("gracePeriodSeconds")
+                grace = request.body.get("gracePeriodSeconds", None if said is None else int(said))
                 if grace == 0:
                     self.remove(request.plural, request.name, request.namespace)
                 else:
@@ -274,7 +277,18 @@ class FakeApiServer:
         name = request.body["metadata"]["name"]
         if (request.namespace, name) in self._objects[request.plural]:
             raise Refusal(409, "AlreadyExists", f'{request.plural} "{name}" already exists')
+        if KINDS[request.plural][2] is not None:
+            validate(replace(request, name=name), request.body, minor=self.minor)
+        if request.plural == "pods":
+            request.body.setdefault("status", {"phase": "Pending"})
         return HTTPStatus.CREATED, self.add(request.plural, request.body, request.namespace)
+
+    def _delete_all(self, request: Request) -> tuple[int, Object]:
+        for there in self.all(request.plural):
+            if fits(there, request):
+                metadata = there["metadata"]
+                self.delete(request.plural, metadata["name"], metadata["namespace"])
+        return HTTPStatus.OK, {"kind": "Status", "status": "Success"}
 
     def _list(self, request: Request) -> tuple[int, Object]:
         items = [
@@ -394,7 +408,7 @@ class _Handler(QuietHandler):
 
     def _serve(self) -> None:
         try:
-            if self.path == "/version":
+            if self.path.partition("?")[0] == "/version":
                 said = {"major": "1", "minor": f"{self.server_of.minor}+"}
                 self._send(200, json.dumps(said).encode())
                 return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -15,7 +16,7 @@ from spillway.testing.process_groups import ProcessGroup
 from spillway.testing.servers import free_port
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 PATIENCE_SECONDS: Final = 240.0
@@ -29,17 +30,49 @@ gpu_8x_h100_sxm5,H100,8.0,208.0,1800.0,23.92,us-east-1,,
 """
 """A catalogue of Lambda, since SkyPilot would fetch its own from the internet."""
 
+_CLOUDS: Final = ("kubernetes", "lambda", "slurm", "ssh")
+"""Those it looks for credentials of; for all of them it takes ten seconds."""
+
+
+def kubeconfig(url: str, tokens: Mapping[str, str]) -> str:
+    """Return a kubeconfig for the Kubernetes at `url`, with a context for each of `tokens`, by name; the first is the current one."""
+    contexts = [
+        {"name": name, "context": {"cluster": "it", "user": name, "namespace": "default"}}
+        for name in tokens
+    ]
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "it", "cluster": {"server": url}}],
+        "users": [{"name": name, "user": {"token": token}} for name, token in tokens.items()],
+        "contexts": contexts,
+        "current-context": next(iter(tokens)),
+    }
+    return json.dumps(config)
+
 
 @contextmanager
-def real_skypilot(python: Path, home: Path) -> Iterator[str]:
+def real_skypilot(python: Path, home: Path, *, kubernetes: str | None = None) -> Iterator[str]:
     """Run the API server that `python` has installed until the block ends; yield its URL.
+
+    Args:
+        python: Of the environment with SkyPilot.
+        home: An empty folder.
+        kubernetes: The kubeconfig it has; None for none.
 
     Raises:
         RuntimeError: It did not start.
     """
-    lists = home / ".sky" / "catalogs" / "v8" / "lambda"
-    lists.mkdir(parents=True)
-    (lists / "vms.csv").write_text(_LIST)
+    files = {
+        ".sky/catalogs/v8/lambda/vms.csv": _LIST,
+        ".sky/wheels/none/skypilot-0.14.1-py3-none-any.whl": "",  # it would build itself, for pods that never run
+        ".sky/config.yaml": f"allowed_clouds: [{', '.join(_CLOUDS)}]\n",
+    }
+    if kubernetes is not None:
+        files[".kube/config"] = kubernetes
+    for name, text in files.items():
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).write_text(text)
     for attempt in range(_ATTEMPTS):
         port = free_port()
         output = home / f"server-{attempt}.log"

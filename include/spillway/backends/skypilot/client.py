@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import ssl
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import httpx
@@ -22,6 +23,7 @@ from spillway.backends.skypilot.failures import (
     by_status,
     exception,
     failure,
+    forbidden,
     readable,
 )
 from spillway.backends.skypilot.render import NAME
@@ -53,6 +55,9 @@ _CLIENT_ERRORS: Final = (
 )
 _OUR_JOB: Final = 1
 """A cluster is for one job, and this is its number."""
+
+_LOG_LINES: Final = 200
+"""At the end of a launch's log is why it failed."""
 
 
 class FailedRequestError(Exception):
@@ -156,7 +161,12 @@ class ApiServer:
         try:
             self.result(request)
         except FailedRequestError as error:
-            return error.reason
+            reason = error.reason
+            return (
+                replace(reason, forbidden=forbidden(self._log(request)))
+                if reason.is_vague
+                else reason
+            )
         return None
 
     def call(self, path: str, body: Mapping[str, Any]) -> Any:
@@ -196,6 +206,12 @@ class ApiServer:
         self._expect(answer)
         with readable(self.where):
             return json.loads(answer.json()["return_value"])
+
+    def _log(self, request: str) -> str:
+        """Return the end of what the server wrote while it did a request; nothing when that is not kept any more."""
+        about = {"request_id": request, "tail": _LOG_LINES, "follow": False, "format": "plain"}
+        answer = self._request("GET", "/api/stream", params=about)
+        return answer.text if answer.is_success else ""
 
     def _request(self, method: str, path: str, **content: Any) -> httpx.Response:
         try:

@@ -90,6 +90,12 @@ _NO_SUCH_MACHINE: Final = re.compile(
     r"does not contain any instances|no launchable resource|No resource satisfying|does not satisfy",
     re.IGNORECASE,
 )
+# What Kubernetes says where a right is missing. SkyPilot calls that a lack of resources as well, and tells the rest in the
+# request's log only.
+_FORBIDDEN: Final = re.compile(
+    r'\w+(?: "[^"]*")? is forbidden: User "[^"]*" cannot \w+ resource "[^"]*" in API group "[^"]*"'
+    r' (?:in the namespace "[^"]*"|at the cluster scope)'
+)
 _COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
 _LONGEST: Final = 600
 
@@ -100,15 +106,24 @@ class Failure:
 
     Attributes:
         type: Name of SkyPilot's exception.
+        forbidden: What the log says is not permitted; empty when it says nothing of that.
     """
 
     type: str
     message: str
+    forbidden: str = ""
+
+    @property
+    def is_vague(self) -> bool:
+        """Whether SkyPilot's log may know better."""
+        return ERRORS.get(self.type) is Kind.NO_ROOM
 
     @property
     def kind(self) -> Kind | None:
         """What can be done about it; None where SkyPilot raises what it does not document."""
         kind = ERRORS.get(self.type)
+        if self.forbidden:
+            return Kind.ACCESS
         if kind is Kind.NO_ROOM and _NO_SUCH_MACHINE.search(self.message):
             return Kind.REFUSED
         if kind is Kind.NO_ROOM and _NO_ACCESS.search(self.message):
@@ -121,7 +136,7 @@ class Failure:
         return _REMEDIES[self.kind]
 
     def __str__(self) -> str:
-        return f"{self.type}: {self.message}; {self.remedy}"
+        return f"{self.type}: {self.forbidden or self.message}; {self.remedy}"
 
 
 _REMEDIES: Final[Mapping[Kind | None, str]] = MappingProxyType(
@@ -147,6 +162,12 @@ def failure(detail: Mapping[str, Any]) -> Failure:
     error = cast("Mapping[str, Any]", json.loads(detail["error"]))
     message = _COLOUR.sub("", str(error["message"])).strip()
     return Failure(type=str(error["type"]), message=message[:_LONGEST])
+
+
+def forbidden(log: str) -> str:
+    """Return what the log of a request says is not permitted; empty when it says nothing of that."""
+    found = _FORBIDDEN.search(log.replace("\\", ""))
+    return found[0] if found else ""
 
 
 def exception(reason: Failure) -> BackendError:
