@@ -80,7 +80,7 @@ def worth(one: Plan) -> tuple[int, timedelta, Decimal]:
     return len(one.decisions) - one.placed, one.late, one.cost_usd
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(task_lists, offer_lists)
 def test_together_is_never_worse_than_one_at_a_time(
     tasks: list[TaskSpec], candidates: list[Offer]
@@ -126,7 +126,7 @@ def test_every_decision_of_a_plan_can_be_made_again(
         assert sorted(named) == sorted(o.pool for o in candidates)
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(task_lists, offer_lists)
 def test_a_plan_from_columns_is_worth_as_much(
     tasks: list[TaskSpec], candidates: list[Offer]
@@ -184,7 +184,7 @@ def value(taken: Sequence[int], cost: np.ndarray, late: np.ndarray) -> tuple[int
     )
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(problems())
 def test_an_assignment_is_worth_what_brute_force_finds(
     problem: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],

@@ -113,7 +113,7 @@ easy_tasks = st.builds(
 any_tasks = easy_tasks | easy_tasks | rich_tasks
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(any_tasks, candidate_lists)
 def test_columns_choose_what_choose_does(task: TaskSpec, candidates: list[Offer]) -> None:
     expected = choose(task, candidates, NOW)
