@@ -69,7 +69,7 @@ class Quotes:
                 with the number of tasks that are looked at.
         """
         pools = self._pools.values()
-        free, silent = self._room_at(now, max_age)
+        asked_at, free, silent = self._room_at(now, max_age)
         usage = self._ledger.usage(pools, now=now, cool_down=LONGEST_COOL_DOWN)
         cooling = self._cooling_down(usage, free, now) | dict.fromkeys(silent, _SILENT)
         cooling |= dict.fromkeys(refused, _REFUSED)
@@ -91,6 +91,7 @@ class Quotes:
                 offer,
                 cooling_down=offer.pool in cooling,
                 cooling_reason=cooling.get(offer.pool, ""),
+                room_at=None if free[offer.pool] is None else asked_at,
             )
             for offer in offers
         )
@@ -130,10 +131,10 @@ class Quotes:
 
     def _room_at(
         self, now: datetime, max_age: timedelta
-    ) -> tuple[Mapping[str, int | None], set[str]]:
+    ) -> tuple[datetime, Mapping[str, int | None], set[str]]:
         if self._room is None or now - self._room[0] >= max_age:
             self._room = (now, *self._ask_for_room())
-        return self._room[1:]
+        return self._room
 
     def _ask_for_room(self) -> tuple[dict[str, int | None], set[str]]:
         """Return what each provider says of its room, None for one that never says, and which did not answer."""

@@ -59,6 +59,18 @@ def test_a_pool_that_keeps_taking_capacity_back_is_expected_to_go_on(tmp_path: P
     assert after.preemptions_per_hour > 10 * before.preemptions_per_hour
 
 
+def test_an_offer_says_when_the_provider_was_asked_for_room(tmp_path: Path) -> None:
+    world = FakeDeployment(tmp_path, pools=(ON_DEMAND,))
+    asked_at = world.clock()
+    (fresh,) = world.dispatcher.quotes.offers(SPEC, asked_at)
+    world.clock.advance(40)
+    minute = timedelta(minutes=1)
+    (kept,) = world.dispatcher.quotes.offers(SPEC, world.clock(), max_age=minute)
+    world.clock.advance(40)
+    (anew,) = world.dispatcher.quotes.offers(SPEC, world.clock(), max_age=minute)
+    assert (fresh.room_at, kept.room_at, anew.room_at) == (asked_at, asked_at, world.clock())
+
+
 def test_a_job_that_reports_progress_teaches_its_speed(tmp_path: Path) -> None:
     h100 = Resources(cpus=2, memory_gib=4, accelerator="H100", accelerator_count=1)
     pool = replace(ON_DEMAND, shape=h100)

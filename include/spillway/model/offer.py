@@ -60,6 +60,8 @@ class Offer:
         storage_usd_per_gib_month: What it costs to keep a GiB there.
         last_launch_at: When a lease last started at this price, which proves that it can be had.
         slots: How many slots the pool has in all, free or not; None when unknown.
+        room_at: When the provider was asked for its room, which is part of `free_slots`; its backend may have passed on an
+            answer that was some minutes old. None for one that does not say.
         cooling_reason: Why it is cooling down and until when, for people; empty when nothing more is known.
     """
 
@@ -87,6 +89,7 @@ class Offer:
     priced_at: datetime | None = None
     last_launch_at: datetime | None = None
     slots: int | None = None
+    room_at: datetime | None = None
     cooling_reason: str = ""
     restore_usd_per_gib: Decimal = Decimal(0)
     save_usd_per_gib: Decimal = Decimal(0)

@@ -117,7 +117,9 @@ def _why(best: _Candidate, others: Sequence[_Candidate]) -> str:
     if best.late:
         return f"expected {span(best.late)} past the deadline, the least of all: {total}"
     what = "lowest expected cost" if others else "the only pool that can take it"
-    return f"{what}: {total} ({best.offer.price_reason})"
+    priced_at = best.offer.priced_at
+    dated = f", as of {priced_at:%Y-%m-%d}" if priced_at is not None else ""
+    return f"{what}: {total} ({best.offer.price_reason}{dated})"
 
 
 def _asked(candidate: _Candidate) -> str:

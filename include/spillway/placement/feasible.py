@@ -189,12 +189,14 @@ def _nodes(task: TaskSpec, offer: Offer, _now: datetime) -> str | None:
     return f"has {offer.slots} slots in all, of {task.nodes} needed at once"
 
 
-def _room(task: TaskSpec, offer: Offer, _now: datetime) -> str | None:
+def _room(task: TaskSpec, offer: Offer, now: datetime) -> str | None:
     if offer.free_slots >= task.nodes:
         return None
+    age = timedelta(0) if offer.room_at is None else now - offer.room_at
+    asked = f", asked {span(age)} ago" if age > timedelta(0) else ""
     if offer.free_slots <= 0:
-        return "has no free slot"
-    return f"has {offer.free_slots} free slots of {task.nodes} needed at once"
+        return f"has no free slot{asked}"
+    return f"has {offer.free_slots} free slots of {task.nodes} needed at once{asked}"
 
 
 def _quota(task: TaskSpec, offer: Offer, _now: datetime) -> str | None:

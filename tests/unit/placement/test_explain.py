@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
@@ -24,6 +24,17 @@ def test_the_table_of_a_placement(task: TaskSpec, offer: Offer, now: datetime) -
         "dear       on_demand  $0.1200  2.0 h     $0.2400  costs $0.0400 more: $0.1200/h for 2.0 h",
         "small      spot       $0.1000  -         -        has 1 CPUs of 2 needed",
     ]
+
+
+def test_a_decision_says_of_when_price_and_room_are(
+    task: TaskSpec, offer: Offer, now: datetime
+) -> None:
+    told = replace(offer, priced_at=datetime(2026, 2, 27, tzinfo=UTC))
+    full = replace(offer, pool="full", free_slots=0, room_at=now - timedelta(seconds=40))
+    decision = choose(task, [told, full], now)
+    assert isinstance(decision, Placement)
+    assert decision.reason.endswith("(list price, as of 2026-02-27)")
+    assert [one.reason for one in decision.passed_over] == ["has no free slot, asked 40 s ago"]
 
 
 @given(placements())
