@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,9 +16,37 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+HERE = Path(__file__).parent
+
 # The same examples each time. How long one takes says more about who else uses the machine; pytest-timeout watches for what hangs.
 settings.register_profile("spillway", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("spillway")
+
+
+_LONGEST_FIRST = ("e2e", "unit/workloads", "unit/runtime", "contract")
+"""Folders whose tests take long: begun late, they would keep one core busy while the other has nothing left to do."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep tests that share servers in one process, where pytest runs in several."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_group(item.path)))
+    items.sort(key=lambda item: _place(item.path))
+
+
+def _group(path: Path) -> str:
+    if path.parent.name == "e2e":
+        return "demo" if path.stem.startswith("test_demo") else "e2e"
+    return "stores" if path.stem.startswith("test_store_") else path.stem
+
+
+def _place(path: Path) -> int:
+    folder = path.parent.relative_to(HERE).as_posix()
+    ranks = (
+        rank for rank, first in enumerate(_LONGEST_FIRST) if f"{folder}/".startswith(f"{first}/")
+    )
+    return next(ranks, len(_LONGEST_FIRST))
 
 
 def require(condition: object, what: str) -> None:

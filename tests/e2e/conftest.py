@@ -18,6 +18,7 @@ from spillway.dispatch import Dispatcher
 from spillway.ledger import Ledger
 from spillway.reconcile import reconcile
 from spillway.testing.airflow_stack import AirflowStack
+from spillway.testing.postgres import find_postgres, postgres_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,7 +58,23 @@ def page(deployment: Deployment) -> Iterator[Page]:
 
 
 @pytest.fixture(scope="session")
-def shared_deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+def database() -> Iterator[dict[str, str]]:
+    """Settings of Airflow's own database: PostgreSQL as in earnest, where it is there; the demo's tests are on SQLite."""
+    binaries = find_postgres()
+    if binaries is None:
+        yield {}
+        return
+    with postgres_server(binaries) as url:
+        yield {
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": url,
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC": url,
+        }
+
+
+@pytest.fixture(scope="session")
+def shared_deployment(
+    tmp_path_factory: pytest.TempPathFactory, database: dict[str, str]
+) -> Iterator[Deployment]:
     home = tmp_path_factory.mktemp("airflow")
     bundles = [
         {
@@ -78,6 +95,7 @@ def shared_deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Depl
             "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(bundles),
             "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "10",
             "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "2",
+            **database,
         },
     )
     with stack:
