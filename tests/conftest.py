@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
 
 from spillway.testing.postgres import find_postgres, fresh_database, postgres_server
 
@@ -27,18 +28,22 @@ _LONGEST_FIRST = ("e2e", "unit/workloads", "unit/runtime", "contract")
 """Folders whose tests take long: begun late, they would keep one core busy while the other has nothing left to do."""
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep tests that share servers in one process, where pytest runs in several."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group(item.path)))
+    """Begin with what takes longest."""
     items.sort(key=lambda item: _place(item.path))
 
 
-def _group(path: Path) -> str:
-    if path.parent.name == "e2e":
-        return "demo" if path.stem.startswith("test_demo") else "e2e"
-    return "stores" if path.stem.startswith("test_store_") else path.stem
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """Keep tests that share servers in one process, where pytest runs in several."""
+    return _ByServers(config, log)
+
+
+class _ByServers(LoadScopeScheduling):
+    def _split_scope(self, nodeid: str) -> str:
+        path = Path(nodeid.partition("::")[0])
+        if path.parent.name == "e2e":
+            return "demo" if path.stem.startswith("test_demo") else "e2e"
+        return "stores" if path.stem.startswith("test_store_") else str(path)
 
 
 def _place(path: Path) -> int:
