@@ -159,9 +159,14 @@ class Dispatcher:
 
     # ---- placing ----------------------------------------------------------------------------------------------
 
-    def place(self, spec: TaskSpec, refused: Collection[str] = ()) -> Placement | Unplaced:
-        """Return where `spec` would go now, and why; the pools of `refused` have just shown that they have no room."""
-        return self._placing.place(spec, self._clock(), refused)
+    def place(
+        self, spec: TaskSpec, refused: Collection[str] = (), *, asking: TaskKey | None = None
+    ) -> Placement | Unplaced:
+        """Return where `spec` would go now, and why; the pools of `refused` have just shown that they have no room.
+
+        `asking` is whose it is: what other tasks wait for is left to them.
+        """
+        return self._placing.place(spec, self._clock(), refused, asking=asking)
 
     def begin(self, request: TaskRequest) -> Step:
         """Start the task, or go on with what an earlier call began.
@@ -198,7 +203,7 @@ class Dispatcher:
         spec = replace(request.spec, work=self._left_to_do(request))
         refused: set[str] = set()
         while True:
-            decision = self.place(spec, refused)
+            decision = self.place(spec, refused, asking=request.task)
             if isinstance(decision, Unplaced):
                 return self._wait(request, decision)
             pool = decision.offer.pool

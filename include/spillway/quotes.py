@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from spillway.catalog.store_place import StorePlace
     from spillway.ledger import Ledger
-    from spillway.model import Offer, Pool, PoolDay, PoolUsage, TaskSpec
+    from spillway.model import Offer, Pool, PoolDay, PoolUsage, TaskKey, TaskSpec
 
 log = logging.getLogger(__name__)
 
@@ -96,13 +96,28 @@ class Quotes:
             for offer in offers
         )
 
-    def room_ahead(self, now: datetime, until: datetime) -> list[RoomAhead]:
-        """Return when each committed pool is expected to have room."""
+    def room_ahead(
+        self, now: datetime, until: datetime, *, asking: TaskKey | None = None
+    ) -> list[RoomAhead]:
+        """Return when each committed pool is expected to have room beside what other tasks than `asking` wait for."""
+        committed = {n: pool for n, pool in self._pools.items() if pool.commitment is not None}
+        if not committed:
+            return []
         since = now - WEEKS_BACK * timedelta(weeks=1)
+        planned = [
+            one.unplaced.planned
+            for one in self._ledger.waiting(now=now)
+            if one.unplaced.planned is not None and one.task != asking
+        ]
         return [
-            room_ahead(pool, self._ledger.slot_intervals(name, since=since, now=now), now, until)
-            for name, pool in self._pools.items()
-            if pool.commitment is not None
+            room_ahead(
+                pool,
+                self._ledger.slot_intervals(name, since=since, now=now),
+                now,
+                until,
+                planned=planned,
+            )
+            for name, pool in committed.items()
         ]
 
     def _cooling_down(

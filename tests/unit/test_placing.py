@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from spillway.dispatch import Running, Waiting
+from spillway.placement.again import recompute
 from spillway.testing.fake_deployment import ON_DEMAND, RESERVED, SPEC, FakeDeployment
 
 if TYPE_CHECKING:
@@ -46,6 +47,28 @@ def test_a_task_with_slack_waits_until_the_reserved_slot_is_free(world: FakeDepl
     lease = running(world.dispatcher.begin(patient))
     assert (lease.pool, lease.marginal_usd_per_hour) == ("reserved", 0)
     assert world.ledger.waiting(now=world.clock()) == []
+
+
+def test_two_tasks_do_not_wait_for_one_slot(world: FakeDeployment) -> None:
+    holder = running(
+        world.dispatcher.begin(world.request("first", spec=replace(SPEC, work=3 * HOUR)))
+    )
+    spec = replace(SPEC, checkpoints=False, work=2 * HOUR, deadline=world.clock() + 11 * HOUR)
+    patient, other = world.request("patient", spec=spec), world.request("other", spec=spec)
+    first = world.dispatcher.begin(patient)
+    assert isinstance(first, Waiting)
+    assert first.unplaced.planned is not None
+    behind = world.dispatcher.begin(other)
+    assert isinstance(behind, Waiting)
+    assert behind.unplaced.planned is not None
+    assert behind.unplaced.planned.start >= first.unplaced.planned.end
+    late = world.request("late", spec=replace(spec, deadline=world.clock() + 7 * HOUR))
+    assert running(world.dispatcher.begin(late)).pool == "on_demand"
+    again = world.dispatcher.begin(patient)  # its own plan does not stand in its way
+    assert isinstance(again, Waiting)
+    assert again.unplaced.planned == first.unplaced.planned
+    assert recompute(again.unplaced) == again.unplaced
+    assert holder.pool == "reserved"
 
 
 def test_a_task_in_a_hurry_does_not_wait(world: FakeDeployment) -> None:

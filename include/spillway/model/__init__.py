@@ -12,7 +12,7 @@ from spillway.model.lease import (
     Submission,
 )
 from spillway.model.offer import Offer, PoolUsage
-from spillway.model.placement import Estimate, PassedOver, Placement, Unplaced
+from spillway.model.placement import Estimate, PassedOver, Placement, PlannedSlots, Unplaced
 from spillway.model.pool import (
     CapacityBlock,
     Commitment,
@@ -45,6 +45,7 @@ __all__ = [
     "Part",
     "PassedOver",
     "Placement",
+    "PlannedSlots",
     "Pool",
     "PoolDay",
     "PoolUsage",

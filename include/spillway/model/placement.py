@@ -82,6 +82,16 @@ class Placement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedSlots:
+    """Slots of a pool that a task which waits counts on over `[start, end)`."""
+
+    pool: str
+    start: datetime
+    end: datetime
+    slots: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Unplaced:
     """No offer can be taken, and why not for each.
 
@@ -92,6 +102,7 @@ class Unplaced:
         reason: Why the task waits, where it need not; empty where no pool has room.
         foreseen: When committed pools were expected to have room, as a list of `placement.shifting.RoomAhead` in JSON, where
             the plan is to start later on one of them; None where it is not.
+        planned: What that plan counts on.
     """
 
     passed_over: tuple[PassedOver, ...]
@@ -101,6 +112,7 @@ class Unplaced:
     until: datetime | None = None
     reason: str = ""
     foreseen: JsonValue = None
+    planned: PlannedSlots | None = None
 
     @property
     def can_wait(self) -> bool:

@@ -1,9 +1,9 @@
 """Shifting work in time: whether a task with slack should wait for committed capacity that will be free.
 
 What is owed anyway costs nothing more while it is free. Tonight's free hours are foreseen from two things: when the
-leases that are open now are expected to end, and how many slots were taken at the same hour of earlier weeks. It fails
-where the week is no pattern, and where several tasks wait for one slot: all but one then go on as if they had not waited,
-which their slack allows for.
+leases that are open now are expected to end, and how many slots were taken at the same hour of earlier weeks. What tasks
+that wait count on is left to them. It fails where the week is no pattern: a task then goes on as if it had not waited,
+which its slack allows for.
 """
 
 from __future__ import annotations
@@ -15,7 +15,15 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
-from spillway.model import PassedOver, Placement, Pool, SlotInterval, TaskSpec, Unplaced
+from spillway.model import (
+    PassedOver,
+    Placement,
+    PlannedSlots,
+    Pool,
+    SlotInterval,
+    TaskSpec,
+    Unplaced,
+)
 from spillway.model.codec import encode
 from spillway.placement.explain import usd
 from spillway.placement.price import slots_owed
@@ -56,10 +64,11 @@ class RoomAhead:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaterStart:
-    """A plan to wait: where to start, when, and what that saves."""
+    """A plan to wait: where to start, when, for how long, and what that saves."""
 
     pool: str
     start_at: datetime
+    leased: timedelta
     saves_usd: Decimal
 
     @property
@@ -75,6 +84,7 @@ def room_ahead(
     until: datetime,
     *,
     usual: Mapping[int, float] | None = None,
+    planned: Iterable[PlannedSlots] = (),
 ) -> RoomAhead:
     """Return when `pool` is expected to have room.
 
@@ -84,14 +94,19 @@ def room_ahead(
         now: The moment of asking.
         until: How far to look.
         usual: What `usual_use` told of its leases, where that is at hand; `taken` need then hold the open ones only.
+        planned: What other tasks that wait count on, of any pool: one slot is not for two of them.
     """
     since = _hour_of(now)
     hours = max(math.ceil((min(until, now + LOOK_AHEAD) - since) / _HOUR), 0)
     pattern = usual_use(taken, now) if usual is None else usual
+    promised = [one for one in planned if one.pool == pool.name]
     free: list[int] = []
     for number in range(hours):
         start = since + number * _HOUR
         open_then = sum(one.slots for one in taken if one.is_open and one.end > max(start, now))
+        open_then += sum(
+            one.slots for one in promised if one.start < start + _HOUR and one.end > start
+        )
         mostly = math.ceil(pattern.get(_hour_of_week(start), 0.0) - 1e-9)
         owed = min(slots_owed(pool, start), slots_owed(pool, start + _HOUR - _INSTANT))
         free.append(max(owed - max(open_then, mostly), 0))
@@ -122,8 +137,16 @@ def later_start(
         start = _first_room(room, task.nodes, there.leased, now, latest)
         if start is not None:
             saves = cost_now - there.cost_usd
-            found.append(LaterStart(pool=room.pool, start_at=start, saves_usd=saves))
+            found.append(
+                LaterStart(pool=room.pool, start_at=start, leased=there.leased, saves_usd=saves)
+            )
     return min(found, key=lambda one: (-one.saves_usd, one.start_at, one.pool), default=None)
+
+
+def slots_planned(task: TaskSpec, plan: LaterStart) -> PlannedSlots:
+    """Return the slots that a plan counts on."""
+    end = plan.start_at + plan.leased
+    return PlannedSlots(pool=plan.pool, start=plan.start_at, end=end, slots=task.nodes)
 
 
 def waiting(
@@ -147,6 +170,7 @@ def waiting(
         until=min(plan.start_at, now + ASK_AGAIN),
         reason=plan.reason,
         foreseen=encode(tuple(ahead), tuple[RoomAhead, ...]),
+        planned=None if decision.task is None else slots_planned(decision.task, plan),
     )
 
 

@@ -340,7 +340,9 @@ class _Simulation:
             work=job.spec.work,
             look=self._scenario.look,
             quote=lambda: self._quotes.offers(spec, run.able, now),
-            foresee=lambda until: self._quotes.room_ahead(self._held(run.able, now), now, until),
+            foresee=lambda until, planned: self._quotes.room_ahead(
+                self._held(run.able, now), planned, now, until
+            ),
             held=held,
         )
 

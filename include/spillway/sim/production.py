@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from spillway.catalog.value_tables import ValueTables
-from spillway.model import Market, Offer, PassedOver, Placement, TaskSpec
+from spillway.model import Market, Offer, PassedOver, Placement, PlannedSlots, TaskSpec
 from spillway.placement.availability_prior import prior
 from spillway.placement.choose import choose
 from spillway.placement.estimate import estimate
@@ -26,10 +26,10 @@ from spillway.placement.over_time import (
 )
 from spillway.placement.policy import still_serves, table_spec
 from spillway.placement.policy_values import Held, JobProgress, PolicyState, PoolView
-from spillway.placement.shifting import later_start
+from spillway.placement.shifting import LaterStart, later_start, slots_planned
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from spillway.placement.value_table import TableSpec
     from spillway.sim.strategies import HeldLease, Question
@@ -79,11 +79,17 @@ class Spillway:
         self._spec_of: dict[str, TableSpec] = {}
         self._beliefs: dict[tuple[str, ...], _Believed] = {}
         self._specs: dict[object, list[TableSpec]] = defaultdict(list)
+        self._plans: dict[str, PlannedSlots] = {}
 
     def answer(self, question: Question) -> str | None:
         """Return where production would run the job until the next look."""
         pool = self._now(question)
-        return None if pool is not None and _starts_later(question, pool) else pool
+        self._plans.pop(question.job, None)
+        plan = None if pool is None else _later(question, pool, self._plans.values())
+        if plan is None:
+            return pool
+        self._plans[question.job] = slots_planned(question.spec, plan)
+        return None
 
     def _now(self, question: Question) -> str | None:
         """Return where the job would run if nothing that is to come free were waited for."""
@@ -103,6 +109,7 @@ class Spillway:
     def forget(self, job: str) -> None:
         """Drop what was remembered of a job that is complete."""
         self._spec_of.pop(job, None)
+        self._plans.pop(job, None)
 
     def _over_time(self, question: Question, usable: Usable) -> str | None:
         now = question.now
@@ -184,24 +191,24 @@ def by_price(question: Question) -> Placement | None:
     return decision if isinstance(decision, Placement) else None
 
 
-def _starts_later(question: Question, pool: str) -> bool:
-    """Whether the job waits for committed capacity that will be free, instead of taking `pool` now."""
+def _later(question: Question, pool: str, planned: Collection[PlannedSlots]) -> LaterStart | None:
+    """Return the plan to wait for committed capacity that will be free, instead of taking `pool` now."""
     spec, now = question.spec, question.now
     if question.held is not None or spec.deadline is None:
-        return False
+        return None
     taken = next(offer for offer in question.offers if offer.pool == pool)
     here = estimate(spec, taken)
     full = [o for o in question.offers if o.market.is_committed and not question.has_room(o)]
     if not here.cost_usd or not full:
-        return False
+        return None
     passed = [
         PassedOver(offer=offer, reason=no.reason, can_wait=True, estimate=estimate(spec, offer))
         for offer in full
         if (no := refusal(spec, offer, now)) is not None and no.can_wait
     ]
     decision = Placement(offer=taken, estimate=here, reason="", passed_over=tuple(passed))
-    ahead = question.foresee(spec.deadline) if passed else ()
-    return later_start(spec, decision, ahead, now) is not None
+    ahead = question.foresee(spec.deadline, planned) if passed else ()
+    return later_start(spec, decision, ahead, now)
 
 
 def _progress(question: Question, speed: float) -> JobProgress:

@@ -11,6 +11,7 @@ from spillway.catalog.offers import make_offers
 from spillway.model import (
     MonthlyMinimum,
     Offer,
+    PlannedSlots,
     Pool,
     PoolDay,
     PoolUsage,
@@ -63,12 +64,23 @@ class SimulatedQuotes:
         )
 
     def room_ahead(
-        self, held: Mapping[str, Sequence[SlotInterval]], now: datetime, until: datetime
+        self,
+        held: Mapping[str, Sequence[SlotInterval]],
+        planned: Iterable[PlannedSlots],
+        now: datetime,
+        until: datetime,
     ) -> list[RoomAhead]:
         """Return when each committed pool is expected to have room; `held` are the leases open on it, by its name."""
         self._learn(now)
         return [
-            room_ahead(self._slots[name].pool, held[name], now, until, usual=self._usual[name])
+            room_ahead(
+                self._slots[name].pool,
+                held[name],
+                now,
+                until,
+                usual=self._usual[name],
+                planned=planned,
+            )
             for name in self._taken
             if name in held
         ]

@@ -8,18 +8,15 @@ never waits while there is room and stays where it is, with ours too: there is n
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-from spillway.model import Market, Offer, TaskSpec
+from spillway.model import Market, Offer, PlannedSlots, TaskSpec
 from spillway.placement.recovery import restart_overhead
 from spillway.placement.shifting import RoomAhead
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +57,8 @@ class Question:
         spec: The task, `work` being what is left of it at speed 1.
         work: What there was at first.
         quote: Makes the offers, when they are wanted.
-        foresee: Tells when committed pools are expected to have room until a time, when that is wanted.
+        foresee: Tells when committed pools are expected to have room until a time, beside what others plan, when that is
+            wanted.
     """
 
     job: str
@@ -70,7 +68,7 @@ class Question:
     work: timedelta
     look: timedelta
     quote: Callable[[], tuple[Offer, ...]]
-    foresee: Callable[[datetime], Sequence[RoomAhead]]
+    foresee: Callable[[datetime, Iterable[PlannedSlots]], Sequence[RoomAhead]]
     held: HeldLease | None = None
 
     @cached_property

@@ -33,6 +33,7 @@ from spillway.model import (
     Part,
     PassedOver,
     Placement,
+    PlannedSlots,
     Pool,
     PoolDay,
     PoolUsage,
@@ -393,7 +394,17 @@ def unplaced() -> st.SearchStrategy[Unplaced]:
         passed_over=st.lists(passed_over(), max_size=2).map(tuple),
         task=st.none() | tasks(),
         decided_at=st.none() | instants,
+        planned=st.none() | planned_slots(),
     )
+
+
+def planned_slots() -> st.SearchStrategy[PlannedSlots]:
+    """Return slots that tasks which wait may count on."""
+
+    def counted_on(pool: str, start: datetime, length: timedelta, slots: int) -> PlannedSlots:
+        return PlannedSlots(pool=pool, start=start, end=start + length, slots=slots)
+
+    return st.builds(counted_on, names, instants, durations(), node_counts())
 
 
 def task_keys() -> st.SearchStrategy[TaskKey]:
@@ -534,6 +545,7 @@ ANY_VALUE: Final[Mapping[type, st.SearchStrategy[Any]]] = MappingProxyType(
         Part: parts(),
         PassedOver: passed_over(),
         Placement: placements(),
+        PlannedSlots: planned_slots(),
         Pool: pools(),
         PoolDay: pool_days(),
         PoolUsage: usages(),

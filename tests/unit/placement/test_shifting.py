@@ -116,6 +116,25 @@ def test_one_busy_night_of_four_is_reckoned_with() -> None:
     assert ahead.free[4] < 2
 
 
+def test_what_another_task_waits_for_is_not_free() -> None:
+    plan = later_start(TASK, NOW_ON_DEMAND, [room(0, 0, 2, 2, 2, 2)], NOW)
+    assert plan is not None
+    planned = waiting(NOW_ON_DEMAND, plan, [], NOW).planned
+    assert planned is not None
+    assert (planned.start - NOW.replace(minute=0), planned.end - planned.start) == (
+        2 * HOUR,
+        3 * HOUR,
+    )
+    elsewhere = replace(planned, pool="another")
+    both = [planned, replace(planned, slots=2), elsewhere]
+    for others, free in (
+        ([elsewhere], (2,) * 6),
+        ([planned], (2, 2, 1, 1, 1, 2)),
+        (both, (2, 2, 0, 0, 0, 2)),
+    ):
+        assert room_ahead(POOL, [], NOW, NOW + 5 * HOUR, planned=others).free == free
+
+
 def test_a_block_that_ends_has_no_room_after_it() -> None:
     block = CapacityBlock(
         usd_per_slot_hour=Decimal(6), starts_at=NOW - HOUR, ends_at=NOW + 3 * HOUR
