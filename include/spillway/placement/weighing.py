@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from spillway.placement.policy_values import JobProgress, PoolView
-    from spillway.placement.sight import Sight
+    from spillway.placement.sight import PoolSight, Sight
     from spillway.placement.value_table import ValueTable
 
 
@@ -42,6 +41,7 @@ class Weighing:
         self.idle = table.idle_costs(self.work, self.slack)
         # The unit of the table's costs.
         self.unit = self.fallback.usd_per_hour
+        self._on_spot: dict[str, float] = {}
         self._while_found: dict[tuple[float, float], float] = {}
 
     def options(self) -> list[Option]:
@@ -148,26 +148,33 @@ class Weighing:
 
     def on_spot_later(self, pool: PoolView) -> float:
         """Return what `on_spot` would, were the pool one that the table takes later: as cheap and as often evicted."""
-        as_later = replace(
-            pool, usd_per_hour=self.spot_usd, extra_restart=least_extra_restart(self.pools)
-        )
-        return self.on_spot(as_later, self.table.spec.evictions_per_hour[0])
+        restart = self.restart_on(pool) if pool.name == self.held else self.least_restart
+        rate = self.table.spec.evictions_per_hour[0]
+        return self.spot_cost(self.believed.pools[pool.name], self.spot_usd, restart, rate)
 
-    def on_spot(self, pool: PoolView, evictions_per_hour: float | None = None) -> float:
-        """Return the cost of going on on a spot pool, in US dollars; `evictions_per_hour` in place of what is believed.
+    def on_spot(self, pool: PoolView) -> float:
+        """Return the cost of going on on a spot pool, in US dollars."""
+        known = self._on_spot.get(pool.name)
+        if known is None:
+            there, restart = self.believed.pools[pool.name], self.restart_on(pool)
+            known = self.spot_cost(there, pool.usd_per_hour, restart, there.evictions_per_hour)
+            self._on_spot[pool.name] = known
+        return known
+
+    def spot_cost(
+        self, there: PoolSight, usd_per_hour: float, restart: float, evictions_per_hour: float
+    ) -> float:
+        """Return the cost of going on on a spot pool of which that is believed, at that price and rate of evictions.
 
         Where the pool was not looked at, asking for it may find nothing, which leaves the job waiting until the next look.
         """
-        there = self.believed.pools[pool.name]
-        evictions = there.evictions_per_hour if evictions_per_hour is None else evictions_per_hour
-        expected = there.chance * self.while_found(self.restart_on(pool), evictions)
+        expected = there.chance * self.while_found(restart, evictions_per_hour)
         if there.chance < 1.0:
             expected += (1.0 - there.chance) * float(self.believed.missed @ self.idle)
         usd = self.unit * expected
-        dearer = pool.usd_per_hour - self.spot_usd
-        stay = min(there.stay_hours, self.work)
-        repriced = self.repriced(usd, self.restart_on(pool), there.chance * stay)
-        return usd + repriced + there.chance * dearer * stay
+        stay = there.chance * min(there.stay_hours, self.work)
+        dearer = usd_per_hour - self.spot_usd
+        return usd + self.repriced(usd, restart, stay) + dearer * stay
 
     def while_found(self, restart: float, evictions_per_hour: float) -> float:
         """Return the table's cost of running on a spot pool that has room, which several pools have in common."""
