@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -67,6 +68,38 @@ def days(losses: int, slot_hours: float, count: int = 1) -> list[PoolDay]:
         PoolDay(day=(NOW - timedelta(days=ago)).date(), slot_hours=slot_hours, losses=losses)
         for ago in range(1, count + 1)
     ]
+
+
+@pytest.mark.parametrize(
+    ("percent", "least", "most", "goes_to"),
+    [(40, 0.0, 0.0, "partner"), (100, 0.5, 0.6, "partner"), (140, 1.0, 1.0, "on_demand")],
+)
+def test_ten_slots_under_contract_are_taken_by_what_use_is_forecast(
+    percent: int, least: float, most: float, goes_to: str
+) -> None:
+    """Below the contract for its variable fee, at it for about half the overage beside, and above it not at all."""
+    daily = 240.0 * percent / 100
+    lived = [
+        PoolDay(
+            day=(NOW - timedelta(days=ago)).date(), slot_hours=daily + (-40, 40)[ago % 2], losses=0
+        )
+        for ago in range(1, 29)
+    ]
+    terms = MonthlyMinimum(
+        slot_hours=Decimal(31 * 240),
+        usd_per_slot_hour=Decimal("1.80"),
+        overage_usd_per_slot_hour=Decimal(3),
+        variable_usd_per_slot_hour=Decimal("0.20"),
+    )
+    partner = replace(a_pool("partner", Market.PARTNER, "4"), commitment=terms)
+    some = [partner, a_pool("on_demand", Market.ON_DEMAND, "2.20")]
+    usage = {"partner": PoolUsage(month_slot_hours=Decimal(20 * daily))}
+    experience = Experience(pool_days={"partner": lived})
+    seen = outlook(some, usage, TRAIN, experience, NOW)
+    offer, _ = make_offers(seen.pools, usage=seen.usage, free_slots={}, task=TRAIN, now=NOW)
+    share = (float(offer.marginal_usd_per_hour) - 0.2) / 3
+    assert least - 1e-3 <= share <= most + 1e-3
+    assert taken(some, experience, usage) == goes_to
 
 
 def test_a_spot_pool_that_keeps_taking_capacity_back_is_left() -> None:

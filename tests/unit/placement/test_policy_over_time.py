@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -25,7 +26,7 @@ from spillway.placement.policy_values import (
     PolicyState,
     PoolView,
 )
-from spillway.placement.value_table import ALONE, TableSpec, build_table
+from spillway.placement.value_table import ALONE, KEEP_EVERY, TableSpec, build_table
 
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
 LOOK = timedelta(minutes=10)
@@ -245,6 +246,27 @@ def test_a_longer_deadline_never_costs_more_in_expectation():
     # Below eight columns there is too little slack to be idle in.
     longer, shorter = idle[1:, 18:], idle[:-1, 8:-10]
     assert (longer <= shorter + 1e-4).all()
+
+
+@given(
+    twelfths=st.integers(6, 72),
+    rows=st.lists(st.integers(1, 6), min_size=2, max_size=2).map(sorted),
+    price=st.floats(0.9, 1.1),
+    available=st.booleans(),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_longer_deadline_never_costs_a_job_more(twelfths, rows, price, available):
+    # Hours that the table's rows and columns are at: between them costs are interpolated, to some 2 %.
+    work_h = twelfths / 12
+    pools = [spot(price=price, available=available), on_demand()]
+    spec = table_spec(job(work_h=6, slack_h=6), [spot(), on_demand()], NOW)
+    row_h = spec.step_hours * KEEP_EVERY
+    first = math.ceil(work_h / row_h)
+    shorter, longer = (
+        ask(job(work_h, (first + row) * row_h - work_h), pools, spec=spec)[0].options[0]
+        for row in rows
+    )
+    assert longer.expected_usd <= shorter.expected_usd + 1e-3
 
 
 def test_completing_never_costs_more_than_steady_capacity_alone():
