@@ -16,7 +16,8 @@ import spillway.model
 from spillway.errors import SpecError
 from spillway.model import Commitment, Heartbeat, Lease, Market, Pool, Resources, TaskSpec
 from spillway.model.codec import decode, decode_json, encode, encode_json
-from spillway.testing.strategies import ANY_VALUE, commitments, leases, pools
+from spillway.testing.lease_strategies import ANY_VALUE, leases
+from spillway.testing.strategies import commitments, pools
 
 EXPORTED = [
     value

@@ -34,7 +34,8 @@ from spillway.placement.throughput import (
     speed_to_reckon_with,
     with_learned_speeds,
 )
-from spillway.testing.strategies import heartbeats, pools, speed_samples, tasks
+from spillway.testing.lease_strategies import heartbeats
+from spillway.testing.strategies import pools, speed_samples, tasks
 
 NOW = datetime(2026, 3, 2, tzinfo=UTC)
 HOUR = timedelta(hours=1)
