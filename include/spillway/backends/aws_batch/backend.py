@@ -16,7 +16,8 @@ from spillway.backends.aws_batch.options import read_options
 from spillway.backends.aws_batch.queue import Queue
 from spillway.backends.aws_batch.render import NAME
 from spillway.backends.protocol import Connection, Job, LogChunk
-from spillway.errors import BackendError, CapacityError
+from spillway.backends.slots import check_slots
+from spillway.errors import BackendError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -149,7 +150,7 @@ class AwsBatchBackend:
         return self._logs.read(stream, offset)
 
     def _start(self, submission: Submission, name: str) -> str:
-        self._check_capacity(submission)
+        check_slots(self._pool, submission, taken=_slots(self._live()))
         wanted = render.definition(submission, self._options)
         request = render.job(submission, self._options, wanted["jobDefinitionName"])
         request["jobDefinition"] = self._queue.definition(wanted)
@@ -164,15 +165,6 @@ class AwsBatchBackend:
         seconds = [row.job_id for row in rows if row is not first and row.is_live]
         self._queue.terminate(seconds, SECOND)
         return first.job_id
-
-    def _check_capacity(self, submission: Submission) -> None:
-        taken = _slots(self._live())
-        if taken + submission.nodes > self._pool.slots:
-            raise CapacityError(
-                f"pool {self._pool.name!r} has {taken} of its {self._pool.slots} slots taken, and {submission.nodes} are"
-                " asked for",
-                backend=NAME,
-            )
 
     def _live(self) -> list[JobRow]:
         return self._queue.live(naming.pool_prefix(self._pool.name))

@@ -16,7 +16,8 @@ from spillway.backends.aws_sagemaker.options import read_options
 from spillway.backends.aws_sagemaker.render import NAME
 from spillway.backends.aws_sagemaker.training import Training
 from spillway.backends.protocol import Connection, Job, LogChunk
-from spillway.errors import BackendError, CapacityError
+from spillway.backends.slots import check_slots
+from spillway.errors import BackendError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -78,7 +79,7 @@ class AwsSageMakerBackend:
         name = self._name(key)
         try:
             if self._training.describe(name) is None:
-                self._check_capacity(submission)
+                check_slots(self._pool, submission, taken=self._slots_taken())
                 self._training.create(render.request(submission, self._options))
         except BackendError as error:
             error.key = key
@@ -142,15 +143,6 @@ class AwsSageMakerBackend:
 
     def _name(self, key: str) -> str:
         return naming.job_name(self._pool.name, key)
-
-    def _check_capacity(self, submission: Submission) -> None:
-        taken = self._slots_taken()
-        if taken + submission.nodes > self._pool.slots:
-            raise CapacityError(
-                f"pool {self._pool.name!r} has {taken} of its {self._pool.slots} slots taken, and {submission.nodes} are"
-                " asked for",
-                backend=NAME,
-            )
 
     def _slots_taken(self) -> int:
         return sum(self._facts(name)[1] for name in self._training.running())

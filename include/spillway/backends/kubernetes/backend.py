@@ -22,7 +22,8 @@ from spillway.backends.kubernetes.pod_template import CONTAINER, requests
 from spillway.backends.kubernetes.render import needs_service, render, render_service
 from spillway.backends.kubernetes.watch import Mirror
 from spillway.backends.protocol import Connection, Job, LogChunk
-from spillway.errors import AccessError, BackendError, CapacityError, RejectedError
+from spillway.backends.slots import check_slots
+from spillway.errors import AccessError, BackendError, RejectedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -171,7 +172,7 @@ class KubernetesBackend:
         workload = self._client.get(self._kind, name)
         if workload is None:
             manifest = render(submission, self._options, minor=self._minor_version())
-            self._check_capacity(submission)
+            check_slots(self._pool, submission, taken=_slots_taken(self._live()))
             self._check_queue()
             workload = self._apply(name, manifest)
         if needs_service(submission, self._options) and parse.is_live(workload):
@@ -192,15 +193,6 @@ class KubernetesBackend:
             if workload is None:
                 raise
             return workload
-
-    def _check_capacity(self, submission: Submission) -> None:
-        taken = _slots_taken(self._live())
-        if taken + submission.nodes > self._pool.slots:
-            raise CapacityError(
-                f"pool {self._pool.name!r} has {taken} of its {self._pool.slots} slots taken, and {submission.nodes} are"
-                " asked for",
-                backend=NAME,
-            )
 
     def _check_queue(self) -> None:
         """Refuse a queue that is not there: Kueue would let the job wait for it for ever."""

@@ -18,6 +18,7 @@ from spillway.backends.local.options import read_options
 from spillway.backends.local.processes import MARK, stop
 from spillway.backends.local.spot import has_capacity, taken_back_at
 from spillway.backends.protocol import Connection, Job, LogChunk
+from spillway.backends.slots import check_slots
 from spillway.errors import CapacityError, TransientError
 from spillway.model import JobEvent, Observation, Pool, Submission
 
@@ -138,19 +139,12 @@ class LocalBackend:
         return sum(1 if submission is None else submission.nodes for submission in submissions)
 
     def _check_capacity(self, submission: Submission) -> None:
-        key, taken = submission.key, self._slots_taken()
-        if taken + submission.nodes > self._pool.slots:
-            raise CapacityError(
-                f"pool {self._pool.name!r} has {taken} of {self._pool.slots} slots taken, and the job needs "
-                f"{submission.nodes}",
-                backend=NAME,
-                key=key,
-            )
+        check_slots(self._pool, submission, taken=self._slots_taken())
         if not self._has_capacity(self._folder.clock(self._clock())):
             raise CapacityError(
                 f"spot pool {self._pool.name!r} has no capacity at the moment",
                 backend=NAME,
-                key=key,
+                key=submission.key,
             )
 
     def _has_capacity(self, clock: PoolClock) -> bool:

@@ -16,7 +16,8 @@ from spillway.backends.ray_jobs.failures import NAME
 from spillway.backends.ray_jobs.options import read_options
 from spillway.backends.ray_jobs.package import pack
 from spillway.backends.ray_jobs.render import render
-from spillway.errors import BackendError, CapacityError, RejectedError, SpecError, TransientError
+from spillway.backends.slots import check_slots
+from spillway.errors import BackendError, RejectedError, SpecError, TransientError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -147,7 +148,7 @@ class RayBackend:
             submission, self._options, working_dir=None
         )  # refused before anything is sent
         self._check_versions()
-        self._check_capacity(submission, rows)
+        check_slots(self._pool, submission, taken=_slots_taken(rows))
         code = self._send_code()
         if code is not None:
             request = render(submission, self._options, working_dir=code)
@@ -181,15 +182,6 @@ class RayBackend:
             raise RejectedError(
                 f"the cluster of pool {self._pool.name!r} has Python {python}, and the option python_version says {told}: "
                 "correct it, or use an image with that Python on the cluster",
-                backend=NAME,
-            )
-
-    def _check_capacity(self, submission: Submission, rows: Iterable[JobRow]) -> None:
-        taken = _slots_taken(rows)
-        if taken + submission.nodes > self._pool.slots:
-            raise CapacityError(
-                f"pool {self._pool.name!r} has {taken} of its {self._pool.slots} slots taken, and {submission.nodes} are"
-                " asked for",
                 backend=NAME,
             )
 

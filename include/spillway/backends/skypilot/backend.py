@@ -17,8 +17,9 @@ from spillway.backends.skypilot.failures import exception
 from spillway.backends.skypilot.inventory import costs
 from spillway.backends.skypilot.options import read_options
 from spillway.backends.skypilot.parse import JobState
-from spillway.backends.skypilot.render import NAME, configuration, launch
-from spillway.errors import BackendError, CapacityError, SpecError
+from spillway.backends.skypilot.render import configuration, launch
+from spillway.backends.slots import check_slots
+from spillway.errors import BackendError, SpecError
 from spillway.model import Market
 
 if TYPE_CHECKING:
@@ -168,13 +169,11 @@ class SkyPilotBackend:
             for one in self._server.requests()
             if one.name == parse.LAUNCH and one.cluster.startswith(ours)
         }
-        taken = sum((nodes | {one.name: one.nodes for one in clusters}).values())
-        if taken + submission.nodes > self._pool.slots:
-            raise CapacityError(
-                f"pool {self._pool.name!r} has {taken} of its {self._pool.slots} slots taken, and {submission.nodes} are"
-                " asked for",
-                backend=NAME,
-            )
+        check_slots(
+            self._pool,
+            submission,
+            taken=sum((nodes | {one.name: one.nodes for one in clusters}).values()),
+        )
 
     def _wait_for_mistakes(self, name: str, request: str) -> None:
         deadline = time.monotonic() + self._submit_seconds

@@ -10,15 +10,15 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from spillway.backends.protocol import Connection, Job, LogChunk
+from spillway.backends.slots import check_slots
 from spillway.backends.slurm import naming, parse
 from spillway.backends.slurm.capacity import jobs_that_fit
 from spillway.backends.slurm.command_line import CommandLine
-from spillway.backends.slurm.failures import NAME
 from spillway.backends.slurm.options import SlurmOptions, read_options
 from spillway.backends.slurm.render import output_path, render
 from spillway.backends.slurm.rest import RestClient, is_url
 from spillway.backends.slurm.shells import LocalShell, SshShell
-from spillway.errors import BackendError, CapacityError
+from spillway.errors import BackendError
 from spillway.model import JobEvent, Observation, Pool, Submission
 from spillway.runtime.exit_codes import PREEMPTED
 
@@ -83,7 +83,7 @@ class SlurmBackend:
             rows = self._rows()
             job_id = self._known(request.name, rows)
             if job_id is None:
-                self._check_capacity(submission, rows)
+                check_slots(self._pool, submission, taken=_slots_taken(rows))
                 job_id = self._client.submit(request)
         except BackendError as error:
             error.key = key
@@ -160,15 +160,6 @@ class SlurmBackend:
             return earliest.job_id
         mark = self._client.marks([name]).get(name)
         return mark.job_id if mark else None
-
-    def _check_capacity(self, submission: Submission, rows: Iterable[JobRow]) -> None:
-        taken = _slots_taken(rows)
-        if taken + submission.nodes > self._pool.slots:
-            raise CapacityError(
-                f"pool {self._pool.name!r} has {taken} of its {self._pool.slots} slots taken, and {submission.nodes} are"
-                " asked for",
-                backend=NAME,
-            )
 
     def _count_room(self) -> int:
         rows = self._rows()

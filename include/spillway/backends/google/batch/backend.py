@@ -19,6 +19,7 @@ from spillway.backends.google.capacity import ComputeCapacity, FreeSlots
 from spillway.backends.google.failures import question
 from spillway.backends.google.logs import CloudLog
 from spillway.backends.protocol import Connection, Job, LogChunk
+from spillway.backends.slots import check_slots
 from spillway.errors import BackendError, CapacityError
 from spillway.model import JobEvent, Observation, Pool, Submission
 
@@ -148,13 +149,7 @@ class GoogleBatchBackend:
         return self._client.get(self._name(key))
 
     def _start(self, submission: Submission) -> JobRow:
-        taken = self._slots_taken()
-        if taken + submission.nodes > self._pool.slots:
-            raise CapacityError(
-                f"pool {self._pool.name!r} has {taken} of its {self._pool.slots} slots taken, and {submission.nodes} are"
-                " asked for",
-                backend=NAME,
-            )
+        check_slots(self._pool, submission, taken=self._slots_taken())
         row = self._client.create(submission) or self._known(submission.key)
         if row is None:
             raise CapacityError(

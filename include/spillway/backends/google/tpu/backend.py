@@ -13,9 +13,9 @@ from spillway.backends.google.failures import question
 from spillway.backends.google.tpu import parse
 from spillway.backends.google.tpu.client import TpuClient
 from spillway.backends.google.tpu.options import read_tpu_options
-from spillway.backends.google.tpu.render import NAME
 from spillway.backends.protocol import Connection, Job
-from spillway.errors import BackendError, CapacityError
+from spillway.backends.slots import check_slots
+from spillway.errors import BackendError
 from spillway.model import JobEvent, Market, Observation, Pool, Submission
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class GoogleTpuBackend:
         try:
             rows = self._rows()
             if name not in rows:
-                self._check_room(submission, rows.values())
+                check_slots(self._pool, submission, taken=self._hosts_of(rows.values()))
                 self._client.create(submission, spot=self._pool.market is Market.SPOT)
         except BackendError as error:
             error.key = submission.key
@@ -117,15 +117,6 @@ class GoogleTpuBackend:
     def _rows(self) -> dict[str, TpuRow]:
         """Return the pool's queued resources, by name."""
         return {row.name: row for row in self._client.rows(self._pool.name)}
-
-    def _check_room(self, submission: Submission, rows: Iterable[TpuRow]) -> None:
-        taken = self._hosts_of(rows)
-        if taken + submission.nodes > self._pool.slots:
-            raise CapacityError(
-                f"pool {self._pool.name!r} has {taken} of its {self._pool.slots} slots taken, and {submission.nodes} are"
-                " asked for",
-                backend=NAME,
-            )
 
     def _hosts_of(self, rows: Iterable[TpuRow]) -> int:
         return sum(self._options.hosts_of(row.accelerator_type) for row in rows if row.holds_tpus)

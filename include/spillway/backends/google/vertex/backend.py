@@ -18,7 +18,8 @@ from spillway.backends.google.vertex.client import VertexClient
 from spillway.backends.google.vertex.options import read_vertex_options
 from spillway.backends.google.vertex.render import NAME
 from spillway.backends.protocol import Connection, Job, LogChunk
-from spillway.errors import BackendError, CapacityError
+from spillway.backends.slots import check_slots
+from spillway.errors import BackendError
 from spillway.model import JobEvent, Observation, Pool, Submission
 
 if TYPE_CHECKING:
@@ -144,13 +145,7 @@ class GoogleVertexBackend:
 
     def _start(self, submission: Submission) -> list[VertexRow]:
         """Start the job; return it, and what somebody else started for the same key meanwhile, oldest first."""
-        taken = self._slots_taken()
-        if taken + submission.nodes > self._pool.slots:
-            raise CapacityError(
-                f"pool {self._pool.name!r} has {taken} of its {self._pool.slots} slots taken, and {submission.nodes} are"
-                " asked for",
-                backend=NAME,
-            )
+        check_slots(self._pool, submission, taken=self._slots_taken())
         own = self._client.create(submission)
         rows = {row.name: row for row in [own, *self._of_key(submission.key)]}
         return sorted(rows.values(), key=lambda row: (row.created_at, row.name))
