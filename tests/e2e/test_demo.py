@@ -25,7 +25,7 @@ POOLS_FILE = PROJECT / "include" / "spillway" / "demo" / "pools.yaml"
 def test_the_nightly_pipeline_survives_two_preemptions_in_one_try(tmp_path: Path) -> None:
     home = tmp_path / "demo"
     demo = start_demo(home)
-    output, _ = demo.communicate(timeout=600)
+    output, _ = demo.communicate(timeout=840)
     assert demo.returncode == 0, output
     assert processes_below(home) == []
 

@@ -10,7 +10,6 @@ import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,8 @@ from typing import Any, Final, Self
 
 import httpx
 import psutil
+
+from spillway.testing.servers import free_port
 
 COMPONENTS: Final = ("api-server", "scheduler", "dag-processor", "triggerer")
 HEALTHY_WITHIN_SECONDS: Final = 180.0
@@ -52,7 +53,7 @@ class AirflowStack:
     def __post_init__(self) -> None:
         """Choose free ports and write down the environment of every process."""
         self.home.mkdir(parents=True, exist_ok=True)
-        ports = _free_ports(3)
+        ports = [free_port() for _ in range(3)]
         self.port = self.port or ports[0]
         self.env = {**_inherited_env(), **self._own_env(ports[1:]), **self.settings}
 
@@ -247,7 +248,7 @@ class AirflowStack:
             # Runs start when somebody starts them: a demo or a test does not want tonight's as well.
             "scheduler": {
                 "use_job_schedule": False,
-                "scheduler_idle_sleep_time": 0.2,
+                "scheduler_idle_sleep_time": 0.5,
                 "enable_health_check": False,
             },
             "dag_processor": {"refresh_interval": 5, "min_file_process_interval": 60},
@@ -269,17 +270,6 @@ def _inherited_env() -> dict[str, str]:
     """
     unwanted = ("AIRFLOW", "PYTHONDONTWRITEBYTECODE", "_AIRFLOW")
     return {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import socket
-from contextlib import closing
 from typing import Final
+
+from spillway.runtime.gang import ports
 
 LOOPBACK: Final = "127.0.0.1"
 
@@ -15,7 +15,4 @@ class NotStartedError(RuntimeError):
 
 def free_port() -> int:
     """Return a TCP port of this machine that nobody listens on."""
-    with closing(socket.socket()) as probe:
-        probe.bind((LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    return ports.free_port()

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 SPACE = {"x": {"uniform": [0, 1]}}
 TRIALS = 20
 STEPS = 5
+PATIENCE_SECONDS = 240
 
 
 @pytest.fixture
@@ -65,8 +66,9 @@ def order_kill(folder: Path, trial: int, step: int, process: str) -> None:
     (folder / f"kill-{trial}-{step}").write_text(process)
 
 
-def begin_job(folder: Path) -> subprocess.Popen[bytes]:
-    """Start the sweep in a process, as a lease's job is."""
+@contextmanager
+def job_in(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run the sweep in a process, as a lease's job is; nothing of it is left."""
     code = (
         "import sys; from pathlib import Path; from datetime import timedelta\n"
         "from spillway.runtime import Session; from spillway.workloads.sweep import sweep\n"
@@ -75,18 +77,28 @@ def begin_job(folder: Path) -> subprocess.Popen[bytes]:
         f"sweep(session, dataset=str(folder), space={SPACE!r}, num_samples={TRIALS}, max_steps={STEPS}, metric='loss',\n"
         "      trainable='trial_samples:kept', scheduler='none', cpus=2, seed=3)\n"
     )
-    return subprocess.Popen([sys.executable, "-c", code, str(folder)], start_new_session=True)
+    with subprocess.Popen([sys.executable, "-c", code, str(folder)], start_new_session=True) as job:
+        try:
+            yield job
+        finally:
+            kill_whole(job)
 
 
-def kill_job_when(folder: Path, job: subprocess.Popen[bytes], step: tuple[int, int]) -> None:
-    """Kill the whole job with -9 once a trial has come to that step."""
+def wait_for_step(folder: Path, job: subprocess.Popen[bytes], step: tuple[int, int]) -> None:
+    """Wait until a trial has come to that step."""
     mark = " ".join(map(str, step))
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_SECONDS
     steps = folder / "steps"
     while not (steps.exists() and mark in steps.read_text().splitlines()):
         assert job.poll() is None, "the job ended before it was killed"
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def kill_whole(job: subprocess.Popen[bytes]) -> None:
+    """Kill the job and all that it started with -9."""
+    if job.poll() is not None:
+        return
     family = [job.pid, *(child.pid for child in psutil.Process(job.pid).children(recursive=True))]
     for pid in family:
         with suppress(ProcessLookupError):
@@ -98,8 +110,8 @@ def test_a_head_killed_three_times_costs_no_more_than_what_was_not_saved(folder:
     """Twice Ray's head is killed within the lease, and once the whole job with it."""
     order_kill(folder, 2, 4, "gcs_server")
     order_kill(folder, 13, 3, "raylet")
-    job = begin_job(folder)
-    kill_job_when(folder, job, (7, 4))
+    with job_in(folder) as job:
+        wait_for_step(folder, job, (7, 4))
     assert (folder / "killed-2-4").exists()
 
     before = len((folder / "steps").read_text().splitlines())

@@ -14,7 +14,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from contextlib import suppress
@@ -27,6 +26,7 @@ from spillway.backends.local.processes import MARK, RELEASE_GRACE, identify, kil
 from spillway.model import JobEvent
 from spillway.runtime.exit_codes import PREEMPTED
 from spillway.runtime.gang.membership import LOOPBACK, is_gang
+from spillway.runtime.gang.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -131,21 +131,10 @@ def gang_environments(submission: Submission) -> list[dict[str, str]]:
     shared = {
         "SPILLWAY_GANG_NODES": str(submission.nodes),
         "SPILLWAY_GANG_HEAD": LOOPBACK,
-        "SPILLWAY_GANG_PORT": str(_free_port()),
+        "SPILLWAY_GANG_PORT": str(free_port(following=1)),
         "SPILLWAY_GANG_SECRET": secrets.token_hex(16),
     }
     return [{**shared, "SPILLWAY_GANG_RANK": str(rank)} for rank in range(submission.nodes)]
-
-
-def _free_port() -> int:
-    """Return a port that nobody listens on now, and nobody on the one after it, which launchers take."""
-    while True:
-        with socket.socket() as first, socket.socket() as second:
-            first.bind((LOOPBACK, 0))
-            port: int = first.getsockname()[1]
-            with suppress(OSError, OverflowError):
-                second.bind((LOOPBACK, port + 1))
-                return port
 
 
 def together(exit_codes: Sequence[int]) -> int:

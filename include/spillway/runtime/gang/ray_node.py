@@ -10,7 +10,6 @@ import logging
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ import psutil
 
 from spillway.errors import GangError
 from spillway.runtime.gang.membership import LOOPBACK
+from spillway.runtime.gang.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -77,17 +77,6 @@ def _apart(member: Member) -> list[str]:
     if not member.is_head:
         return ports
     return [*ports, f"--ray-client-server-port={free_port()}", f"--node-ip-address={LOOPBACK}"]
-
-
-def free_port() -> int:
-    """Return a port of this machine that nobody listens on now, and nobody on the one after it."""
-    while True:
-        with socket.socket() as first, socket.socket() as second:
-            first.bind((LOOPBACK, 0))
-            port: int = first.getsockname()[1]
-            with suppress(OSError, OverflowError):
-                second.bind((LOOPBACK, port + 1))
-                return port
 
 
 @contextmanager

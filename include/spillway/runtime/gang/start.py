@@ -25,6 +25,7 @@ from spillway.runtime.gang.membership import (
     is_torchrun_worker,
     membership,
 )
+from spillway.runtime.gang.ports import free_port
 from spillway.runtime.gang.session import FollowerSession, FollowerStore, HeadSession
 from spillway.runtime.log_tail import LogTail
 from spillway.runtime.notice import Notice, NoticeSeen
@@ -93,7 +94,7 @@ def find_member(submission: Submission, environment: Mapping[str, str]) -> Membe
     """
     member = membership(environment, nodes=submission.nodes, own_addresses=own_addresses())
     if submission.nodes == 1 and (member is None or _meets_nobody(member, environment)):
-        return Member(rank=0, nodes=1, head_address=LOOPBACK, port=ray_node.free_port())
+        return Member(rank=0, nodes=1, head_address=LOOPBACK, port=free_port(following=1))
     if member is None:
         raise SpecError(
             f"{submission.key} runs on {submission.nodes} nodes, and nothing in the environment says which this is "

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from spillway.checkpoints import FolderStore
 from spillway.model import Resources, Submission
 from spillway.model.codec import encode_json
 from spillway.runtime.exchange import Result, read_result
+from spillway.runtime.gang.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -47,17 +47,6 @@ class Machines:
         self.meeting.mkdir()
         self.members: list[subprocess.Popen[bytes]] = []
         self._short: Path | None = None
-
-    @staticmethod
-    def free_port() -> int:
-        """Return a port that nothing listens on, and the one after it neither."""
-        while True:
-            with socket.socket() as first, socket.socket() as second:
-                first.bind(("127.0.0.1", 0))
-                port: int = first.getsockname()[1]
-                with suppress(OSError, OverflowError):
-                    second.bind(("127.0.0.1", port + 1))
-                    return port
 
     def submission(self, function: str, nodes: int, **facts: Any) -> Submission:
         values: dict[str, Any] = {
@@ -88,7 +77,7 @@ class Machines:
         """Start the members `ranks`, all unless given; `inside` is what to put before a member's command."""
         path = self.folder / f"submission-{submission.token}.json"
         path.write_bytes(encode_json(submission))
-        port = port or self.free_port()
+        port = port or free_port(following=1)
         self.members = []
         for rank in range(submission.nodes) if ranks is None else ranks:
             member = {

@@ -12,6 +12,7 @@ import pytest
 from spillway.checkpoints import latest
 from spillway.runtime import exit_codes
 from spillway.runtime.exchange import Outcome
+from spillway.runtime.gang.ports import free_port
 
 if TYPE_CHECKING:
     from conftest import Machines
@@ -125,7 +126,7 @@ def test_a_gang_that_does_not_come_together_ends_as_preempted(machines: Machines
 
 def test_a_member_of_another_attempt_is_not_let_in(machines: Machines) -> None:
     submission = machines.submission("say_who", 2, arguments={"folder": str(machines.meeting)})
-    port = machines.free_port()
+    port = free_port(following=1)
     machines.start(submission, ranks=[0], port=port, SPILLWAY_GANG_START_SECONDS="4")
     head = machines.members
     machines.start(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from socket import create_server
 from threading import Barrier, Event
 
 import pytest
@@ -14,18 +13,13 @@ from spillway.errors import GangError
 from spillway.runtime import exit_codes
 from spillway.runtime.gang.join import join
 from spillway.runtime.gang.membership import LOOPBACK, Member
+from spillway.runtime.gang.ports import free_port
 from spillway.runtime.gang.watch import Gang, GangTerms
 from spillway.runtime.gang.wire import Line, call_head
 from spillway.runtime.notice import Notice, NoticeSeen
 
 TERMS = GangTerms(secret=b"of this test", grace_seconds=60, start_seconds=30)
 PATIENCE_SECONDS = 30.0
-
-
-def free_port() -> int:
-    with closing(create_server((LOOPBACK, 0))) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 def members(count: int) -> list[Member]:
