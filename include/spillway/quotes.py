@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
-from datetime import timedelta
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from spillway.backends.protocol import Backend, SupportsCapacity
+from spillway.backends.protocol import Backend, SupportsCapacity, SupportsEnd
 from spillway.catalog.offers import left_of_quotas, make_offers
 from spillway.errors import BackendError
+from spillway.model import Pool
 from spillway.placement.experience import LOOK_BACK, Experience, outlook
 from spillway.placement.room import LONGEST_COOL_DOWN, room_of
 from spillway.placement.room import LOOK_BACK as ANSWERS_BACK
@@ -18,11 +19,10 @@ from spillway.placement.transfer import with_transfer_prices
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
-    from datetime import datetime
 
     from spillway.catalog.store_place import StorePlace
     from spillway.ledger import Ledger
-    from spillway.model import Offer, Pool, PoolDay, PoolUsage, TaskKey, TaskSpec
+    from spillway.model import Offer, PoolDay, PoolUsage, TaskKey, TaskSpec
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +31,22 @@ KEEP_DAYS_FOR: Final = timedelta(minutes=5)
 
 _SILENT: Final = "did not answer a moment ago"
 _REFUSED: Final = "refused a moment ago"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Said:
+    """What the providers said, by pool name.
+
+    Attributes:
+        pools: The pools, with the ends that were told.
+        free: How many more jobs each would start; None for one that never says.
+        silent: Those that did not answer.
+    """
+
+    asked_at: datetime
+    pools: dict[str, Pool]
+    free: dict[str, int | None]
+    silent: set[str]
 
 
 class Quotes:
@@ -48,7 +64,7 @@ class Quotes:
         self._ledger = ledger
         self._backend = backend
         self._store_place = store_place
-        self._room: tuple[datetime, Mapping[str, int | None], set[str]] | None = None
+        self._said: _Said | None = None
         self._days: tuple[datetime, Mapping[str, Sequence[PoolDay]]] | None = None
 
     def offers(
@@ -68,16 +84,16 @@ class Quotes:
             max_age: How old the providers' word about their room may be; with an age allowed, calls to them do not grow
                 with the number of tasks that are looked at.
         """
-        pools = self._pools.values()
-        asked_at, free, silent = self._room_at(now, max_age)
+        said = self._what_is_said(now, max_age)
+        pools = said.pools.values()
         usage = self._ledger.usage(pools, now=now, cool_down=LONGEST_COOL_DOWN)
-        cooling = self._cooling_down(usage, free, now) | dict.fromkeys(silent, _SILENT)
+        cooling = self._cooling_down(usage, said.free, now) | dict.fromkeys(said.silent, _SILENT)
         cooling |= dict.fromkeys(refused, _REFUSED)
         seen = outlook(pools, usage, task, self._experience(task, now), now)
         offers = make_offers(
             seen.pools,
             usage=seen.usage,
-            free_slots=free,
+            free_slots=said.free,
             task=task,
             now=now,
             store_jurisdiction=self._store_place.jurisdiction,
@@ -91,7 +107,7 @@ class Quotes:
                 offer,
                 cooling_down=offer.pool in cooling,
                 cooling_reason=cooling.get(offer.pool, ""),
-                room_at=None if free[offer.pool] is None else asked_at,
+                room_at=None if said.free[offer.pool] is None else said.asked_at,
             )
             for offer in offers
         )
@@ -100,7 +116,8 @@ class Quotes:
         self, now: datetime, until: datetime, *, asking: TaskKey | None = None
     ) -> list[RoomAhead]:
         """Return when each committed pool is expected to have room beside what other tasks than `asking` wait for."""
-        committed = {n: pool for n, pool in self._pools.items() if pool.commitment is not None}
+        pools = self._pools if self._said is None else self._said.pools
+        committed = {n: pool for n, pool in pools.items() if pool.commitment is not None}
         if not committed:
             return []
         since = now - WEEKS_BACK * timedelta(weeks=1)
@@ -144,23 +161,22 @@ class Quotes:
             self._days = (now, days)
         return self._days[1]
 
-    def _room_at(
-        self, now: datetime, max_age: timedelta
-    ) -> tuple[datetime, Mapping[str, int | None], set[str]]:
-        if self._room is None or now - self._room[0] >= max_age:
-            self._room = (now, *self._ask_for_room())
-        return self._room
+    def _what_is_said(self, now: datetime, max_age: timedelta) -> _Said:
+        if self._said is None or now - self._said.asked_at >= max_age:
+            self._said = self._ask(now)
+        return self._said
 
-    def _ask_for_room(self) -> tuple[dict[str, int | None], set[str]]:
-        """Return what each provider says of its room, None for one that never says, and which did not answer."""
-        free: dict[str, int | None] = {}
-        silent: set[str] = set()
-        for name in self._pools:
+    def _ask(self, now: datetime) -> _Said:
+        said = _Said(asked_at=now, pools=dict(self._pools), free={}, silent=set())
+        for name, pool in self._pools.items():
             backend = self._backend(name)
+            said.free[name] = None
             try:
-                free[name] = backend.free_slots() if isinstance(backend, SupportsCapacity) else None
+                if isinstance(backend, SupportsEnd):
+                    said.pools[name] = replace(pool, said_end=backend.said_end())
+                if isinstance(backend, SupportsCapacity):
+                    said.free[name] = backend.free_slots()
             except BackendError as error:  # one silent provider must not keep tasks from the others
                 log.warning("pool %s could not be asked for room: %s", name, error)
-                free[name] = None
-                silent.add(name)
-        return free, silent
+                said.silent.add(name)
+        return said

@@ -93,7 +93,7 @@ def test_the_room_of_a_pool_is_what_is_left_of_its_capacity_block(
     now = datetime.now(UTC)
     ids = {"capacity_reservations": ["cr-0123"]}
     reserved = BatchWorld(market, world.folder, bought=Market.RESERVED, **ids)
-    rooms = []
+    rooms, ends = [], []
     for hours in (2.0, 0.25):
         market.reservations = [
             Reservation(
@@ -103,8 +103,14 @@ def test_the_room_of_a_pool_is_what_is_left_of_its_capacity_block(
                 is_block=True,
             )
         ]
-        rooms.append(reserved.connect().free_slots())
+        backend = reserved.connect()
+        rooms.append(backend.free_slots())
+        ends.append(backend.said_end())
     assert rooms == [1, 0]
+    assert ends[0] is not None
+    assert abs(ends[0].at - (now + timedelta(hours=1.5))) < timedelta(seconds=1)  # EC2's format
+    assert ends[0].said_at >= now
+    assert ends[1] is None
 
 
 def test_what_the_market_does_not_simulate_is_answered_by_moto(market: AwsMarket) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from threading import Barrier
 from typing import TYPE_CHECKING
 
@@ -137,10 +138,16 @@ def test_a_training_plan_has_the_room_that_is_left_of_it(
     market: AwsMarket, world: SageMakerWorld
 ) -> None:
     arn = "arn:aws:sagemaker:us-east-1:123456789012:training-plan/nightly"
+    end = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=3)
     planned = SageMakerWorld(market, world.folder, bought=Market.RESERVED, training_plan=arn)
     market.sagemaker.plans["nightly"] = {
         "TrainingPlanArn": arn,
         "Status": "Active",
         "AvailableInstanceCount": 1,
+        "EndTime": end.timestamp(),
     }
-    assert planned.connect().free_slots() == 1
+    backend = planned.connect()
+    assert backend.free_slots() == 1
+    said = backend.said_end()
+    assert said is not None
+    assert said.at == end

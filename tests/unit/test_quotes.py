@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from spillway.catalog.store_place import StorePlace
 from spillway.dispatch import Finished, Running, Waiting
-from spillway.model import Lease, Market, Placement, Quota, Resources
+from spillway.model import HourlyCommitment, Lease, Market, Placement, Quota, Resources, Unplaced
 from spillway.placement.transfer import Place
 from spillway.testing.fake_deployment import ON_DEMAND, SPEC, SPOT, FakeDeployment
 
@@ -69,6 +69,43 @@ def test_an_offer_says_when_the_provider_was_asked_for_room(tmp_path: Path) -> N
     world.clock.advance(40)
     (anew,) = world.dispatcher.quotes.offers(SPEC, world.clock(), max_age=minute)
     assert (fresh.room_at, kept.room_at, anew.room_at) == (asked_at, asked_at, world.clock())
+
+
+def test_a_job_stays_off_capacity_that_its_provider_ends_too_early(tmp_path: Path) -> None:
+    owed = HourlyCommitment(usd_per_slot_hour=Decimal(1))
+    block = replace(ON_DEMAND, name="block", market=Market.RESERVED, commitment=owed)
+    world = FakeDeployment(tmp_path, pools=(block, ON_DEMAND))
+    fixed = {"work": 4 * HOUR, "checkpoints": False}
+    assert placed(world, **fixed).offer.pool == "block"
+    asked_at = world.clock()
+    world.providers["block"].ends_at = asked_at + 3 * HOUR
+    (said, _) = world.dispatcher.quotes.offers(SPEC, asked_at)
+    assert (said.ends_at, said.end_said_at) == (asked_at + 3 * HOUR, asked_at)
+    decision = placed(world, **fixed)
+    assert decision.offer.pool == "on_demand"
+    assert "said 0 s ago, in 3.0 h; the task takes" in decision.passed_over[0].reason
+    short = placed(world, work=2 * HOUR, checkpoints=False)
+    assert (short.offer.pool, short.estimate.cost_usd) == ("block", 0)
+    ends = f"it ends on {asked_at + 3 * HOUR:%Y-%m-%d %H:%M} UTC as {block.backend} said 0 s ago"
+    assert ends in short.reason
+    world.clock.advance(3 * 3600)
+    decision = world.dispatcher.place(replace(SPEC, markets=frozenset({Market.RESERVED})))
+    assert isinstance(decision, Unplaced)
+    assert {one.offer.pool: one.reason for one in decision.passed_over}[
+        "block"
+    ] == "has no free slot"
+
+
+def test_room_is_foreseen_until_the_provider_ends_it(tmp_path: Path) -> None:
+    owed = HourlyCommitment(usd_per_slot_hour=Decimal(1))
+    block = replace(ON_DEMAND, name="block", market=Market.RESERVED, slots=2, commitment=owed)
+    world = FakeDeployment(tmp_path, pools=(block,))
+    now = world.clock()
+    world.providers["block"].ends_at = now + 2 * HOUR
+    world.dispatcher.quotes.offers(SPEC, now)
+    (ahead,) = world.dispatcher.quotes.room_ahead(now, now + 5 * HOUR)
+    assert ahead.free[1] == 2
+    assert ahead.free[-1] == 0
 
 
 def test_a_job_that_reports_progress_teaches_its_speed(tmp_path: Path) -> None:

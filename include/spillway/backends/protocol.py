@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from spillway.model import Observation, Pool, Submission
+    from spillway.model import Observation, Pool, SaidEnd, Submission
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +80,19 @@ class SupportsCapacity(Protocol):
 
     def free_slots(self) -> int:
         """Return how many more jobs of one node the provider would start now."""
+        ...
+
+
+@runtime_checkable
+class SupportsEnd(Protocol):
+    """A provider whose capacity may end at a known time, as that of a capacity block does."""
+
+    def said_end(self) -> SaidEnd | None:
+        """Return when the pool's capacity ends, as the provider said a short while ago; None where it has no end.
+
+        Raises:
+            BackendError: It could not be asked.
+        """
         ...
 
 

@@ -175,6 +175,7 @@ class _Rows:
             ],
             restart_us=np.full(rows, restart_us),
             speed=speeds[accelerator[node]],
+            ends_us=np.full(rows, microseconds(None)),
             tariff=np.zeros(rows, dtype=np.int64),
             marginal=self._usd,
             effective=self._usd,

@@ -6,7 +6,7 @@ from collections import Counter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from spillway.model import Offer, Pool, PoolUsage, TaskSpec
+from spillway.model import CapacityBlock, Offer, Pool, PoolUsage, TaskSpec
 from spillway.placement.price import price, slots_owed
 from spillway.placement.recovery import expected_course
 
@@ -68,6 +68,7 @@ def _offer(
     quota_slots: int | None,
     last_launch_at: datetime | None,
 ) -> Offer:
+    ends_at, end_said_at = _end(pool)
     leased = expected_course(task, pool).leased
     quoted = price(pool, usage, leased=leased, now=now, slots=task.nodes)
     return Offer(
@@ -95,7 +96,18 @@ def _offer(
         store_jurisdiction=store_jurisdiction,
         quota_slots=quota_slots,
         last_launch_at=last_launch_at,
+        ends_at=ends_at,
+        end_said_at=end_said_at,
     )
+
+
+def _end(pool: Pool) -> tuple[datetime | None, datetime | None]:
+    """Return when the slots of `pool` end, the earlier of what is configured and said, and when that was said."""
+    owed, said = pool.commitment, pool.said_end
+    configured = owed.ends_at if isinstance(owed, CapacityBlock) else None
+    if said is None or (configured is not None and configured <= said.at):
+        return configured, None
+    return said.at, said.said_at
 
 
 def _free(slots: int, usage: PoolUsage, provider_free: int | None) -> int:

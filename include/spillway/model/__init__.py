@@ -21,6 +21,7 @@ from spillway.model.pool import (
     Pool,
     PrepaidHours,
     Quota,
+    SaidEnd,
 )
 from spillway.model.retention import Retention
 from spillway.model.task import ALL_MARKETS, Launcher, Market, Resources, TaskKey, TaskSpec
@@ -55,6 +56,7 @@ __all__ = [
     "Resources",
     "Retention",
     "RoomAnswer",
+    "SaidEnd",
     "SlotInterval",
     "SpeedSample",
     "Submission",

@@ -62,6 +62,9 @@ class Offer:
         slots: How many slots the pool has in all, free or not; None when unknown.
         room_at: When the provider was asked for its room, which is part of `free_slots`; its backend may have passed on an
             answer that was some minutes old. None for one that does not say.
+        ends_at: First instant on which its slots are gone, as the pool is configured or as its provider says, whichever is
+            earlier; None where there is no end.
+        end_said_at: When the provider said so; None for an end that is configured.
         cooling_reason: Why it is cooling down and until when, for people; empty when nothing more is known.
     """
 
@@ -90,6 +93,8 @@ class Offer:
     last_launch_at: datetime | None = None
     slots: int | None = None
     room_at: datetime | None = None
+    ends_at: datetime | None = None
+    end_said_at: datetime | None = None
     cooling_reason: str = ""
     restore_usd_per_gib: Decimal = Decimal(0)
     save_usd_per_gib: Decimal = Decimal(0)

@@ -81,6 +81,19 @@ class Quota:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SaidEnd:
+    """When a pool's slots end, as its provider says.
+
+    Attributes:
+        at: First instant on which they are gone.
+        said_at: When the provider said so.
+    """
+
+    at: datetime
+    said_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pool:
     """Capacity with one provider, market and shape.
 
@@ -101,6 +114,7 @@ class Pool:
         zone: Where in the region, in the provider's words; None where that is not said.
         interruption_band: What AWS's Spot Instance Advisor says of its kind, such as `<5%`; None where nothing is known.
         quota: The provider's quota that its slots count against; None where there is none.
+        said_end: When its slots end, where its provider says so; what is configured is part of the commitment.
         connection: Airflow connection with its credentials; None when it needs none.
         options: What only its backend understands; checked by the backend.
     """
@@ -125,5 +139,6 @@ class Pool:
     zone: str | None = None
     interruption_band: str | None = None
     quota: Quota | None = None
+    said_end: SaidEnd | None = None
     connection: str | None = None
     options: Mapping[str, JsonValue] = field(default_factory=dict[str, JsonValue])

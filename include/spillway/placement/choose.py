@@ -10,7 +10,7 @@ from spillway.model import Estimate, Offer, PassedOver, Placement, TaskSpec, Unp
 from spillway.model.placement import ResidencyEvidence
 from spillway.placement.estimate import estimate
 from spillway.placement.explain import span, usd
-from spillway.placement.feasible import Refusal, refusal
+from spillway.placement.feasible import Refusal, end_of, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -43,7 +43,7 @@ def choose(task: TaskSpec, offers: Iterable[Offer], now: datetime) -> Placement 
     return Placement(
         offer=best.offer,
         estimate=best.estimate,
-        reason=_why(best, others),
+        reason=_why(best, others, now),
         passed_over=(*(_passed_over(other, best) for other in others), *refused),
         task=memo,
         decided_at=now,
@@ -112,14 +112,16 @@ def _order(candidate: _Candidate) -> tuple[timedelta, Decimal, timedelta, Decima
     return candidate.late, priced.cost_usd, priced.leased, offer.effective_usd_per_hour, offer.pool
 
 
-def _why(best: _Candidate, others: Sequence[_Candidate]) -> str:
+def _why(best: _Candidate, others: Sequence[_Candidate], now: datetime) -> str:
     total = f"{usd(best.estimate.cost_usd)} for {span(best.estimate.leased)}"
     if best.late:
         return f"expected {span(best.late)} past the deadline, the least of all: {total}"
     what = "lowest expected cost" if others else "the only pool that can take it"
     priced_at = best.offer.priced_at
     dated = f", as of {priced_at:%Y-%m-%d}" if priced_at is not None else ""
-    return f"{what}: {total} ({best.offer.price_reason}{dated})"
+    # A configured end is part of the price's reason.
+    end = f"; it {end_of(best.offer, now)}" if best.offer.end_said_at is not None else ""
+    return f"{what}: {total} ({best.offer.price_reason}{dated}{end})"
 
 
 def _asked(candidate: _Candidate) -> str:

@@ -1,7 +1,7 @@
 """Many offers held in columns, and the decision over them: the same as `choose` makes, in about a millisecond.
 
 Offers that differ only in host, place and price go the same way for a task, so they form a *class*: one market, accelerator,
-hazard, start, speed and price of transfers. Within a class the cost rises with the price. So each class is kept sorted by
+hazard, start, speed, end and price of transfers. Within a class the cost rises with the price. So each class is kept sorted by
 price, the first row that fits is its best, and a class whose cheapest hour cannot beat what was found already is not looked
 at.
 
@@ -66,7 +66,7 @@ class Columns:
         room: How many slots can be leased now, within the quota; none while it is cooling down.
         slots: How many slots there are in all, leased ones too; the highest number where that is not known.
         doubted: Whether there are doubts about the price.
-        priced_us, launched_us: Microseconds since 1970; the lowest number for never.
+        ends_us, priced_us, launched_us: Microseconds since 1970; the lowest number for never.
         names: Vocabularies of `accelerator`, `region`, `provider`, `architecture`, `jurisdiction`.
     """
 
@@ -75,6 +75,7 @@ class Columns:
     preemptions_per_hour: NDArray[np.float64]
     restart_us: NDArray[np.int64]
     speed: NDArray[np.float64]
+    ends_us: NDArray[np.int64]
     tariff: NDArray[np.int64]
     marginal: NDArray[np.float64]
     effective: NDArray[np.float64]
@@ -442,9 +443,16 @@ def _tolerance(usd: float) -> float:
 
 
 def _manners(columns: Columns) -> NDArray[np.int64]:
-    """Return for each row the number of the way a run goes on it: market, hazard, start, speed, transfers."""
+    """Return for each row the number of the way a run goes on it: market, hazard, start, speed, end, transfers."""
     hazard = np.nan_to_num(columns.preemptions_per_hour, nan=-1.0)
-    return _together(columns.market, hazard, columns.restart_us, columns.speed, columns.tariff)
+    return _together(
+        columns.market,
+        hazard,
+        columns.restart_us,
+        columns.speed,
+        columns.ends_us,
+        columns.tariff,
+    )
 
 
 def _kinds(columns: Columns) -> NDArray[np.int64]:

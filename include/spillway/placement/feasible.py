@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from typing import Final
 
@@ -181,6 +181,35 @@ def _endless(task: TaskSpec, offer: Offer, _now: datetime) -> str | None:
     return f"is preempted so often that the task would take longer than {span(LONGEST_RUN)}"
 
 
+def _ending(task: TaskSpec, offer: Offer, now: datetime) -> str | None:
+    """Refuse what would be lost when the slots end: a run that ends later, or whose first checkpoint is written later.
+
+    Slots that have ended already are not free, which is said elsewhere.
+    """
+    if offer.ends_at is None or offer.ends_at <= now:
+        return None
+    course = expected_course(task, offer)
+    needed, what = course.leased, f"the task takes {span(course.leased)} and saves no checkpoints"
+    if course.checkpoint_interval is not None:
+        first = restart_overhead(task, offer) + course.checkpoint_interval + task.checkpoint_write
+        needed = min(needed, first)
+        what = f"the task's first checkpoint takes {span(needed)}"
+    if needed <= offer.ends_at - now:
+        return None
+    return f"{end_of(offer, now)}, in {span(offer.ends_at - now)}; {what}"
+
+
+def end_of(offer: Offer, now: datetime) -> str:
+    """Return in words when the slots of an offer end, and who says so; empty where they do not."""
+    if offer.ends_at is None:
+        return ""
+    ends = f"ends on {offer.ends_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    if offer.end_said_at is None:
+        return f"{ends} as configured"
+    who = offer.provider or offer.backend
+    return f"{ends} as {who} said {span(max(now - offer.end_said_at, timedelta(0)))} ago"
+
+
 def _nodes(task: TaskSpec, offer: Offer, _now: datetime) -> str | None:
     if task.nodes < 1:
         return f"cannot run on {task.nodes} nodes; a task needs at least one"
@@ -217,8 +246,8 @@ def _any_of(names: frozenset[str]) -> str:
     return ", ".join(sorted(names))
 
 
-# What offers of one market, hazard, start and speed are refused for alike, whatever their host, place and price.
-OF_A_KIND: Final[tuple[Check, ...]] = (_market, _deadline, _unprotected, _endless)
+# What offers of one market, hazard, start, speed and end are refused for alike, whatever their host, place and price.
+OF_A_KIND: Final[tuple[Check, ...]] = (_market, _deadline, _unprotected, _endless, _ending)
 _LASTING: Final[tuple[Check, ...]] = (
     _market,
     _shape,
@@ -233,5 +262,6 @@ _LASTING: Final[tuple[Check, ...]] = (
     _deadline,
     _unprotected,
     _endless,
+    _ending,
 )
 _PASSING: Final[tuple[Check, ...]] = (_room, _quota, _cooling_down)

@@ -6,8 +6,8 @@ hours are bought for a period, the hour that is taken now may be missing later: 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from statistics import NormalDist
 from typing import Final, assert_never
@@ -26,6 +26,7 @@ MICRO_USD: Final = Decimal("0.000001")
 _HOUR: Final = timedelta(hours=1)
 _ZERO: Final = Decimal(0)
 _NO_TIME: Final = timedelta(0)
+_EVER: Final = datetime.min.replace(tzinfo=UTC)
 _NORMAL: Final = NormalDist()
 
 
@@ -67,7 +68,7 @@ def price(
     A lease of several `slots` uses up a commitment as many times as fast: some of its slot hours may be within it, and the
     rest past it.
     """
-    commitment: Commitment | None = pool.commitment
+    commitment = _until_its_end(pool)
     forecast = Forecast(slot_hours=usage.forecast_slot_hours, error=usage.forecast_error_slot_hours)
     match commitment:
         case None:
@@ -91,13 +92,31 @@ def price(
 
 
 def slots_owed(pool: Pool, now: datetime) -> int:
-    """Return how many slots there are `now`: none outside of a capacity block, however many are configured."""
+    """Return how many slots there are `now`: none outside of a capacity block or after their end, however many are configured."""
+    if pool.said_end is not None and now >= pool.said_end.at:
+        return 0
     commitment = pool.commitment
     if isinstance(commitment, CapacityBlock) and not (
         commitment.starts_at <= now < commitment.ends_at
     ):
         return 0
     return pool.slots
+
+
+def _until_its_end(pool: Pool) -> Commitment | None:
+    """Return what is owed for `pool`, as far as its provider says that the slots are there.
+
+    Slots owed by the hour that end are a capacity block. Minimums and prepaid hours are owed whatever happens to slots.
+    """
+    commitment, said = pool.commitment, pool.said_end
+    if said is None:
+        return commitment
+    if isinstance(commitment, CapacityBlock):
+        return replace(commitment, ends_at=min(commitment.ends_at, said.at))
+    if isinstance(commitment, HourlyCommitment):
+        owed = commitment.usd_per_slot_hour
+        return CapacityBlock(usd_per_slot_hour=owed, starts_at=_EVER, ends_at=said.at)
+    return commitment
 
 
 def list_price(usd_per_hour: Decimal) -> Price:

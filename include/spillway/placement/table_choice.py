@@ -143,6 +143,7 @@ def table_of(offers: Iterable[Offer]) -> OfferTable:
         ),
         restart_us=np.array([_microseconds(o) for o in rows], dtype=np.int64),
         speed=_floats(o.speed for o in rows),
+        ends_us=np.array([microseconds(o.ends_at) for o in rows], dtype=np.int64),
         tariff=_tariffs(rows),
         marginal=_floats(float(o.marginal_usd_per_hour) for o in rows),
         effective=_floats(float(o.effective_usd_per_hour) for o in rows),

@@ -10,7 +10,7 @@ from threading import RLock
 
 from spillway.backends.protocol import Job, LogChunk
 from spillway.errors import CapacityError, TransientError
-from spillway.model import JobEvent, Observation, Submission
+from spillway.model import JobEvent, Observation, SaidEnd, Submission
 
 NAME = "fake"
 
@@ -44,6 +44,7 @@ class FakeProvider:
         has_capacity: Whether it starts jobs at all at the moment.
         is_reachable: Whether it answers; when it does not, every call is a `TransientError`.
         loses_answers: Whether it does what it is asked, and then the answer is lost on the way.
+        ends_at: When its capacity ends; None where it has no end.
         jobs: Every job it remembers, by key.
         calls: Names of the calls it was asked, in order.
     """
@@ -53,6 +54,7 @@ class FakeProvider:
     has_capacity: bool = True
     is_reachable: bool = True
     loses_answers: bool = False
+    ends_at: datetime | None = None
     jobs: dict[str, FakeJob] = field(default_factory=dict[str, FakeJob])
     calls: list[str] = field(default_factory=list[str])
     lock: RLock = field(default_factory=RLock)
@@ -139,6 +141,11 @@ class FakeBackend:
         """Return how many more jobs the provider would start now."""
         with self.provider.asked("free_slots"):
             return self.provider.free_slots
+
+    def said_end(self) -> SaidEnd | None:
+        """Return when the provider's capacity ends."""
+        ends_at = self.provider.ends_at
+        return None if ends_at is None else SaidEnd(at=ends_at, said_at=self.provider.clock())
 
     def list_jobs(self) -> Sequence[Job]:
         """Return every live job."""

@@ -31,6 +31,7 @@ from spillway.model import (
     Resources,
     Retention,
     RoomAnswer,
+    SaidEnd,
     SlotInterval,
     SpeedSample,
     TaskSpec,
@@ -191,6 +192,8 @@ def offers(
         restart_overhead=durations(longest=timedelta(minutes=20)),
         grace_period=durations(longest=timedelta(minutes=5)),
         speed=speeds(),
+        ends_at=st.none() | instants,
+        end_said_at=st.none() | instants,
         restore_usd_per_gib=usd_per_gib,
         save_usd_per_gib=usd_per_gib,
         storage_usd_per_gib_month=usd_per_gib,
@@ -331,9 +334,15 @@ def _pools_of(market: Market) -> st.SearchStrategy[Pool]:
         speed=speeds(),
         region=names,
         provider=st.none() | names,
+        said_end=st.none() | said_ends(),
         connection=st.none() | names,
         options=json_objects(),
     )
+
+
+def said_ends() -> st.SearchStrategy[SaidEnd]:
+    """Return ends that a provider said."""
+    return st.builds(SaidEnd, at=instants, said_at=instants)
 
 
 def estimates() -> st.SearchStrategy[Estimate]:

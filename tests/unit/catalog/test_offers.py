@@ -14,7 +14,17 @@ from hypothesis import strategies as st
 from spillway.catalog.offers import make_offers
 from spillway.catalog.pools_file import load_pools
 from spillway.catalog.pools_schema import PoolSection
-from spillway.model import Offer, Placement, Pool, PoolUsage, Resources, TaskSpec, Unplaced
+from spillway.model import (
+    CapacityBlock,
+    Offer,
+    Placement,
+    Pool,
+    PoolUsage,
+    Resources,
+    SaidEnd,
+    TaskSpec,
+    Unplaced,
+)
 from spillway.placement.choose import choose
 from spillway.testing.strategies import instants, pools, tasks, usages
 
@@ -65,6 +75,30 @@ def test_room_is_the_lesser_of_our_count_and_the_provider_s(
         now=NOW,
     )
     assert offer.free_slots == free
+
+
+def test_of_two_ends_the_earlier_counts() -> None:
+    (pool,) = [pool for pool in SHIPPED if pool.name == "reserved"]
+    hour = timedelta(hours=1)
+    task = replace(TRAIN, work=4 * hour)
+    listed = pool.list_usd_per_hour
+
+    def quoted(configured: int, said: int | None) -> Offer:
+        block = CapacityBlock(
+            usd_per_slot_hour=Decimal(1), starts_at=NOW - hour, ends_at=NOW + configured * hour
+        )
+        told = None if said is None else SaidEnd(at=NOW + said * hour, said_at=NOW)
+        one = replace(pool, commitment=block, said_end=told)
+        (offer,) = make_offers([one], usage={}, free_slots={}, task=task, now=NOW)
+        return offer
+
+    early, late = quoted(1, None), quoted(100, None)
+    assert late.marginal_usd_per_hour == 0
+    assert 0 < early.marginal_usd_per_hour < listed
+    assert replace(quoted(100, 1), end_said_at=None) == early
+    assert quoted(1, 100) == early
+    assert quoted(100, 1).end_said_at == NOW
+    assert quoted(100, 0).free_slots == 0
 
 
 def test_the_prices_of_the_shipped_pools() -> None:

@@ -51,6 +51,28 @@ def test_a_task_that_asks_for_more_is_refused_for_it(
 
 
 @pytest.mark.parametrize(
+    ("said_ago", "said"),
+    [(None, "as configured"), (40, "as fake said 40 s ago")],
+)
+def test_slots_that_end_take_what_is_done_or_saved_before(
+    said_ago: int | None, said: str, task: TaskSpec, offer: Offer, now: datetime
+) -> None:
+    hour = timedelta(hours=1)
+    said_at = None if said_ago is None else now - timedelta(seconds=said_ago)
+    ends = replace(offer, backend="fake", end_said_at=said_at, ends_at=now + 3 * hour)
+    fixed = replace(task, checkpoints=False, work=2 * hour)
+    assert refusal(fixed, ends, now) is None
+    no = refusal(replace(fixed, work=4 * hour), ends, now)
+    assert no is not None
+    assert f"UTC {said}, in 3.0 h; the task takes 4.0 h and saves no checkpoints" in no.reason
+    assert not no.can_wait
+    moved = replace(task, checkpoints=True, work=400 * hour)
+    assert refusal(moved, ends, now) is None
+    soon = replace(ends, ends_at=now + timedelta(seconds=1))
+    assert "the task's first checkpoint takes" in reason(moved, soon, now)
+
+
+@pytest.mark.parametrize(
     ("shape", "said"),
     [
         (replace(GPU, accelerator="T4"), "has T4, not L4"),

@@ -366,4 +366,5 @@ def test_a_block_has_slots_only_while_it_lasts(
     pool: Pool, block: CapacityBlock, now: datetime
 ) -> None:
     there = slots_owed(replace(pool, commitment=block), now)
-    assert there == (pool.slots if block.starts_at <= now < block.ends_at else 0)
+    end = block.ends_at if pool.said_end is None else min(block.ends_at, pool.said_end.at)
+    assert there == (pool.slots if block.starts_at <= now < end else 0)

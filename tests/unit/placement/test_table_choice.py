@@ -57,6 +57,7 @@ rich_offers = st.builds(
     preemptions_per_hour=st.sampled_from([None, 0.0, 0.2, 5.0]),
     restart_overhead=st.sampled_from([timedelta(0), timedelta(minutes=5)]),
     speed=st.sampled_from([0.5, 1.0]),
+    ends_at=st.sampled_from([None, None, NOW, NOW + timedelta(hours=9)]),
 )
 plain_offers = st.builds(
     replace,

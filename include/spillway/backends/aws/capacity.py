@@ -101,12 +101,13 @@ def spot_room(answer: Mapping[str, Any], region: str, min_score: int, now: datet
 def reserved_room(answer: Mapping[str, Any], now: datetime) -> Room:
     """Return what is left of the reservations that are active, and not about to end."""
     usable = [one for one in _items(answer, "CapacityReservations") if _is_usable(one, now)]
-    ends = [end for end in map(_end, usable) if end is not None]
-    free = sum(int(one.get("AvailableInstanceCount", 0)) for one in usable)
+    free = sum(map(_free, usable))
+    # A job goes to one that has room; which one of several is not ours to say.
+    ends = [end for one in usable if _free(one) or not free if (end := _end(one)) is not None]
     return Room(
         instances=free,
         asked_at=now,
-        ends_at=max(ends, default=None) if len(ends) == len(usable) else None,
+        ends_at=min(ends, default=None),
         detail=f"{free} instances are free in {len(usable)} active reservations",
     )
 
@@ -118,6 +119,10 @@ def plan_room(answer: Mapping[str, Any], now: datetime) -> Room:
     free = int(answer.get("AvailableInstanceCount", 0)) if is_on else 0
     said = f"{free} instances are free in a training plan that is {answer.get('Status')}"
     return Room(instances=free, asked_at=now, ends_at=end, detail=said)
+
+
+def _free(reservation: Mapping[str, Any]) -> int:
+    return int(reservation.get("AvailableInstanceCount", 0))
 
 
 def _is_usable(reservation: Mapping[str, Any], now: datetime) -> bool:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from spillway.backends.aws.pace import Pace
     from spillway.backends.aws_batch.parse import JobRow
-    from spillway.model import Observation, Pool, Submission
+    from spillway.model import Observation, Pool, SaidEnd, Submission
 
 ROOM_SECONDS: Final = 5.0
 """How old the count of free slots may be."""
@@ -135,6 +135,10 @@ class AwsBatchBackend:
             return 0
         room = self._capacity.room(self._pool.slots).instances
         return free if room is None else min(free, room)
+
+    def said_end(self) -> SaidEnd | None:
+        """Return when the reservation or capacity block behind the pool ends, as EC2 says."""
+        return self._capacity.room(self._pool.slots).end
 
     def list_jobs(self) -> Sequence[Job]:
         """Return every live job of the pool."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from spillway.backends.aws.pace import Pace
-    from spillway.model import Observation, Pool, Submission
+    from spillway.model import Observation, Pool, SaidEnd, Submission
 
 ROOM_SECONDS: Final = 5.0
 """How old the count of free slots may be."""
@@ -125,6 +125,10 @@ class AwsSageMakerBackend:
             free = max(self._pool.slots - self._taken[1], 0)
         room = self._capacity.room(self._pool.slots).instances if free else 0
         return free if room is None else min(free, room)
+
+    def said_end(self) -> SaidEnd | None:
+        """Return when the training plan of the pool ends, as SageMaker says."""
+        return self._capacity.room(self._pool.slots).end
 
     def list_jobs(self) -> Sequence[Job]:
         """Return every live job of the pool."""

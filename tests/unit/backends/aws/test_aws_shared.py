@@ -111,6 +111,22 @@ def test_the_end_of_a_capacity_block_is_half_an_hour_early() -> None:
     assert later.instances == 0
 
 
+def test_of_several_blocks_the_first_that_has_room_ends_it() -> None:
+    blocks = [
+        {
+            "State": "active",
+            "AvailableInstanceCount": free,
+            "EndDate": NOW + timedelta(hours=hours),
+            "ReservationType": "capacity-block",
+        }
+        for free, hours in ((0, 1), (1, 5), (2, 9))
+    ]
+    room = capacity.reserved_room({"CapacityReservations": blocks}, NOW)
+    assert room.ends_at == NOW + timedelta(hours=4.5)
+    endless = {"State": "active", "AvailableInstanceCount": 1}
+    assert capacity.reserved_room({"CapacityReservations": [endless]}, NOW).end is None
+
+
 def test_a_reservation_that_is_not_active_has_no_room() -> None:
     waiting = {"State": "pending", "AvailableInstanceCount": 4}
     assert capacity.reserved_room({"CapacityReservations": [waiting]}, NOW).instances == 0
