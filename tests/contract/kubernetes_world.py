@@ -89,7 +89,7 @@ class KubernetesWorld(World):
         self.shape = Resources()
         self.market = Market.SPOT
         python = folder / f"python-{self.name}"
-        python.write_text(PYTHON.format(port=free_port(), python=sys.executable))
+        python.write_text(PYTHON.format(port=free_port(following=1), python=sys.executable))
         python.chmod(0o755)
         self.options: dict[str, Any] = {
             "image": "spillway-of-the-tests",

@@ -55,7 +55,7 @@ class SlurmWorld(World):
         self.shape = Resources()
         self.options = options
         self.python = cluster.jobs / f"python-{self.name}"
-        self.python.write_text(PYTHON.format(port=free_port(), python=sys.executable))
+        self.python.write_text(PYTHON.format(port=free_port(following=1), python=sys.executable))
         self.python.chmod(0o755)
 
     def pool(self) -> Pool:

@@ -18,8 +18,10 @@ from contract.kubernetes_real import VARIABLE, RealWorld
 from contract.kubernetes_world import KubernetesWorld, wait_for
 from contract.kubernetes_worlds import world_by_hand, worlds
 from spillway.backends.protocol import Job
+from spillway.checkpoints import open_store
 from spillway.errors import AccessError, RejectedError
-from spillway.model import JobEvent
+from spillway.model import JobEvent, Launcher, Resources
+from spillway.runtime.exchange import read_result
 from spillway.testing.backend_suite import BackendContract, Behaviour, World
 
 if TYPE_CHECKING:
@@ -210,8 +212,19 @@ def test_every_kind_stops_when_it_is_released(
 
 
 @needs_fake
-def test_the_nodes_of_a_jobset_meet(make_world: Callable[..., KubernetesWorld]) -> None:
+def test_ray_spans_the_nodes_of_a_jobset(make_world: Callable[..., KubernetesWorld]) -> None:
     world = make_world(kind="jobset")
     backend = world.connect()
-    job = backend.submit(replace(world.submission(Behaviour.MEETS), nodes=2))
+    one_cpu = Resources(cpus=1)
+    gang = replace(
+        world.submission(Behaviour.SUCCEEDS),
+        entry_point="ray_jobs:count_nodes",
+        nodes=2,
+        launcher=Launcher.RAY,
+        resources=one_cpu,
+    )
+    job = backend.submit(gang)
     assert world.wait(backend, job).event is JobEvent.SUCCEEDED, backend.read_log(job, 0).text
+    result = read_result(open_store(gang.store), gang.prefix, gang.token)
+    assert result is not None
+    assert result.value == {"cpus": 2}

@@ -19,7 +19,7 @@ from spillway.backends.slurm.options import read_options
 from spillway.backends.slurm.shells import LocalShell
 from spillway.checkpoints import claim, latest, open_store
 from spillway.errors import AccessError, BackendError, RejectedError, TransientError
-from spillway.model import JobEvent, Resources
+from spillway.model import JobEvent, Launcher, Resources
 from spillway.runtime.exchange import read_result
 from spillway.testing.backend_suite import Behaviour
 from spillway.testing.servers import free_port
@@ -138,6 +138,21 @@ def test_a_gang_starts_on_as_many_nodes_with_a_rank_each(world: SlurmWorld, tmp_
     members = [path.read_text().split() for path in sorted(said.iterdir())]
     assert [(rank, nodes) for rank, nodes, _ in members] == [("0", "2"), ("1", "2")]
     assert len({node for _, _, node in members}) == 2
+
+
+def test_ray_spans_the_nodes_of_a_gang(world: SlurmWorld) -> None:
+    backend = world.connect()
+    gang = replace(
+        world.job_of("ray_jobs:count_nodes"),
+        nodes=2,
+        launcher=Launcher.RAY,
+        resources=Resources(cpus=1),
+    )
+    job = backend.submit(gang)
+    assert world.wait(backend, job).event is JobEvent.SUCCEEDED, backend.read_log(job, 0).text
+    result = read_result(open_store(gang.store), gang.prefix, gang.token)
+    assert result is not None
+    assert result.value == {"cpus": 2}
 
 
 @pytest.mark.parametrize("kind", [RestWorld, SlurmWorld])

@@ -13,6 +13,6 @@ class NotStartedError(RuntimeError):
     """A server did not start; the message ends with what it said last."""
 
 
-def free_port() -> int:
-    """Return a TCP port of this machine that nobody listens on."""
-    return ports.free_port()
+def free_port(*, following: int = 0) -> int:
+    """Return a TCP port of this machine that nobody listens on, nor on the `following` ones after it."""
+    return ports.free_port(following=following)
