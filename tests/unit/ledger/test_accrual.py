@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from spillway.ledger.accrual import accrue, charge_periods, cost
 from spillway.model import Lease, Market, PricingCategory
-from spillway.testing import strategies
+from spillway.testing import lease_strategies, strategies
 from spillway.testing.ledger_samples import NOON, price_times_time
 
 HOUR = timedelta(hours=1)
@@ -75,7 +75,7 @@ def test_hours_are_utc_hours_whatever_the_time_zone() -> None:
     assert all(edge.tzinfo is UTC for period in periods for edge in period)
 
 
-@given(lease=strategies.leases(), market=strategies.markets)
+@given(lease=lease_strategies.leases(), market=strategies.markets)
 def test_records_carry_the_leases_facts_and_the_markets_category(
     lease: Lease, market: Market
 ) -> None:
