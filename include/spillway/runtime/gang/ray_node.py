@@ -10,10 +10,12 @@ import logging
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import time
 from contextlib import contextmanager, suppress
+from ipaddress import ip_address
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Final
 
@@ -60,6 +62,7 @@ def command(submission: Submission, gang: Gang) -> list[str]:
     size = [
         f"--num-cpus={max(int(resources.cpus), 1)}",
         f"--num-gpus={resources.accelerator_count}",
+        *(f"--node-ip-address={address}" for address in _own_address(member)),
     ]
     if member.head_address == LOOPBACK:
         size += _apart(member)
@@ -76,7 +79,21 @@ def _apart(member: Member) -> list[str]:
     ]
     if not member.is_head:
         return ports
-    return [*ports, f"--ray-client-server-port={free_port()}", f"--node-ip-address={LOOPBACK}"]
+    return [*ports, f"--ray-client-server-port={free_port()}"]
+
+
+def _own_address(member: Member) -> list[str]:
+    """Return the address by which the others reach this machine: the one it speaks to the head from, where that says so.
+
+    Ray itself looks for the one that leads to the Internet, which a network of a cluster's own may not do.
+    """
+    address: str
+    with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((member.head_address, member.port))  # sends nothing
+        address = probe.getsockname()[0]
+        if member.head_address == LOOPBACK or not ip_address(address).is_loopback:
+            return [address]
+    return []  # the name of a machine often means loopback on that machine itself
 
 
 @contextmanager

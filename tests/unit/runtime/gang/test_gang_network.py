@@ -13,6 +13,7 @@ import pytest
 
 from conftest import require
 from spillway.checkpoints import latest
+from spillway.model import Launcher, Resources
 from spillway.runtime.exit_codes import PREEMPTED
 
 if TYPE_CHECKING:
@@ -112,3 +113,24 @@ def test_a_cut_link_stops_every_member_on_both_sides_of_it(
     saved = latest(machines.store, "gang")
     assert saved is not None
     assert saved.manifest.step >= 3
+
+
+def test_ray_spans_machines_of_a_network_that_leads_nowhere_else(
+    machines: Machines, network: Network
+) -> None:
+    submission = machines.submission(
+        "",
+        2,
+        entry_point="ray_jobs:count_nodes",
+        launcher=Launcher.RAY,
+        resources=Resources(cpus=1),
+    )
+    machines.start(
+        submission,
+        head=network.address(0),
+        port=29477,
+        inside=network.inside,
+        RAY_TMPDIR=str(machines.short_folder()),
+    )
+    assert machines.codes() == [0, 0], machines.logs()
+    assert machines.result().value == {"cpus": 2}
