@@ -78,7 +78,7 @@ def measured(way: str, dataset: str) -> float:
 def start(dataset: str) -> None:
     import ray
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     ray.shutdown()
 
 
@@ -145,7 +145,7 @@ def tune_with(reports: Any, configs: list[dict[str, Any]], metric: str) -> None:
         for report in reports(config["point"]):
             tune.report(report)
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     with tempfile.TemporaryDirectory() as folder:
         tune.Tuner(
             tune.with_resources(trainable, {"cpu": 1}),
