@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +9,7 @@ import psutil
 import pytest
 
 from spillway.errors import SpecError
+from spillway.model import Resources
 from spillway.runtime import Preempted, Session
 from spillway.runtime.signals import Notice
 from spillway.workloads.sweep import sweep
@@ -91,6 +93,22 @@ def test_a_preempted_sweep_goes_on_without_repeating_what_ended(folder: Path) ->
     assert dict(os.environ) == environment
     again = run(Session.local(folder / "session"), folder)  # starts no Ray
     assert (again["trials"], again["best"]) == (result["trials"], result["best"])
+
+
+def test_two_trials_share_an_accelerator(folder: Path) -> None:
+    session = Session.local(folder / "session")
+    lease = Resources(cpus=2, accelerator="L4", accelerator_count=1)
+    session._submission = replace(session.submission, resources=lease)
+    result = run(
+        session,
+        folder,
+        trainable="trial_samples:together",
+        num_samples=2,
+        max_steps=1,
+        scheduler="none",
+        accelerators_per_trial=0.5,
+    )
+    assert [row["status"] for row in result["trials"]] == ["finished"] * 2
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,14 @@ def climbing(parameters, trial):
         trial.report(state["step"], checkpoint=saved, height=state["height"])
 
 
+def together(parameters, *, dataset):
+    """End once two trials are at work at the same time."""
+    (Path(dataset) / f"here-{parameters['x']}").touch()
+    while len(list(Path(dataset).glob("here-*"))) < 2:
+        time.sleep(0.01)
+    yield {"step": 1, "loss": parameters["x"]}
+
+
 def _wait_for_others(folder, number, step):
     while any(_furthest(folder, other) < step for other in {0, 1, 2, 3} - {number}):
         time.sleep(0.01)

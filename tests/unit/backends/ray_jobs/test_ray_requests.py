@@ -52,6 +52,15 @@ def test_the_request_is_what_the_api_takes(
     }
 
 
+def test_an_image_is_asked_for_as_the_runtime_environment_has_it(
+    pool: Callable[..., Pool], submission: Callable[..., Submission]
+) -> None:
+    options = read_options(pool(image_uri="registry.example/jobs:1"))
+    request = render(submission(), options, working_dir=None)
+    request["runtime_env"].pop("env_vars")
+    assert request["runtime_env"] == {"image_uri": "registry.example/jobs:1"}
+
+
 def test_a_job_that_works_through_the_cluster_leaves_its_resources_to_the_workers(
     pool: Callable[..., Pool], submission: Callable[..., Submission]
 ) -> None:
