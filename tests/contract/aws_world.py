@@ -10,6 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from patience import PATIENCE_SECONDS
 from spillway.backends.aws_batch.backend import AwsBatchBackend
 from spillway.backends.aws_sagemaker.backend import AwsSageMakerBackend
 from spillway.backends.protocol import Connection
@@ -34,7 +35,6 @@ FUNCTIONS = {
     Behaviour.MEETS: "meet",
     Behaviour.IS_PREEMPTED: "preempt_itself",
 }
-PATIENCE_SECONDS = 60.0
 ROLE = "arn:aws:iam::123456789012:role/spillway-training"
 QUEUE = "spillway-on-demand"
 

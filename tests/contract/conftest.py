@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from conftest import require
+from patience import PATIENCE_SECONDS
 from spillway.testing.bucket_servers import azure_server, gcs_bucket, s3_server
 from spillway.testing.ceph_server import ceph_server, has_ceph
 
@@ -18,8 +19,16 @@ if TYPE_CHECKING:
 
     from spillway.testing.bucket_servers import BucketServer
 
-REPOSITORY = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+REPOSITORY = HERE.parents[1]
 AZURITE = REPOSITORY / "build" / "azurite"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let a test wait for several things in a row, each as long as its patience lasts."""
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker(pytest.mark.timeout(3 * PATIENCE_SECONDS))
 
 
 @pytest.fixture(scope="session")

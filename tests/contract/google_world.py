@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from google.auth.credentials import AnonymousCredentials
 
+from patience import PATIENCE_SECONDS
 from spillway.backends.google.batch.backend import GoogleBatchBackend
 from spillway.backends.google.tpu.backend import GoogleTpuBackend
 from spillway.backends.google.vertex.backend import GoogleVertexBackend
@@ -34,7 +35,6 @@ FUNCTIONS = {
     Behaviour.MEETS: "meet",
     Behaviour.IS_PREEMPTED: "preempt_itself",
 }
-PATIENCE_SECONDS = 90.0
 CONNECTION = Connection(client=(AnonymousCredentials(), "our-project"))
 
 

@@ -18,7 +18,8 @@ from kubernetes import client as kubernetes_client
 from kubernetes import config as kubernetes_config
 from kubernetes.client.exceptions import ApiException
 
-from contract.kubernetes_world import PATIENCE_SECONDS, TOKEN, KubernetesWorld, Pods
+from contract.kubernetes_world import TOKEN, KubernetesWorld, Pods
+from patience import PATIENCE_SECONDS
 from spillway.backends.kubernetes import naming
 from spillway.backends.protocol import Connection
 from spillway.errors import BackendError

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from kubernetes import client as kubernetes_client
 
+from patience import PATIENCE_SECONDS
 from spillway.backends.kubernetes.backend import KubernetesBackend
 from spillway.backends.protocol import Connection
 from spillway.model import JobEvent, Market, Pool, Resources
@@ -36,7 +37,6 @@ FUNCTIONS = {
     Behaviour.IS_PREEMPTED: "preempt_itself",
 }
 TOKEN = "a token of the tests"
-PATIENCE_SECONDS = 60.0
 
 # Pods of the fake are this machine by other names, which do not resolve: members of a gang are told where the first one is.
 PYTHON = """\

@@ -10,6 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from patience import PATIENCE_SECONDS
 from spillway.backends.protocol import Connection
 from spillway.backends.skypilot.backend import SkyPilotBackend
 from spillway.model import JobEvent, Market, Pool, Resources
@@ -30,7 +31,6 @@ FUNCTIONS = {
     Behaviour.MEETS: "meet",
     Behaviour.IS_PREEMPTED: "preempt_itself",
 }
-PATIENCE_SECONDS = 90.0
 
 
 class SkyPilotWorld(World):

@@ -10,6 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from patience import PATIENCE_SECONDS
 from spillway.backends.protocol import Connection
 from spillway.backends.slurm.backend import SlurmBackend
 from spillway.model import JobEvent, Market, Pool, Resources
@@ -33,7 +34,6 @@ FUNCTIONS = {
     Behaviour.MEETS: "meet",
     Behaviour.IS_PREEMPTED: "preempt_itself",
 }
-PATIENCE_SECONDS = 60.0
 
 # The nodes are this machine by other names, which do not resolve: members of a gang are told where the first one is.
 PYTHON = """\

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from patience import PATIENCE_SECONDS
 from spillway.backends.local.backend import LocalBackend
 from spillway.model import JobEvent, Market, Pool, Resources
 from spillway.testing.backend_suite import BackendContract, Behaviour, World
@@ -26,7 +27,6 @@ FUNCTIONS = {
     Behaviour.IS_PREEMPTED: "preempt_itself",
     Behaviour.MEETS: "meet",
 }
-PATIENCE_SECONDS = 60.0
 
 
 class LocalWorld(World):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from conftest import require
+from patience import PATIENCE_SECONDS
 from spillway.backends import registry
 from spillway.backends.protocol import Connection, SupportsListing
 from spillway.catalog.pools_file import load_pools
@@ -38,7 +39,6 @@ FUNCTIONS = {
     Behaviour.PRINTS: "print_text",
     Behaviour.IS_PREEMPTED: "preempt_itself",
 }
-PATIENCE_SECONDS = 60.0
 
 
 @pytest.fixture(scope="module", autouse=True)

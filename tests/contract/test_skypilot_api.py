@@ -19,7 +19,8 @@ import pytest
 from kubernetes.utils import parse_quantity
 
 from conftest import require
-from contract.skypilot_world import PATIENCE_SECONDS, SkyPilotWorld
+from contract.skypilot_world import SkyPilotWorld
+from patience import PATIENCE_SECONDS
 from spillway.backends.protocol import Connection, Job
 from spillway.backends.skypilot import inventory, parse
 from spillway.backends.skypilot.backend import SkyPilotBackend

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from patience import PATIENCE_SECONDS
 from spillway.checkpoints.bucket import PIECE_BYTES, BucketStore
 from spillway.testing.wire import Fault, Wire, wire_to
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 PIECES = 5
 STATE_MIB = 160
-PATIENCE_SECONDS = 60
 
 
 def hold_until_two(wire: Wire, method: str, *, but_for: int = 0) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from patience import PATIENCE_SECONDS
 from spillway.backends.local.backend import LocalBackend
 from spillway.dispatch import Dispatcher, Finished, Running, TaskRequest, Waiting
 from spillway.ledger import Ledger
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ENTRY_POINTS = Path(__file__).parents[1] / "entry_points"
-PATIENCE_SECONDS = 90.0
 
 
 def a_pool(name: str, market: Market, usd: str, **options: object) -> Pool:

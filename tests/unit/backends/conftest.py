@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from patience import PATIENCE_SECONDS
 from spillway.backends.local.backend import LocalBackend
 from spillway.backends.local.folders import JobFolder, PoolFolder
 from spillway.checkpoints import open_store
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from spillway.runtime.exchange import Result
 
 ENTRY_POINTS = Path(__file__).parents[2] / "entry_points"
-PATIENCE_SECONDS = 60.0
 ENDS = frozenset(JobEvent) - {JobEvent.SUBMITTED, JobEvent.STARTED}
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
+from patience import PATIENCE_SECONDS
 from spillway.runtime import Session
 from spillway.workloads.space import draw, parse_space
 from spillway.workloads.sweep import sweep
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 SPACE = {"x": {"uniform": [0, 1]}}
 TRIALS = 20
 STEPS = 5
-PATIENCE_SECONDS = 240
 
 
 @pytest.fixture

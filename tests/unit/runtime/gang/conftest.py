@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from patience import PATIENCE_SECONDS
 from spillway.checkpoints import FolderStore
 from spillway.model import Resources, Submission
 from spillway.model.codec import encode_json
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 ENTRY_POINTS = Path(__file__).parents[3] / "entry_points"
-PATIENCE_SECONDS = 240.0
 
 
 def wait_for(look: Callable[[], Any], what: str, logs: Callable[[], str] = str) -> Any:
