@@ -94,7 +94,7 @@ class GPT(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return logits, (batch, time, vocabulary), for `tokens`, (batch, time)."""
-        position = torch.arange(tokens.shape[1])
+        position = torch.arange(tokens.shape[1], device=tokens.device)
         x = self._through_blocks(self.tokens(tokens) + self.positions(position))
         return functional.linear(self.norm(x), self.tokens.weight)
 

@@ -135,7 +135,7 @@ def trial(
         datasets.load(dataset), make_recipe({"seed": seed, "steps": max_steps, **parameters})
     )
     if trial is not None and trial.restored is not None:
-        trainer.load(torch.load(trial.restored / _STATE, weights_only=False))
+        trainer.load(torch.load(trial.restored / _STATE, map_location="cpu", weights_only=False))
     every = max(1, max_steps // _REPORTS_A_TRIAL)
     while not trainer.is_done:
         loss = trainer.step()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,9 +26,16 @@ _LARGEST_GRADIENT = 1.0
 
 
 def be_repeatable(threads: int) -> None:
-    """Make torch give the same bits each time, on this kind of CPU and with this many threads; for the whole process."""
+    """Make torch give the same bits each time, on this kind of machine and with this many threads; for the whole process."""
+    # What cuBLAS needs for it, read when an accelerator is first used: docs.nvidia.com/cuda/cublas, "Results reproducibility".
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(mode=True)
     torch.set_num_threads(threads)
+
+
+def best_device() -> torch.device:
+    """Return the accelerator that torch finds here, or else the CPU."""
+    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
 
 class Trainer:
@@ -40,15 +49,31 @@ class Trainer:
     """
 
     def __init__(
-        self, data: Dataset, recipe: Recipe, *, prefetch: int = 0, recompute: bool = False
+        self,
+        data: Dataset,
+        recipe: Recipe,
+        *,
+        prefetch: int = 0,
+        recompute: bool = False,
+        device: torch.device | None = None,
     ) -> None:
-        """Begin a training; `prefetch` batches are read ahead, and `recompute` is as in `GPT`: neither changes a bit."""
+        """Begin a training.
+
+        Args:
+            data: What it learns.
+            recipe: The numbers of it.
+            prefetch: Batches that are read ahead; does not change a bit.
+            recompute: As in `GPT`; does not change a bit.
+            device: What it runs on; `best_device()` unless given. Weights begin as they would on the CPU.
+        """
         self.recipe = recipe
+        self.device = device or best_device()
         self.steps_done = 0
         self._train = Windows(data.train, recipe.context + 1)
         self._batches = Prefetch(self._draw, ahead=prefetch, stop=recipe.steps)
         validation = Windows(data.validation, recipe.context + 1).spread(_VALIDATION_WINDOWS)
-        self._validation = torch.split(torch.from_numpy(validation), _EVALUATION_BATCH)
+        tokens = torch.from_numpy(validation).to(self.device)
+        self._validation = torch.split(tokens, _EVALUATION_BATCH)
         randomness.seed_all(recipe.seed)
         self.model = GPT(
             Shape(
@@ -61,6 +86,7 @@ class Trainer:
             )
         )
         self.model.recompute = recompute
+        self.model.to(self.device)
         self.optimizer = torch.optim.AdamW(
             _parameter_groups(self.model), lr=recipe.learning_rate, betas=(0.9, 0.95)
         )
@@ -84,7 +110,8 @@ class Trainer:
             group["lr"] = self.recipe.learning_rate_at(self.steps_done)
         self.model.train()
         self.optimizer.zero_grad()
-        loss = sum(self._add_gradients(part) for part in batch.chunk(self.recipe.accumulation))
+        parts = batch.to(self.device).chunk(self.recipe.accumulation)
+        loss = sum(self._add_gradients(part) for part in parts)
         nn.utils.clip_grad_norm_(self.model.parameters(), _LARGEST_GRADIENT)
         self.optimizer.step()
         self.steps_done += 1
@@ -97,9 +124,10 @@ class Trainer:
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
         return loss.item()
 
-    def _precision(self) -> torch.autocast:
-        is_reduced = self.recipe.precision == "bfloat16"
-        return torch.autocast("cpu", dtype=torch.bfloat16, enabled=is_reduced)
+    def _precision(self) -> AbstractContextManager[object]:
+        if self.recipe.precision != "bfloat16":
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
     def _draw(self, step: int) -> Tensor:
         recipe = self.recipe
@@ -135,7 +163,7 @@ class Trainer:
         digest = hashlib.sha256()
         for name, tensor in sorted(self.model.state_dict().items()):
             digest.update(f"{name} {tuple(tensor.shape)} ".encode())
-            digest.update(tensor.contiguous().numpy().tobytes())
+            digest.update(tensor.cpu().contiguous().numpy().tobytes())
         return f"sha256:{digest.hexdigest()}"
 
 

@@ -9,16 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spillway.errors import SpecError, WrongCheckpointError
 from spillway.runtime import Preempted, Session
 from spillway.runtime.signals import Notice
+from spillway.workloads import dataset as datasets
 from spillway.workloads.batches import Windows
 from spillway.workloads.recipe import Recipe, make_recipe
 from spillway.workloads.sweeping.trial import Trial
 from spillway.workloads.train import train, trial
+from spillway.workloads.trainer import Trainer
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -281,3 +284,16 @@ def test_a_trial_that_goes_on_reports_what_it_would_have(tiny_dataset: str, tmp_
     assert all(saved)
     rest = list(trial(TINY, **asked, trial=part(saved[-1])))
     assert [*begun, *({name: report[name] for name in whole[0]} for report in rest)] == whole
+
+
+def test_all_of_a_step_is_on_one_device(tiny_dataset: str) -> None:
+    """On the device that only knows shapes, two devices in one operation are an error, and so is asking for a number."""
+    recipe = make_recipe({"steps": STEPS, **TINY})
+    trainer = Trainer(datasets.load(tiny_dataset), recipe, device=torch.device("meta"))
+    with pytest.raises(RuntimeError, match="item"):  # of the loss, once there are gradients
+        trainer.step()
+    gradients = [each.grad for each in trainer.model.parameters()]
+    assert all(gradient is not None and gradient.is_meta for gradient in gradients)
+    with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
+        trainer.validation_loss()
+    trainer.optimizer.step()
