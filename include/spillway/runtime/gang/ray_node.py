@@ -24,6 +24,7 @@ import psutil
 from spillway.errors import GangError
 from spillway.runtime.gang.membership import LOOPBACK
 from spillway.runtime.gang.ports import free_port
+from spillway.runtime.tied import tied
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -68,7 +69,14 @@ def command(submission: Submission, gang: Gang) -> list[str]:
         size += _apart(member)
     if not member.is_head:
         return [*ray, *size, f"--address={member.head_address}:{member.port + 1}"]
-    return [*ray, *size, "--head", f"--port={member.port + 1}", "--include-dashboard=false"]
+    return [
+        *ray,
+        *size,
+        "--head",
+        f"--port={member.port + 1}",
+        "--include-dashboard=false",
+        "--no-monitor",
+    ]
 
 
 def _apart(member: Member) -> list[str]:
@@ -121,7 +129,7 @@ def ray_node(
     log_file = scratch / "ray.log"
     with log_file.open("wb") as output:
         node = subprocess.Popen(  # noqa: S603  # Ray's own command, in the interpreter that we run in
-            command(submission, gang),
+            tied(command(submission, gang)),
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
             stdin=subprocess.DEVNULL,
             stdout=output,
