@@ -10,7 +10,7 @@ import pytest
 
 from contract.google_world import TpuWorld
 from spillway.errors import AccessError, CapacityError, RejectedError, TransientError
-from spillway.model import JobEvent
+from spillway.model import JobEvent, Market, Pool
 from spillway.testing.backend_suite import ENDS, BackendContract, Behaviour
 from spillway.testing.google_machines import Refusal, permission_denied
 from spillway.testing.google_server import GoogleServer, google_server
@@ -136,6 +136,24 @@ def test_nobody_there_is_no_answer(server: GoogleServer, tmp_path: Path) -> None
     world = TpuWorld(server, tmp_path, endpoint="http://127.0.0.1:1")
     with pytest.raises(TransientError):
         world.connect().submit(world.submission(Behaviour.RUNS_ON))
+
+
+class ReservedWorld(TpuWorld):
+    def pool(self) -> Pool:
+        return replace(super().pool(), market=Market.RESERVED)
+
+
+@pytest.mark.parametrize("options", [{}, {"provisioning": "RESERVATION_BOUND"}])
+def test_reserved_tpus_are_asked_for_in_words_that_the_api_has(
+    server: GoogleServer, tmp_path: Path, options: dict[str, str]
+) -> None:
+    name = "projects/our-project/locations/us-east5-a/reservations/ours"
+    world = ReservedWorld(server, tmp_path, reservation=name, **options)
+    job = world.connect().submit(world.submission(Behaviour.RUNS_ON))
+    (asked,) = [one for one in server.tpu.resources() if one["name"].endswith(job.provider_id)]
+    assert asked["reservationName"] == name
+    assert asked.get("provisioningModel") == options.get("provisioning")
+    world.connect().release(job)
 
 
 def test_what_is_asked_for_goes_by_the_market(server: GoogleServer, world: TpuWorld) -> None:

@@ -195,7 +195,7 @@ class _RestHandler(QuietHandler):
         query = dict(parse_qsl(parts.query))
         body = self.body().decode()
         try:
-            if parts.path.startswith(("/v2/", "/host/")):
+            if parts.path.startswith(("/v2/", "/v2alpha1/", "/host/")):
                 with self.cloud.lock:
                     answer = self.cloud.tpu.answer(self.command, parts.path[1:], query, body)
                 return self._answer(200, answer)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from spillway.testing.google_discovery import check_message
 from spillway.testing.google_machines import Machine, Refusal, page_of
 
 if TYPE_CHECKING:
@@ -74,13 +75,16 @@ class TpuService:
         if path.startswith("host/"):
             return self._metadata(method, path, body)
         found = re.fullmatch(
-            r"v2/projects/[^/]+/locations/([^/]+)/(queuedResources|nodes)/?([^:]*)(:\w+)?", path
+            r"(v2|v2alpha1)/projects/[^/]+/locations/([^/]+)/(queuedResources|nodes)/?([^:]*)(:\w+)?",
+            path,
         )
-        if found is None or found[1] not in ZONES:
+        if found is None or found[2] not in ZONES:
             raise Refusal("NOT_FOUND", f"Location {path} is not found.")
-        match method, found[2], found[3]:
+        match method, found[3], found[4]:
             case "POST", "queuedResources", "":
-                return self._create(path, query, json.loads(body))
+                wanted = json.loads(body)
+                check_message("tpu", found[1], "QueuedResource", wanted)
+                return self._create(path, query, wanted)
             case "GET", "queuedResources", "":
                 return self._list(query)
             case "GET", _, name:
@@ -127,7 +131,7 @@ class TpuService:
         self._requests.add(query["requestId"])
         state = {"state": "WAITING_FOR_RESOURCES" if self.queues else "ACTIVE"}
         resource |= {
-            "name": f"{path.removeprefix('v2/')}/{name}",
+            "name": f"{path.partition('/')[2]}/{name}",
             "createTime": datetime.now(UTC).isoformat(),
             "state": state,
         }

@@ -58,7 +58,8 @@ def sent(market: Market = Market.SPOT, nodes: int = 1, **options: Any) -> dict[s
 def test_the_market_says_in_which_queue_it_waits() -> None:
     assert "spot" in sent()
     reserved = sent(Market.RESERVED, reservation="projects/p/locations/z/reservations/r")
-    assert reserved["guaranteed"] == {"reserved": True}
+    assert reserved["guaranteed"] == {}
+    assert reserved["tpu"]["nodeSpec"][0]["node"]["schedulingConfig"] == {"reserved": True}
     assert "spot" not in reserved
     assert not {"spot", "guaranteed", "queueingPolicy"} & sent(Market.ON_DEMAND).keys()
     waits = sent(wait_at_most="PT6H")

@@ -51,7 +51,9 @@ class TpuClient:
         }
         with translated(NAME, _SERVICE, key):
             try:
-                self._call("POST", f"{self._parent}/queuedResources", query, body)
+                version = "v2alpha1" if self._options.provisioning else "v2"
+                path = f"{self._parent}/queuedResources"
+                self._call("POST", path, query, body, version=version)
             except AlreadyExists:
                 return
             except Conflict as error:  # what REST makes of it
@@ -100,11 +102,16 @@ class TpuClient:
                 return
 
     def _call(
-        self, method: str, path: str, query: dict[str, str] | None = None, body: object = None
+        self,
+        method: str,
+        path: str,
+        query: dict[str, str] | None = None,
+        body: object = None,
+        *,
+        version: str = "v2",
     ) -> dict[str, Any]:
-        answer = self._http.request(
-            method, f"{self._base}/v2/{path}", params=query, json=body, timeout=TIMEOUT_SECONDS
-        )
+        url = f"{self._base}/{version}/{path}"
+        answer = self._http.request(method, url, params=query, json=body, timeout=TIMEOUT_SECONDS)
         if not answer.ok:
             library: Any = exceptions  # it has no types
             raise library.from_http_response(answer)

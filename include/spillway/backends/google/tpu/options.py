@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta  # noqa: TC003  # pydantic reads it
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, PositiveInt  # pydantic reads it
 
@@ -22,7 +22,8 @@ class TpuOptions(GoogleOptions):
         zone: Where the TPUs are, such as `us-east5-a`.
         slices: What Google calls a slice of so many hosts, such as `{1: v5p-8, 4: v5p-32}`.
         runtime_version: Software of the hosts, such as `v2-alpha-tpuv5` or `v2-alpha-tpuv6e`.
-        reservation: The reservation that the TPUs are taken from.
+        reservation: The reservation that the TPUs are taken from, as `projects/*/locations/*/reservations/*`.
+        provisioning: `RESERVATION_BOUND` for a reservation of calendar mode, at whose end its TPUs are taken away.
         subnetwork: In `network`.
         external_ip: Whether hosts get an address of the internet.
         container_options: More arguments of the `docker run` that starts the runtime.
@@ -33,6 +34,7 @@ class TpuOptions(GoogleOptions):
     slices: dict[PositiveInt, Word] = Field(min_length=1)
     runtime_version: Word
     reservation: Word | None = None
+    provisioning: Literal["RESERVATION_BOUND"] | None = None
     subnetwork: Word | None = None
     external_ip: bool = True
     container_options: str = ""
@@ -55,6 +57,8 @@ def read_tpu_options(pool: Pool) -> TpuOptions:
         problem = "option reservation: spot TPUs are not taken from a reservation"
     elif pool.market is Market.RESERVED and not options.reservation:
         problem = "option reservation: name the reservation that this reserved pool stands for"
+    elif options.provisioning and not options.reservation:
+        problem = f"option reservation: {options.provisioning} needs the name of one"
     elif any("\n" in value for value in options.environment.values()):
         problem = "option environment: a value may not have several lines"
     if problem:

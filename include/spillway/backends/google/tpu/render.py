@@ -72,7 +72,9 @@ def queued_resource(
         }
     }
     if options.reservation:
-        wanted |= {"guaranteed": {"reserved": True}, "reservationName": options.reservation}
+        wanted |= {"guaranteed": {}, "reservationName": options.reservation}
+        if options.provisioning is not None:
+            wanted["provisioningModel"] = options.provisioning
     elif spot:
         wanted["spot"] = {}
     if options.wait_at_most is not None:
@@ -114,6 +116,8 @@ def _node(submission: Submission, options: TpuOptions) -> dict[str, Any]:
             "spillway-environment": "".join(f"{name}={value}\n" for name, value in said.items()),
         },
     }
+    if options.reservation:
+        node["schedulingConfig"] = {"reserved": True}
     if options.service_account:
         node["serviceAccount"] = {"email": options.service_account, "scope": [_SCOPE]}
     return node
