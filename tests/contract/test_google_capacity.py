@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from contract.google_world import GoogleWorld, TpuWorld, VertexWorld
 from spillway.backends.google.capacity import ROOM_AGE
+from spillway.backends.protocol import SupportsEnd
 from spillway.errors import AccessError, TransientError
-from spillway.model import Market, Pool
+from spillway.model import Market, Pool, Resources
 from spillway.testing.backend_suite import Behaviour
 from spillway.testing.google_machines import Refusal, permission_denied
 from spillway.testing.google_server import GoogleServer, google_server
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+OF_MACHINES = "projects/our-project/zones/us-central1-a/reservations/ours"
+OF_TPUS = "projects/our-project/locations/us-east5-a/reservations/ours"
 SPOT_H100 = "PREEMPTIBLE_NVIDIA_H100_GPUS"
 
 
@@ -45,11 +49,13 @@ class ReservedWorld(GoogleWorld):
         return replace(super().pool(), market=Market.RESERVED)
 
 
-class ReservedVertexWorld(VertexWorld):
-    slots = 5
+class ReservedVertexWorld(ReservedWorld, VertexWorld):
+    pass
 
+
+class ReservedTpuWorld(ReservedWorld, TpuWorld):
     def pool(self) -> Pool:
-        return replace(super().pool(), market=Market.RESERVED)
+        return replace(super().pool(), shape=Resources(accelerator="v5p", accelerator_count=4))
 
 
 def test_what_is_left_of_a_reservation_is_free(server: GoogleServer, tmp_path: Path) -> None:
@@ -73,11 +79,43 @@ def test_a_reservation_that_is_not_there_or_over_has_no_room(
     server.compute.reserve("ours", "us-central1-a", count=4, status="CREATING")
     server.compute.reserve("ours", "us-central1-a", count=4, until=now - timedelta(minutes=1))
     assert world.connect().free_slots() == 0
-    end = now + timedelta(days=2)
-    server.compute.reserve("ours", "us-central1-a", count=3, until=end)
+    assert world.connect().said_end() is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "zone", "name"),
+    [
+        (ReservedWorld, "us-central1-a", "ours"),
+        (ReservedVertexWorld, "us-central1-a", OF_MACHINES),
+        (ReservedTpuWorld, "us-east5-a", OF_TPUS),
+    ],
+)
+def test_a_pool_ends_with_the_reservation_that_its_jobs_may_be_on(
+    server: GoogleServer, tmp_path: Path, kind: type[ReservedWorld], zone: str, name: str
+) -> None:
+    now = datetime.now(UTC)
+    world = kind(server, tmp_path, reservation=name)
+    in_chips = kind is ReservedTpuWorld
+    machine = 4 if in_chips else 1
+    own = partial(server.compute.reserve, "ours", zone, chips=in_chips)
+    own(count=3 * machine, used=machine)
     backend = world.connect()
-    assert backend.free_slots() == 3
-    assert backend._capacity.room().ends_at == end
+    assert (backend.free_slots(), backend.said_end()) == (2, None)
+    own(count=machine, used=machine, until=now + timedelta(hours=1))  # nothing goes there
+    own(count=2 * machine, used=machine, until=now + timedelta(days=2))
+    backend = world.connect()
+    assert isinstance(backend, SupportsEnd)
+    said = backend.said_end()
+    assert said is not None
+    assert said.at == now + timedelta(days=2)
+    assert said.said_at >= now
+
+
+def test_a_reservation_of_tpus_that_compute_engine_does_not_know_says_nothing(
+    server: GoogleServer, tmp_path: Path
+) -> None:
+    backend = ReservedTpuWorld(server, tmp_path, reservation=OF_TPUS).connect()
+    assert (backend.free_slots(), backend.said_end()) == (5, None)
 
 
 def test_quotas_bound_the_room(server: GoogleServer, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from spillway.testing.google_discovery import check_message
 from spillway.testing.google_machines import Refusal
 
 if TYPE_CHECKING:
@@ -39,17 +40,26 @@ class ComputeService:
         used: int = 0,
         status: str = "READY",
         until: datetime | None = None,
+        chips: bool = False,
     ) -> None:
-        """Have a reservation of machines."""
+        """Have a reservation of machines, or of chips of TPUs."""
         one: dict[str, Any] = {
             "kind": "compute#reservation",
             "name": name,
             "zone": f"{_BASE}/zones/{zone}",
             "status": status,
-            "specificReservation": {"count": str(count), "inUseCount": str(used)},
         }
+        if chips:
+            one["aggregateReservation"] = {
+                "vmFamily": "VM_FAMILY_CLOUD_TPU_POD_SLICE_CT5P",
+                "reservedResources": [{"accelerator": {"acceleratorCount": count}}],
+                "inUseResources": [{"accelerator": {"acceleratorCount": used}}],
+            }
+        else:
+            one["specificReservation"] = {"count": str(count), "inUseCount": str(used)}
         if until is not None:
             one["deleteAtTime"] = until.isoformat()
+        check_message("compute", "v1", "Reservation", one)
         self.reservations.setdefault(zone, []).append(one)
 
     def answer(self, path: str, query: dict[str, str]) -> str:

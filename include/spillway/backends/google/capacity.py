@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -26,8 +26,24 @@ ROOM_AGE: Final = timedelta(seconds=30)
 TAKEN_SECONDS: Final = 5.0
 """How old the count of our own jobs may be."""
 
-NO_RESERVATION: Final = "NO_RESERVATION"
 _SERVICE: Final = "Compute Engine"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reservation:
+    """What of Compute Engine's reservations a pool stands for.
+
+    Attributes:
+        name: Its name or its path, which names its project.
+        places: Zones and regions where the pool's machines may be.
+        unlisted: Machines in one that Compute Engine does not list; None where that says nothing.
+        chips: Accelerators of a machine; reservations of TPUs are counted in those.
+    """
+
+    name: str
+    places: tuple[str, ...]
+    unlisted: int | None = 0
+    chips: int = 1
 
 
 class ComputeCapacity:
@@ -43,8 +59,7 @@ class ComputeCapacity:
         *,
         backend: str,
         region: str,
-        zones: Sequence[str] = (),
-        reservation: str | None = None,
+        reservation: Reservation | None = None,
         quotas: Mapping[str, float] | None = None,
         endpoint: str | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -58,8 +73,7 @@ class ComputeCapacity:
         self._project = access.project
         self._backend = backend
         self._region = region
-        self._zones = tuple(zones)
-        self._reservation = None if reservation == NO_RESERVATION else reservation
+        self._reservation = reservation
         self._quotas = dict(quotas or {})
         self._clock = clock
         self._room: Room | None = None
@@ -81,12 +95,11 @@ class ComputeCapacity:
     def _ask(self, now: datetime) -> Room:
         rooms = [Room(instances=None, asked_at=now)]
         if self._reservation is not None:
-            parts = self._reservation.split("/")
+            parts = self._reservation.name.split("/")
             project = parts[1] if parts[0] == "projects" else self._project
             query = {"filter": f"name = {parts[-1]}"}
             answer = self._get(f"projects/{project}/aggregated/reservations", query)
-            places = self._zones or (self._region,)
-            rooms.append(reserved_room(answer, parts[-1], places, now))
+            rooms.append(reserved_room(answer, self._reservation, now))
         if self._quotas:
             answer = self._get(f"projects/{self._project}/regions/{self._region}")
             rooms.append(quota_room(answer, self._quotas, now))
@@ -142,24 +155,29 @@ class FreeSlots:
             self._taken = None
 
 
-def reserved_room(
-    answer: Mapping[str, Any], name: str, places: Sequence[str], now: datetime
-) -> Room:
+def reserved_room(answer: Mapping[str, Any], reservation: Reservation, now: datetime) -> Room:
     """Return what is left of the reservations of this name that are ready, in the zones or the region that are named."""
+    name = reservation.name.rpartition("/")[2]
     found = [
         one
         for scope in cast("Mapping[str, Mapping[str, Any]]", answer.get("items", {})).values()
         for one in cast("Iterable[Mapping[str, Any]]", scope.get("reservations", ()))
-        if one.get("name") == name and _is_in(str(one.get("zone", "")), places)
+        if one.get("name") == name and _is_in(str(one.get("zone", "")), reservation.places)
     ]
+    if not found:
+        detail = f"Compute Engine lists no reservation {name} there"
+        return Room(instances=reservation.unlisted, asked_at=now, detail=detail)
     usable = [one for one in found if one.get("status") == "READY" and not _is_over(one, now)]
-    ends = [end for end in map(_end, usable) if end is not None]
-    free = sum(_left(one) for one in usable)
+    left = [_left(one, reservation.chips) for one in usable]
+    free = sum(left)
+    # A job goes to one that has room; which one of several is not ours to say.
+    open_ones = (one for one, room in zip(usable, left, strict=True) if room or not free)
+    ends = [end for end in map(_end, open_ones) if end is not None]
     said = f"{free} machines are free in {len(usable)} of {len(found)} reservations {name}"
     return Room(
         instances=free,
         asked_at=now,
-        ends_at=max(ends) if ends and len(ends) == len(usable) else None,
+        ends_at=min(ends, default=None),
         detail=said,
     )
 
@@ -197,9 +215,19 @@ def _is_in(zone: str, places: Sequence[str]) -> bool:
     return any(short == place or short.rpartition("-")[0] == place for place in places)
 
 
-def _left(reservation: Mapping[str, Any]) -> int:
+def _left(reservation: Mapping[str, Any], chips: int) -> int:
+    """Return how many machines are left of it; one of TPUs is counted in chips."""
+    aggregate = cast("Mapping[str, Any] | None", reservation.get("aggregateReservation"))
+    if aggregate is not None:
+        free = _chips(aggregate, "reservedResources") - _chips(aggregate, "inUseResources")
+        return max(free // chips, 0)
     specific = cast("Mapping[str, Any]", reservation.get("specificReservation", {}))
     return max(int(specific.get("count", 0)) - int(specific.get("inUseCount", 0)), 0)
+
+
+def _chips(aggregate: Mapping[str, Any], which: str) -> int:
+    resources = cast("Iterable[Mapping[str, Any]]", aggregate.get(which, ()))
+    return sum(int(one.get("accelerator", {}).get("acceleratorCount", 0)) for one in resources)
 
 
 def _end(reservation: Mapping[str, Any]) -> datetime | None:

@@ -15,7 +15,7 @@ from spillway.backends.google.batch import parse
 from spillway.backends.google.batch.client import BatchClient
 from spillway.backends.google.batch.options import read_batch_options
 from spillway.backends.google.batch.render import NAME
-from spillway.backends.google.capacity import ComputeCapacity, FreeSlots
+from spillway.backends.google.capacity import ComputeCapacity, FreeSlots, Reservation
 from spillway.backends.google.failures import question
 from spillway.backends.google.logs import CloudLog
 from spillway.backends.protocol import Connection, Job, LogChunk
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from spillway.backends.google.batch.options import BatchOptions
     from spillway.backends.google.batch.parse import JobRow
+    from spillway.model import SaidEnd
 
 RELEASE_SECONDS: Final = 5.0
 """How long a release waits for the job to be gone; Batch itself takes a minute or two, and goes on."""
@@ -62,8 +64,7 @@ class GoogleBatchBackend:
             self._access,
             backend=NAME,
             region=options.region,
-            zones=options.zones,
-            reservation=options.reservation,
+            reservation=_reservation(options),
             quotas=options.quotas,
             endpoint=options.compute_endpoint,
             clock=clock,
@@ -121,6 +122,10 @@ class GoogleBatchBackend:
     def free_slots(self) -> int:
         """Return how many more jobs would start now: slots not taken, as far as reservation and quotas have room for them."""
         return self._free.count()
+
+    def said_end(self) -> SaidEnd | None:
+        """Return when the pool's reservation ends, as Compute Engine says; a future reservation ends with the one it made."""
+        return self._capacity.room().end
 
     def list_jobs(self) -> Sequence[Job]:
         """Return every live job of the pool."""
@@ -201,3 +206,9 @@ class GoogleBatchBackend:
             if time.monotonic() > deadline:
                 return
             time.sleep(0.3)  # waiting on the operation would poll, too
+
+
+def _reservation(options: BatchOptions) -> Reservation | None:
+    if options.reservation in {None, "NO_RESERVATION"}:
+        return None
+    return Reservation(name=options.reservation, places=options.zones or (options.region,))

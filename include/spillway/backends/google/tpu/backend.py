@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Final
 
 from spillway.backends.google import naming
 from spillway.backends.google.access import access
-from spillway.backends.google.capacity import FreeSlots
+from spillway.backends.google.capacity import ComputeCapacity, FreeSlots, Reservation
 from spillway.backends.google.failures import question
 from spillway.backends.google.tpu import parse
 from spillway.backends.google.tpu.client import TpuClient
 from spillway.backends.google.tpu.options import read_tpu_options
+from spillway.backends.google.tpu.render import NAME
 from spillway.backends.protocol import Connection, Job
 from spillway.backends.slots import check_slots
 from spillway.errors import BackendError
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from spillway.backends.google.tpu.options import TpuOptions
     from spillway.backends.google.tpu.parse import TpuRow
+    from spillway.model import SaidEnd
 
 RELEASE_SECONDS: Final = 5.0
 """How long a release waits for the TPU to be gone; Google itself takes a few minutes, and goes on."""
@@ -44,9 +47,18 @@ class GoogleTpuBackend:
     ) -> None:
         self._pool = pool
         self._options = options = read_tpu_options(pool)
-        self._client = TpuClient(access(pool, options, connection), options)
+        who = access(pool, options, connection)
+        self._client = TpuClient(who, options)
         self._clock = clock
-        self._free = FreeSlots(pool.slots, self._hosts_taken)
+        self._capacity = ComputeCapacity(
+            who,
+            backend=NAME,
+            region=options.region,
+            reservation=_reservation(pool, options),
+            endpoint=options.compute_endpoint,
+            clock=clock,
+        )
+        self._free = FreeSlots(pool.slots, self._hosts_taken, self._capacity.room)
 
     def submit(self, submission: Submission) -> Job:
         """Ask for a slice that runs the job, unless there is one of this key that was not released.
@@ -97,9 +109,13 @@ class GoogleTpuBackend:
     def free_slots(self) -> int:
         """Return how many more hosts would be granted now: none while Google lets one of the pool's requests wait for TPUs.
 
-        Google says of its TPUs only by granting requests.
+        Of TPUs that are not reserved Google says only by granting requests.
         """
         return self._free.count()
+
+    def said_end(self) -> SaidEnd | None:
+        """Return when the pool's reservation ends, as Compute Engine says; a future reservation ends with the one it made."""
+        return self._capacity.room().end
 
     def list_jobs(self) -> Sequence[Job]:
         """Return every job of the pool whose TPUs are not released: those whose job has ended are paid for as well."""
@@ -148,3 +164,14 @@ class GoogleTpuBackend:
             if time.monotonic() > deadline:
                 return
             time.sleep(0.3)  # waiting on the operation would poll, too
+
+
+def _reservation(pool: Pool, options: TpuOptions) -> Reservation | None:
+    if options.reservation is None:
+        return None
+    return Reservation(
+        name=options.reservation,
+        places=(options.zone,),
+        unlisted=None,  # those of old are Cloud TPU's alone
+        chips=int(pool.shape.accelerator_count) or 1,
+    )

@@ -10,7 +10,7 @@ from google.cloud.logging_v2.services.logging_service_v2 import LoggingServiceV2
 
 from spillway.backends.google import naming
 from spillway.backends.google.access import access, make_client
-from spillway.backends.google.capacity import ComputeCapacity, FreeSlots
+from spillway.backends.google.capacity import ComputeCapacity, FreeSlots, Reservation
 from spillway.backends.google.failures import question
 from spillway.backends.google.logs import CloudLog
 from spillway.backends.google.vertex import parse
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from spillway.backends.google.vertex.parse import VertexRow
+    from spillway.model import SaidEnd
 
 RELEASE_SECONDS: Final = 5.0
 """How long a release waits for the job to be gone; Vertex AI itself takes a minute or two, and goes on."""
@@ -57,7 +58,9 @@ class GoogleVertexBackend:
             who,
             backend=NAME,
             region=options.region,
-            reservation=options.reservation,
+            reservation=Reservation(name=options.reservation, places=(options.region,))
+            if options.reservation
+            else None,
             endpoint=options.compute_endpoint,
             clock=clock,
         )
@@ -121,6 +124,10 @@ class GoogleVertexBackend:
     def free_slots(self) -> int:
         """Return how many more jobs would start now: slots not taken, as far as the reservation has room for them."""
         return self._free.count()
+
+    def said_end(self) -> SaidEnd | None:
+        """Return when the pool's reservation ends, as Compute Engine says; a future reservation ends with the one it made."""
+        return self._capacity.room().end
 
     def list_jobs(self) -> Sequence[Job]:
         """Return every live job of the pool."""
