@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
 import boto3
+from moto.backends import get_backend
 from moto.server import ThreadedMotoServer
 
 from spillway.testing.aws_batch_service import ACCOUNT, BatchService
@@ -33,7 +34,7 @@ ACCESS_KEY: Final = "AKIAIOSFODNN7EXAMPLE"
 SECRET_KEY: Final = "a secret of the tests"  # noqa: S105  # nobody's
 
 _SCOPE: Final = re.compile(r"Credential=(?P<key>[^/]+)/\d+/[^/]+/(?P<service>[^/]+)/aws4_request")
-_PROTOCOLS: Final = {"batch": "rest-json", "ec2": "ec2", "sts": "query"}
+_PROTOCOLS: Final = {"batch": "rest-json", "eks": "rest-json", "ec2": "ec2", "sts": "query"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +77,22 @@ class AwsMarket:
         return boto3.Session(
             aws_access_key_id=access_key, aws_secret_access_key=SECRET_KEY, region_name=REGION
         )
+
+    def add_cluster(self, name: str, url: str, authority: str) -> None:
+        """Have a cluster of EKS, whose API server is at `url` and has a certificate of `authority`, in base64."""
+        eks = self.session().client("eks", endpoint_url=self._moto_url)
+        eks.create_cluster(
+            name=name,
+            roleArn=f"arn:aws:iam::{ACCOUNT}:role/cluster",
+            resourcesVpcConfig={"subnetIds": ["subnet-1", "subnet-2"]},
+        )
+        (made,) = [
+            clusters.clusters[name]
+            for regions in get_backend("eks").values()
+            for clusters in regions.values()
+            if name in clusters.clusters
+        ]
+        made.endpoint, made.certificate_authority = url, {"data": authority}
 
     def deny(self, permission: str) -> None:
         """Take a permission such as `batch:SubmitJob` away."""
@@ -165,7 +182,7 @@ def aws_market(folder: Path) -> Iterator[AwsMarket]:
     market = AwsMarket(folder, f"http://{host}:{port}")
 
     class Handler(QuietHandler):
-        def do_POST(self) -> None:  # noqa: N802  # the standard library's name
+        def _serve(self) -> None:
             status, headers, body = market.answer(self)
             self.send_response(status)
             for name, value in headers.items():
@@ -173,6 +190,8 @@ def aws_market(folder: Path) -> Iterator[AwsMarket]:
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
+
+        do_GET = do_POST = _serve  # noqa: N815  # the standard library's names
 
     try:
         with serving(Handler) as url:
@@ -188,8 +207,11 @@ def _operation(name: str, handler: QuietHandler, body: bytes) -> str:
     target = handler.headers.get("X-Amz-Target", "")
     if target:
         return target.rpartition(".")[2]
+    path = urlsplit(handler.path).path
     if name == "batch":
-        return _batch_paths().get(urlsplit(handler.path).path, "?")
+        return _batch_paths().get(path, "?")
+    if name == "eks":
+        return "DescribeCluster" if re.fullmatch(r"/clusters/[^/]+", path) else "?"
     return dict(parse_qsl(body.decode(errors="replace"))).get("Action", "?")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
-from googleapiclient.discovery_cache import get_static_doc
+from googleapiclient.discovery_cache import get_static_doc  # type: ignore[import-untyped]
 
 from spillway.testing.google_machines import Refusal
 
@@ -27,8 +27,7 @@ def check_message(api: str, version: str, schema: str, message: Mapping[str, Any
 
 @cache
 def _schemas(api: str, version: str) -> Mapping[str, Any]:
-    library: Any = get_static_doc  # it has no types
-    return cast("Mapping[str, Any]", json.loads(library(api, version))["schemas"])
+    return cast("Mapping[str, Any]", json.loads(get_static_doc(api, version))["schemas"])
 
 
 def _problems(
@@ -36,7 +35,7 @@ def _problems(
 ) -> Iterable[str]:
     kind = schemas[kind["$ref"]] if "$ref" in kind else kind
     if isinstance(value, list):
-        for number, one in enumerate(cast("list[Any]", value)):
+        for number, one in enumerate(value):
             yield from _problems(schemas, kind["items"], one, place=f"{place}[{number}]")
     elif isinstance(value, Mapping):
         for name, one in cast("Mapping[str, Any]", value).items():

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
 import grpc
-from google.cloud import aiplatform_v1, batch_v1
+from google.cloud import aiplatform_v1, batch_v1, container_v1
 from google.cloud.logging_v2.types import ListLogEntriesRequest
 from google.protobuf import any_pb2, json_format
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+from spillway.testing.google_accounts import ServiceAccounts
 from spillway.testing.google_batch_service import BatchService
 from spillway.testing.google_compute_service import ComputeService
 from spillway.testing.google_machines import Refusal
@@ -56,6 +57,8 @@ class GoogleServer:
     """The services, and where they are.
 
     Attributes:
+        accounts: Who may have tokens, at `/token` of `rest_url`.
+        clusters: Clusters of GKE, by their whole names.
         refusals: By method, what every call of it is answered with.
         lose_answer_of: Method whose next call is done, and then not answered.
         calls: Methods that were called, in order.
@@ -65,6 +68,8 @@ class GoogleServer:
     vertex: VertexService
     tpu: TpuService
     compute: ComputeService = field(default_factory=ComputeService)
+    accounts: ServiceAccounts = field(default_factory=ServiceAccounts)
+    clusters: dict[str, Any] = field(default_factory=dict[str, Any])
     grpc_url: str = ""
     rest_url: str = ""
     refusals: dict[str, Refusal] = field(default_factory=dict[str, Refusal])
@@ -83,6 +88,9 @@ class GoogleServer:
                 "CancelJob": Method(self.batch.cancel, batch_v1.CancelJobRequest),
                 "DeleteJob": Method(self.batch.delete, batch_v1.DeleteJobRequest),
             },
+            "google.container.v1.ClusterManager": {
+                "GetCluster": Method(self._cluster, container_v1.GetClusterRequest),
+            },
             "google.logging.v2.LoggingServiceV2": {
                 "ListLogEntries": Method(self._log_entries, ListLogEntriesRequest),
             },
@@ -94,6 +102,11 @@ class GoogleServer:
                 "CancelCustomJob": Method(self.vertex.cancel, aiplatform_v1.CancelCustomJobRequest),
             },
         }
+
+    def _cluster(self, request: Any) -> Any:
+        if request.name not in self.clusters:
+            raise Refusal("NOT_FOUND", f"Not found: {request.name}.")
+        return self.clusters[request.name]
 
     def _log_entries(self, request: Any) -> Any:
         service = self.vertex if "ml_job" in request.filter else self.batch
@@ -195,6 +208,10 @@ class _RestHandler(QuietHandler):
         query = dict(parse_qsl(parts.query))
         body = self.body().decode()
         try:
+            if parts.path == "/token":
+                with self.cloud.lock:
+                    status, answer = self.cloud.accounts.answer(body)
+                return self._answer(status, answer)
             if parts.path.startswith(("/v2/", "/v2alpha1/", "/host/")):
                 with self.cloud.lock:
                     answer = self.cloud.tpu.answer(self.command, parts.path[1:], query, body)

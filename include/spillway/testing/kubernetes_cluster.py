@@ -18,6 +18,7 @@ from spillway.testing.kubernetes_objects import Object, Objects, owner_of, set_c
 from spillway.testing.kubernetes_server import FakeApiServer, api_server
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
@@ -262,13 +263,13 @@ class FakeCluster:
 
 @contextmanager
 def fake_kubernetes(
-    folder: Path, *, token: str
+    folder: Path, *, token: str, encryption: ssl.SSLContext | None = None
 ) -> Iterator[tuple[str, FakeApiServer, FakeCluster]]:
     """Run a cluster of one node, with `folder` as where containers begin; yield its URL and its parts."""
     server = FakeApiServer(token=token)
     cluster = FakeCluster(server, folder)
     cluster.add_node("node-1")
-    with api_server(server) as url:
+    with api_server(server, encryption) as url:
         cluster.start()
         try:
             yield url, server, cluster

@@ -7,20 +7,15 @@ it asks any kubelet.
 from __future__ import annotations
 
 import copy
-import ssl
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime, timedelta
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs, urlsplit
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
 
+from spillway.testing.certificates import Certificate
 from spillway.testing.http_server import QuietHandler, serving
 from spillway.testing.kubernetes_cluster import FakeCluster
 from spillway.testing.kubernetes_objects import KINDS, Object, lines_since
@@ -210,33 +205,8 @@ def _output_server(server: RemoteServer, folder: Path) -> Iterator[int]:
             self.end_headers()
             self.wfile.write(data)
 
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(_certificate(folder))
-    with serving(Handler, context) as url:
+    with serving(Handler, Certificate(folder).context()) as url:
         yield int(url.rpartition(":")[2])
-
-
-def _certificate(folder: Path) -> Path:
-    """Return a new file with a key, and a certificate that it has signed itself."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "kubelet of the tests")])
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .sign(key, hashes.SHA256())
-    )
-    path = folder / "kubelet.pem"
-    path.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-        + made.public_bytes(serialization.Encoding.PEM)
-    )
-    return path
 
 
 def _version_of(plural: str) -> str:

@@ -40,6 +40,7 @@ from spillway.testing.kubernetes_objects import (
 )
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Iterator
 
 BOOKMARK_SECONDS: Final = 0.5
@@ -50,6 +51,7 @@ class FakeApiServer:
 
     Attributes:
         allowed: Which verbs on which plurals each token may; None for all.
+        authenticate: Makes of a token that was sent the one that `allowed` knows.
         refuse: Asked before each request; what it returns is the answer instead.
         minor: Which Kubernetes 1 it is.
         logs: What pods printed, each line with its time; by the pod's name.
@@ -60,6 +62,7 @@ class FakeApiServer:
         self.news = Condition(self.lock)
         self.namespaces = namespaces
         self.allowed: dict[str, frozenset[tuple[str, str]] | None] = {token: None}
+        self.authenticate: Callable[[str], str] = str
         self.refuse: Callable[[Request], Refusal | None] = lambda _: None
         self.requests: list[Request] = []
         self.minor = 34
@@ -213,9 +216,10 @@ class FakeApiServer:
             Refusal: They may not.
         """
         self.requests.append(request)
-        if request.token not in self.allowed:
+        token = self.authenticate(request.token)
+        if token not in self.allowed:
             raise Refusal(401, "Unauthorized", "Unauthorized")
-        allowed = self.allowed[request.token]
+        allowed = self.allowed[token]
         if allowed is not None and (request.verb, request.plural) not in allowed:
             group = (
                 KINDS[request.plural][0].split("/")[2] if "apis" in KINDS[request.plural][0] else ""
@@ -390,14 +394,14 @@ class FakeApiServer:
 
 
 @contextmanager
-def api_server(fake: FakeApiServer) -> Iterator[str]:
-    """Serve `fake` on a free port of this machine; yield its URL."""
+def api_server(fake: FakeApiServer, encryption: ssl.SSLContext | None = None) -> Iterator[str]:
+    """Serve `fake` on a free port of this machine, in TLS if `encryption` is given; yield its URL."""
 
     class Handler(_Handler):
         server_of = fake
 
     try:
-        with serving(Handler) as url:
+        with serving(Handler, encryption) as url:
             yield url
     finally:
         fake.stopped = True

@@ -16,6 +16,8 @@ from spillway.backends.aws.pace import Pace
 from spillway.errors import SpecError, TransientError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from spillway.backends.protocol import Connection
 
 CONNECT_SECONDS: Final = 5.0
@@ -78,6 +80,31 @@ class Aws:
             raise failures.explain(error, backend=self._backend, permission=permission) from error
         self._pace.answered()
         return found
+
+    def signed_url(
+        self, service: str, operation: str, *, headers: Mapping[str, str], seconds: int
+    ) -> str:
+        """Return a URL by which who has it, and sends these headers, asks in our name for a while, at AWS's own endpoint.
+
+        Raises:
+            BackendError: There are no credentials to sign it with.
+        """
+
+        def add_headers(request: Any, **_: Any) -> None:
+            for name, value in headers.items():
+                request.headers[name] = value
+
+        try:
+            with self._lock:
+                client = self._session.client(service, region_name=self.region)
+            client.meta.events.register(f"before-sign.{service}.{operation}", add_headers)
+            url = client.generate_presigned_url(
+                xform_name(operation), ExpiresIn=seconds, HttpMethod="GET"
+            )
+        except failures.FAILURES as error:
+            permission = f"{service}:{operation}"
+            raise failures.explain(error, backend=self._backend, permission=permission) from error
+        return str(url)
 
     def _client(self, service: str) -> Any:
         with self._lock:  # sessions may not be used by two threads at once; clients may

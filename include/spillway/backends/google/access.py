@@ -11,9 +11,7 @@ from google.auth.credentials import AnonymousCredentials, Credentials
 from spillway.errors import SpecError
 
 if TYPE_CHECKING:
-    from spillway.backends.google.options import GoogleOptions
     from spillway.backends.protocol import Connection
-    from spillway.model import Pool
 
 TIMEOUT_SECONDS: Final = 8.0
 
@@ -26,8 +24,8 @@ class Access:
     credentials: Credentials = field(repr=False)
 
 
-def access(pool: Pool, options: GoogleOptions, connection: Connection | None) -> Access:
-    """Return what the pool's connection gives access to.
+def access(pool: str, project: str | None, connection: Connection | None) -> Access:
+    """Return what the pool's connection gives access to, in `project` or that of its credentials.
 
     Raises:
         SpecError: The pool has no connection of Google's type, or nothing says which project it is.
@@ -35,13 +33,13 @@ def access(pool: Pool, options: GoogleOptions, connection: Connection | None) ->
     client = connection.client if connection is not None else None
     if not isinstance(client, tuple):
         raise SpecError(
-            f"pool {pool.name!r} needs `connection:`, an Airflow connection of the type google_cloud_platform"
+            f"pool {pool!r} needs `connection:`, an Airflow connection of the type google_cloud_platform"
         )
     credentials, own_project = cast("tuple[Credentials, str | None]", client)
-    project = options.project or own_project
+    project = project or own_project
     if not project:
         raise SpecError(
-            f"pool {pool.name!r} needs the option project: its connection's credentials belong to none"
+            f"pool {pool!r} needs the option project: its connection's credentials belong to none"
         )
     return Access(project=project, credentials=credentials)
 

@@ -66,8 +66,7 @@ class KubernetesBackend:
         self._pool = pool
         self._options = read_options(pool, connection)
         self._kind = KINDS[self._options.kind]
-        namespace = str(self._options.namespace)
-        self._client: Client = client_of(connection, pool=pool.name, namespace=namespace)
+        self._client: Client = client_of(connection, self._options, pool=pool.name)
         self._clock = clock
         self._selector = f"{naming.POOL}={naming.pool_label(pool.name)}"
         self._workloads = Mirror(self._client, self._kind, selector=self._selector)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from spillway.backends.kubernetes.kinds import Kind
     from spillway.backends.kubernetes.manifests import Manifest
+    from spillway.backends.kubernetes.options import KubernetesOptions
     from spillway.backends.protocol import Connection
 
 CONNECT_SECONDS: Final = 3.0
@@ -213,16 +214,26 @@ class Client:
         return content
 
 
-def client_of(connection: Connection | None, *, pool: str, namespace: str) -> Client:
-    """Return the namespace, as the pool's connection reaches it.
+def client_of(connection: Connection | None, options: KubernetesOptions, *, pool: str) -> Client:
+    """Return the pool's namespace, as its connection reaches it.
 
     Raises:
-        SpecError: The pool names no connection that has a client of Kubernetes.
+        SpecError: The pool names no connection that has a client of Kubernetes, or of its cluster's cloud.
     """
+    namespace = str(options.namespace)
+    if options.eks is not None:
+        from spillway.backends.kubernetes.eks import eks_cluster  # it needs boto3
+
+        return Client(eks_cluster(pool, options.eks, connection), namespace)
+    if options.gke is not None:
+        from spillway.backends.kubernetes.gke import gke_cluster  # it needs Google's libraries
+
+        return Client(gke_cluster(pool, options.gke, connection), namespace)
     client = connection.client if connection is not None else None
     if not hasattr(client, "call_api"):
         raise SpecError(
-            f"pool {pool!r} needs `connection:`, the name of an Airflow connection of the type kubernetes"
+            f"pool {pool!r} needs `connection:`, the name of an Airflow connection of the type kubernetes;"
+            " with the option eks of the type aws, and with gke of google_cloud_platform"
         )
     return Client(cast("ApiClient", client), namespace)
 

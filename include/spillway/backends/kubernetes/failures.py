@@ -56,7 +56,10 @@ _UNKNOWN_FIELD: Final = "failed to create typed patch object"
 # github.com/kubernetes/community/blob/master/contributors/devel/sig-architecture/api-conventions.md.
 _BY_STATUS: Final[Mapping[int, tuple[type[BackendError], str]]] = {
     400: (RejectedError, "correct the pool's options"),
-    401: (AccessError, "renew the credentials in the pool's connection"),
+    401: (
+        AccessError,
+        "renew the credentials in the pool's connection, or give its role an access entry (EKS)",
+    ),
     404: (MissingError, "make it, or correct the option that names it"),
     405: (RejectedError, "the API server does not offer that"),
     406: (RejectedError, "the API server does not offer that"),

@@ -144,10 +144,40 @@ ACCELERATORS: Final[Mapping[str, Accelerator]] = MappingProxyType(
 _NVIDIA: Final = Accelerator(resource="nvidia.com/gpu")
 
 
+class Eks(_Strict):
+    """A cluster of EKS, for a connection to AWS.
+
+    Attributes:
+        region: None for the connection's own.
+    """
+
+    cluster: str = Field(min_length=1)
+    region: str | None = None
+
+
+class Gke(_Strict):
+    """A cluster of GKE, for a connection to Google Cloud.
+
+    Attributes:
+        location: Its region or zone.
+        project: None for the project of the connection's credentials.
+        endpoint: Which of the API server's addresses is reached from where Airflow runs.
+        service_endpoint: Where GKE itself is, such as a private endpoint's host; an `http://` URL is asked without credentials.
+    """
+
+    cluster: str = Field(min_length=1)
+    location: str = Field(min_length=1)
+    project: str | None = None
+    endpoint: Literal["public", "private", "dns"] = "public"
+    service_endpoint: str | None = None
+
+
 class KubernetesOptions(_Strict):
     """Options of a Kubernetes pool.
 
     Attributes:
+        eks: Which cluster of EKS it is; None for one that the connection knows.
+        gke: Which cluster of GKE it is; None for one that the connection knows.
         namespace: None for the connection's, else `default`.
         image: What the pods run: Spillway and what the entry points import.
         kind: `job`, `jobset` for the JobSet controller, `rayjob` for KubeRay.
@@ -168,6 +198,8 @@ class KubernetesOptions(_Strict):
         keep_finished: How long finished Jobs and their output stay.
     """
 
+    eks: Eks | None = None
+    gke: Gke | None = None
     namespace: Name | None = None
     image: str = Field(min_length=1)
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
@@ -199,6 +231,8 @@ class KubernetesOptions(_Strict):
 
     @model_validator(mode="after")
     def _goes_together(self) -> Self:
+        if self.eks is not None and self.gke is not None:
+            raise ValueError("eks and gke are two clusters: choose one")
         if twice := sorted(self.environment.keys() & self.secret_environment.keys()):
             raise ValueError(f"{twice[0]} is in environment and in secret_environment: choose one")
         if self.ray_cluster is not None and self.kind != "rayjob":

@@ -206,4 +206,4 @@ def test_a_pool_without_a_connection_of_googles_type_is_a_mistake() -> None:
     with pytest.raises(SpecError, match="google_cloud_platform"):
         load(pool(), home=Path(), connection=Connection(password="x"))
     with pytest.raises(SpecError, match="option project"):
-        access(pool(), read_batch_options(pool()), Connection(client=(object(), None)))
+        access("pool", None, Connection(client=(object(), None)))

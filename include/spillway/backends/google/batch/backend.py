@@ -51,7 +51,7 @@ class GoogleBatchBackend:
     ) -> None:
         self._pool = pool
         self._options = options = read_batch_options(pool)
-        self._access = access(pool, options, connection)
+        self._access = access(pool.name, options.project, connection)
         self._client = BatchClient(self._access, options)
         self._log = CloudLog(
             make_client(LoggingServiceV2Client, self._access, endpoint=options.logging_endpoint),
@@ -209,6 +209,6 @@ class GoogleBatchBackend:
 
 
 def _reservation(options: BatchOptions) -> Reservation | None:
-    if options.reservation in {None, "NO_RESERVATION"}:
+    if options.reservation is None or options.reservation == "NO_RESERVATION":
         return None
     return Reservation(name=options.reservation, places=options.zones or (options.region,))

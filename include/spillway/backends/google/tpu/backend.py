@@ -47,7 +47,7 @@ class GoogleTpuBackend:
     ) -> None:
         self._pool = pool
         self._options = options = read_tpu_options(pool)
-        who = access(pool, options, connection)
+        who = access(pool.name, options.project, connection)
         self._client = TpuClient(who, options)
         self._clock = clock
         self._capacity = ComputeCapacity(

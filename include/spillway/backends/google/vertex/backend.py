@@ -46,7 +46,7 @@ class GoogleVertexBackend:
     ) -> None:
         self._pool = pool
         self._options = options = read_vertex_options(pool)
-        who = access(pool, options, connection)
+        who = access(pool.name, options.project, connection)
         self._client = VertexClient(who, options)
         self._log = CloudLog(
             make_client(LoggingServiceV2Client, who, endpoint=options.logging_endpoint),
