@@ -32,7 +32,7 @@ from spillway.errors import AccessError, CapacityError, RejectedError
 from spillway.model import JobEvent, Market, Resources
 from spillway.testing.backend_suite import Behaviour
 from spillway.testing.kubernetes_cluster import FakeCluster
-from spillway.testing.kubernetes_objects import KINDS
+from spillway.testing.kubernetes_objects import KINDS, Refusal
 from spillway.testing.kubernetes_server import FakeApiServer, api_server
 from spillway.testing.skypilot_api import kubeconfig, real_skypilot
 from spillway.testing.skypilot_server import fake_skypilot
@@ -89,6 +89,13 @@ def python() -> Path:
     return REPOSITORY / "build" / "skypilot" / "venv" / "bin" / "python"
 
 
+QUOTA = Refusal(
+    403,
+    "Forbidden",
+    'pods "trainer-head" is forbidden: exceeded quota: team, requested: pods=1, used: pods=4, limited: pods=4',
+)
+
+
 class Kubernetes:
     """A cluster with one node, whose pods nobody runs: what SkyPilot does in them would be done to this machine."""
 
@@ -100,7 +107,14 @@ class Kubernetes:
         return self.server.all("pods")
 
     @contextmanager
-    def without(self, right: tuple[str, str] | None) -> Iterator[None]:
+    def without(self, right: tuple[str, str] | Refusal | None) -> Iterator[None]:
+        """Take a right away, or answer the making of pods with a refusal."""
+        if isinstance(right, Refusal):
+            makes = ("create", "pods")
+            self.server.refuse = lambda one: right if (one.verb, one.plural) == makes else None
+            yield
+            self.server.refuse = lambda _: None
+            return
         verbs = ("get", "list", "watch", "create", "patch", "delete")
         everything = {(verb, plural) for plural in KINDS for verb in verbs}
         self.server.allowed[TOKEN] = frozenset(everything - {right})
@@ -231,13 +245,14 @@ def test_machines_of_ones_own_are_pods_with_our_tags_until_they_are_released(
     [
         (None, CapacityError, "context lab"),
         (("create", "pods"), AccessError, 'cannot create resource "pods"'),
+        (QUOTA, CapacityError, "exceeded quota: team, .*ResourceQuota is used up"),
     ],
 )
 def test_pods_that_find_no_node_are_told_from_those_that_may_not_be(
     url: str,
     kubernetes: Kubernetes,
     tmp_path: Path,
-    missing: tuple[str, str] | None,
+    missing: tuple[str, str] | Refusal | None,
     kind: type[Exception],
     words: str,
 ) -> None:

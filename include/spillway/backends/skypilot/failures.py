@@ -31,6 +31,8 @@ class Kind(StrEnum):
 
     LATER = "later"
     NO_ROOM = "no room"
+    QUOTA = "quota"
+    """There may be room, but not for us until something of ours ends, or somebody raises the quota."""
     ACCESS = "access"
     REFUSED = "refused"
     CANCELLED = "cancelled"
@@ -90,11 +92,14 @@ _NO_SUCH_MACHINE: Final = re.compile(
     r"does not contain any instances|no launchable resource|No resource satisfying|does not satisfy",
     re.IGNORECASE,
 )
-# What Kubernetes says where a right is missing. SkyPilot calls that a lack of resources as well, and tells the rest in the
-# request's log only.
+# What Kubernetes says where a right is missing, or the namespace's quota is used up. SkyPilot calls that a lack of resources as
+# well, and tells the rest in the request's log only. Source of the quota's words: Kubernetes, "Resource Quotas".
+_EXCEEDED: Final = "exceeded quota"
 _FORBIDDEN: Final = re.compile(
-    r'\w+(?: "[^"]*")? is forbidden: User "[^"]*" cannot \w+ resource "[^"]*" in API group "[^"]*"'
+    r'\w+(?: "[^"]*")? is forbidden: '
+    r'(?:User "[^"]*" cannot \w+ resource "[^"]*" in API group "[^"]*"'
     r' (?:in the namespace "[^"]*"|at the cluster scope)'
+    rf'|{_EXCEEDED}: [^"\n]*)'
 )
 _COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
 _LONGEST: Final = 600
@@ -106,7 +111,7 @@ class Failure:
 
     Attributes:
         type: Name of SkyPilot's exception.
-        forbidden: What the log says is not permitted; empty when it says nothing of that.
+        forbidden: What the log says Kubernetes does not permit, by a right or a quota; empty when it says nothing of that.
     """
 
     type: str
@@ -123,7 +128,7 @@ class Failure:
         """What can be done about it; None where SkyPilot raises what it does not document."""
         kind = ERRORS.get(self.type)
         if self.forbidden:
-            return Kind.ACCESS
+            return Kind.QUOTA if _EXCEEDED in self.forbidden else Kind.ACCESS
         if kind is Kind.NO_ROOM and _NO_SUCH_MACHINE.search(self.message):
             return Kind.REFUSED
         if kind is Kind.NO_ROOM and _NO_ACCESS.search(self.message):
@@ -143,6 +148,7 @@ _REMEDIES: Final[Mapping[Kind | None, str]] = MappingProxyType(
     {
         Kind.LATER: LATER,
         Kind.NO_ROOM: "another pool may have room",
+        Kind.QUOTA: "the namespace's ResourceQuota is used up; raise it, or let another pool do",
         Kind.ACCESS: "correct the cloud's credentials, permissions, quota or client on the machine of SkyPilot's API server; "
         "`sky check` there tells what is missing",
         Kind.REFUSED: "correct what it names in the pool's options",
@@ -165,7 +171,7 @@ def failure(detail: Mapping[str, Any]) -> Failure:
 
 
 def forbidden(log: str) -> str:
-    """Return what the log of a request says is not permitted; empty when it says nothing of that."""
+    """Return what the log of a request says Kubernetes does not permit; empty when it says nothing of that."""
     found = _FORBIDDEN.search(log.replace("\\", ""))
     return found[0] if found else ""
 
@@ -174,7 +180,7 @@ def exception(reason: Failure) -> BackendError:
     """Return our exception for a failed request."""
     said = f"SkyPilot says {reason}"
     match reason.kind:
-        case Kind.NO_ROOM:
+        case Kind.NO_ROOM | Kind.QUOTA:
             return CapacityError(said, backend=NAME)
         case Kind.ACCESS:
             return AccessError(said, backend=NAME)

@@ -261,7 +261,7 @@ def _without_cluster(
 def _failed(reason: Failure) -> tuple[JobEvent | None, str]:
     """Tell a launch that found no room, after which the task goes elsewhere, from one that nobody can make succeed."""
     match reason.kind:
-        case Kind.NO_ROOM | Kind.LATER:
+        case Kind.NO_ROOM | Kind.QUOTA | Kind.LATER:
             return JobEvent.PREEMPTED, f"it did not start: {reason}"
         case Kind.CANCELLED:
             return JobEvent.CANCELLED, str(reason)
