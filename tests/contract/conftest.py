@@ -31,19 +31,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(3 * PATIENCE_SECONDS))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def s3() -> Iterator[BucketServer]:
     with s3_server() as server:
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def gcs() -> Iterator[BucketServer]:
     with gcs_bucket() as server:
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BucketServer]:
     setup = REPOSITORY / ".ci" / "azurite" / "setup"
     done = subprocess.run([setup], capture_output=True, text=True, check=False)
@@ -52,7 +52,7 @@ def azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BucketServer]:
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def ceph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BucketServer]:
     require(
         has_ceph(), "no Ceph is installed: apt-get install radosgw ceph-mon ceph-osd ceph-common"

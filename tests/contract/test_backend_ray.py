@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 STARTED = frozenset({JobEvent.STARTED})
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cluster() -> Iterator[RayCluster]:
     require(is_installed(), "Ray is not installed: pip install 'spillway[ray]'")
     with ray_cluster(cpus=8) as cluster:

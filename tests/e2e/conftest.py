@@ -53,11 +53,12 @@ def page(deployment: Deployment) -> Iterator[Page]:
         browser = playwright.chromium.launch(executable_path=chromium, args=flags)
         page = browser.new_page(viewport={"width": 1400, "height": 900})
         page.goto(f"{deployment.stack.url}/auth/token/login")
+        page.goto("about:blank")  # Airflow's own page would keep a core busy
         yield page
         browser.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def database() -> Iterator[dict[str, str]]:
     """Settings of Airflow's own database: PostgreSQL as in earnest, where it is there; the demo's tests are on SQLite."""
     binaries = find_postgres()
@@ -71,7 +72,7 @@ def database() -> Iterator[dict[str, str]]:
         }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # not longer: an idle Airflow takes a tenth of a core
 def shared_deployment(
     tmp_path_factory: pytest.TempPathFactory, database: dict[str, str]
 ) -> Iterator[Deployment]:

@@ -73,3 +73,4 @@ def test_the_training_moves_between_backends_and_nothing_is_left(tmp_path: Path)
     dataset = training[-1].submission.arguments["dataset"]
     alone = train_uninterrupted(tmp_path, result_of(sweep), dataset, size="short")
     assert trained["weights_checksum"] == alone["weights_checksum"]
+    assert trained["validation_loss"] == alone["validation_loss"]

@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from e2e.books import check_books
+from e2e.conftest import POOLS_FILE
+from spillway.demo import __main__ as demo
 from spillway.model import LeaseState
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from e2e.deployment import Deployment
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
@@ -62,3 +66,19 @@ def test_an_entry_point_that_does_not_import_names_itself(deployment: Deployment
     assert deployment.wait_for_end("lost", run_id, 120) == "failed"
     assert "spillway.no_such_module" in deployment.log_of("lost", run_id)
     assert deployment.jobs("lost", run_id) == []
+
+
+def test_a_demo_that_fails_is_not_called_a_success(
+    deployment: Deployment,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """On an Airflow that is up already, with a DAG that no pool can take."""
+    monkeypatch.setattr(demo, "AirflowStack", lambda **_: deployment.stack)
+    monkeypatch.setattr(type(deployment.stack), "start", lambda *_, **__: None)
+    monkeypatch.setattr(type(deployment.stack), "stop", lambda _: None)
+    monkeypatch.setattr(demo, "DAG_ID", "hungry")
+    monkeypatch.setattr(demo, "_INTERRUPTS", ())
+    assert demo.main(["--home", str(tmp_path / "demo"), "--pools", str(POOLS_FILE)]) == 1
+    assert "failed: count" in capsys.readouterr().out

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
@@ -49,6 +49,7 @@ class AirflowStack:
     settings: Mapping[str, str] = field(default_factory=dict)
     port: int = 0
     _processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict, repr=False)
+    _client: httpx.Client | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Choose free ports and write down the environment of every process."""
@@ -81,6 +82,7 @@ class AirflowStack:
         Args:
             on_wait: Told what is being waited for.
         """
+        self._client = httpx.Client(base_url=self.url, timeout=60, auth=_Administrator())
         on_wait("Airflow's database")
         self.run("db", "migrate")
         for component in COMPONENTS:
@@ -129,6 +131,8 @@ class AirflowStack:
         for process in self._processes.values():
             process.wait()
         self._processes.clear()
+        if self._client is not None:
+            self._client.close()
 
     def run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run an `airflow` command line to its end.
@@ -155,11 +159,9 @@ class AirflowStack:
 
     def request(self, method: str, path: str, body: Any = None) -> Any:
         """Call `/api/v2/<path>` as an administrator; return the JSON answer, or None for an empty one."""
+        assert self._client is not None, "start it first"
         try:
-            with httpx.Client(base_url=self.url, timeout=60) as client:
-                token = client.get("/auth/token").raise_for_status().json()["access_token"]
-                headers = {"Authorization": f"Bearer {token}"}
-                answer = client.request(method, f"/api/v2/{path}", json=body, headers=headers)
+            answer = self._client.request(method, f"/api/v2/{path}", json=body)
         except httpx.HTTPError as error:
             raise AirflowStackError(f"{method} {path}: {error!r}{self._logs()}") from error
         if answer.is_error:
@@ -193,8 +195,15 @@ class AirflowStack:
         instances: list[dict[str, Any]] = self.request("GET", path)["task_instances"]
         return instances
 
-    def wait_until(self, condition: Callable[[], bool], what: str, within_seconds: float) -> None:
-        """Poll until `condition` holds.
+    def wait_until(
+        self,
+        condition: Callable[[], bool],
+        what: str,
+        within_seconds: float,
+        *,
+        every_seconds: float = 0.5,
+    ) -> None:
+        """Look every so often until `condition` holds.
 
         Raises:
             AirflowStackError: It did not within `within_seconds`, or a process of the stack ended.
@@ -204,13 +213,14 @@ class AirflowStack:
             self._check_alive()
             if time.monotonic() > end:
                 raise AirflowStackError(f"waited {within_seconds:.0f} s for {what}{self._logs()}")
-            time.sleep(0.5)  # a poll with a deadline
+            time.sleep(every_seconds)  # until the deadline
 
     # ---- inside -----------------------------------------------------------------------------------------------
 
     def _is_healthy(self) -> bool:
+        assert self._client is not None
         try:
-            health = httpx.get(f"{self.url}/api/v2/monitor/health", timeout=10).json()
+            health = self._client.get("/api/v2/monitor/health").json()
         except (httpx.HTTPError, ValueError):
             return False
         parts = ("metadatabase", "scheduler", "triggerer", "dag_processor")
@@ -251,7 +261,8 @@ class AirflowStack:
                 "scheduler_idle_sleep_time": 0.5,
                 "enable_health_check": False,
             },
-            "dag_processor": {"refresh_interval": 5, "min_file_process_interval": 60},
+            # A file that changes is parsed at the next refresh; parsing the others again is work for nothing.
+            "dag_processor": {"refresh_interval": 20, "min_file_process_interval": 3600},
             "logging": {"worker_log_server_port": ports[0], "trigger_log_server_port": ports[1]},
             "spillway": {"pools_file": self.pools_file, "poll_seconds": 1},
         }
@@ -261,6 +272,24 @@ class AirflowStack:
             for name, value in options.items()
         }
         return {**env, "AIRFLOW_HOME": str(self.home)}
+
+
+class _Administrator(httpx.Auth):
+    """Gets a token, and another when that is over."""
+
+    requires_response_body = True
+    _token: str | None = None
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response]:
+        """Send the request with the token there is, and once more with a new one if it is not accepted."""
+        for is_new in (self._token is None, True):
+            if is_new:
+                answer = yield httpx.Request("GET", request.url.copy_with(raw_path=b"/auth/token"))
+                self._token = answer.raise_for_status().json()["access_token"]
+            request.headers["Authorization"] = f"Bearer {self._token}"
+            answer = yield request
+            if is_new or answer.status_code != httpx.codes.UNAUTHORIZED:
+                return
 
 
 def _inherited_env() -> dict[str, str]:
