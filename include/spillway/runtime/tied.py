@@ -36,7 +36,7 @@ def main(parent: int, command: Sequence[str]) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() == parent:
-        os.execv(command[0], command)  # noqa: S606  # no shell is wanted
+        os.execv(command[0], list(command))  # noqa: S606  # no shell is wanted
 
 
 if __name__ == "__main__":
