@@ -218,6 +218,19 @@ def test_hours_past_a_monthly_minimum_cost_the_overage_and_the_next_month_counts
     assert (owed, unused) == (30, 0)
 
 
+def test_no_month_is_owed_that_begins_after_the_contract_s_term() -> None:
+    terms = MonthlyMinimum(
+        slot_hours=Decimal(10),
+        usd_per_slot_hour=Decimal(3),
+        overage_usd_per_slot_hour=Decimal(4),
+        ends_at=START + timedelta(days=31) - 4 * HOUR,
+    )
+    partner = pool("partner", Market.PARTNER, "5", slots=2, commitment=terms)
+    jobs = [job("a", 16, at=timedelta(days=31) - 8 * HOUR)]  # 4 h in the term, 12 h after it
+    outcome = simulate(scenario(partner, jobs=jobs, days=40), CheapestPerHour())
+    assert usd(outcome, "partner") == (4 * 12, 30, 3 * 6)
+
+
 def test_prepaid_hours_cost_nothing_until_they_are_used_up() -> None:
     terms = PrepaidHours(
         slot_hours=Decimal(20),

@@ -166,6 +166,8 @@ class MonthlySection(_Section):
     """US dollars for each hour past them."""
     variable_usd_per_slot_hour: Amount = Decimal(0)
     """Fees in US dollars that every used hour adds, inside the minimum and past it."""
+    ends_at: Instant | None = None
+    """When the contract's term is over, in UTC: no month is owed that begins later, and each hour costs the overage."""
 
     def to_commitment(self) -> Commitment:
         """Return the value the section stands for."""
@@ -174,6 +176,7 @@ class MonthlySection(_Section):
             usd_per_slot_hour=self.usd_per_slot_hour,
             overage_usd_per_slot_hour=self.overage_usd_per_slot_hour,
             variable_usd_per_slot_hour=self.variable_usd_per_slot_hour,
+            ends_at=self.ends_at,
         )
 
 

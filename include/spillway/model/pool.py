@@ -25,12 +25,15 @@ class MonthlyMinimum:
 
     Attributes:
         variable_usd_per_slot_hour: Fees that every used hour adds, inside the minimum too.
+        ends_at: First instant on which the contract's term is over: no month is owed that begins later, and each hour
+            costs the overage. None for one that goes on.
     """
 
     slot_hours: Decimal
     usd_per_slot_hour: Decimal
     overage_usd_per_slot_hour: Decimal
     variable_usd_per_slot_hour: Decimal = Decimal(0)
+    ends_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -44,8 +44,9 @@ def with_forecasts(
 def period_end(pool: Pool, now: datetime) -> datetime | None:
     """Return when the period ends that the hours of `pool` are bought for; None where they are not bought for one."""
     match pool.commitment:
-        case MonthlyMinimum():
-            return next_month(now.astimezone(UTC))
+        case MonthlyMinimum() as monthly:
+            month = next_month(now.astimezone(UTC))
+            return month if monthly.ends_at is None else min(month, monthly.ends_at)
         case PrepaidHours() as prepaid:
             return prepaid.ends_at
         case _:

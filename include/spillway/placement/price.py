@@ -149,16 +149,22 @@ def monthly_price(
 
     Every hour costs the variable fee. An hour that leaves the month's forecast use under the minimum costs nothing
     else; one that it pushes past the minimum costs the overage, now or when another task finds no hour left. A lease
-    that goes on into the next calendar month draws on that month's minimum there, of which nothing is forecast.
+    that goes on into the next calendar month draws on that month's minimum there, of which nothing is forecast. What
+    comes after the contract's term costs the overage.
     """
-    here = min(leased, next_month(now) - now)
+    end = commitment.ends_at
+    covered = leased if end is None else max(min(leased, end - now), _NO_TIME)
+    here = min(covered, next_month(now) - now)
     left = commitment.slot_hours - used
-    if leased <= _NO_TIME:
+    if end is not None and now >= end:
+        past = Decimal(1)
+    elif leased <= _NO_TIME:
         past = past_share(_ZERO, left=left, forecast=forecast)
     else:
-        this_month, next_months = slots * hours(here), slots * hours(leased - here)
+        this_month, next_months = slots * hours(here), slots * hours(covered - here)
         beyond = this_month * past_share(this_month, left=left, forecast=forecast)
         beyond += max(next_months - commitment.slot_hours, _ZERO)
+        beyond += slots * hours(leased - covered)
         past = beyond / (slots * hours(leased))
     variable, overage = commitment.variable_usd_per_slot_hour, commitment.overage_usd_per_slot_hour
     return Price(
@@ -166,7 +172,7 @@ def monthly_price(
         effective=(variable + (1 - past) * commitment.usd_per_slot_hour + past * overage).quantize(
             MICRO_USD
         ),
-        reason=_monthly_reason(commitment, used=used, forecast=forecast, past=past),
+        reason=_monthly_reason(commitment, used=used, forecast=forecast, past=past, now=now),
     )
 
 
@@ -262,8 +268,10 @@ def _overlap(start: datetime, end: datetime, *, leased: timedelta, now: datetime
 
 
 def _monthly_reason(
-    commitment: MonthlyMinimum, *, used: Decimal, forecast: Forecast, past: Decimal
+    commitment: MonthlyMinimum, *, used: Decimal, forecast: Forecast, past: Decimal, now: datetime
 ) -> str:
+    if commitment.ends_at is not None and now >= commitment.ends_at:
+        return f"the contract ended on {commitment.ends_at:%Y-%m-%d}, so overage"
     use = f"{used:,.4f} of {commitment.slot_hours:,.4f} committed slot hours used this month"
     if forecast.slot_hours:
         use += f", {forecast.slot_hours:.1f} more forecast"

@@ -131,16 +131,20 @@ def _terms(pool: Pool, attempts: Sequence[Attempt], scenario: Scenario) -> _Comm
 
 
 def _monthly(terms: MonthlyMinimum, attempts: Sequence[Attempt], scenario: Scenario) -> _Commitment:
-    """Count each calendar month by itself. The minimum of every month that the time simulated touches is owed in full."""
+    """Count each calendar month by itself.
+
+    The minimum of every month that the time simulated touches is owed in full, if it begins before the contract's term is over.
+    """
     owed = used = added = _ZERO
     ends = [attempt.ended_at for attempt in attempts]
     for start, end in _months(scenario.start, max([scenario.end, *ends])):
-        taken = _used(attempts, start, end)
-        added += taken * terms.variable_usd_per_slot_hour
-        added += max(taken - terms.slot_hours, _ZERO) * terms.overage_usd_per_slot_hour
-        if start < scenario.end:
+        term = end if terms.ends_at is None else max(min(end, terms.ends_at), start)
+        taken, inside = _used(attempts, start, end), _used(attempts, start, term)
+        past = max(inside - terms.slot_hours, _ZERO) + (taken - inside)
+        added += taken * terms.variable_usd_per_slot_hour + past * terms.overage_usd_per_slot_hour
+        if start < min(scenario.end, term):
             owed += terms.slot_hours
-            used += min(taken, terms.slot_hours)
+            used += min(inside, terms.slot_hours)
     return _Commitment(
         owed_hours=owed, used_hours=used, usd_per_hour=terms.usd_per_slot_hour, added_usd=added
     )

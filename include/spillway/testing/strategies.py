@@ -226,6 +226,7 @@ def monthly_minimums() -> st.SearchStrategy[MonthlyMinimum]:
         usd_per_slot_hour=money(),
         overage_usd_per_slot_hour=money(),
         variable_usd_per_slot_hour=money(highest=1),
+        ends_at=st.none() | instants,
     )
 
 

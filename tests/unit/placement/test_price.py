@@ -154,6 +154,9 @@ def test_a_gang_costs_what_its_slots_cost_one_after_the_other(
             inside = max(Decimal(within / timedelta(hours=1)), Decimal(0))
         if isinstance(commitment, MonthlyMinimum):
             assume(now + leased <= next_month(now))
+            if commitment.ends_at is not None:
+                within = max(min(leased, commitment.ends_at - now), timedelta(0))
+                inside = Decimal(within / timedelta(hours=1))
         taken = replace(usage, forecast_slot_hours=usage.forecast_slot_hours + earlier * inside)
         bill += price(pool, taken, leased=leased, now=now).marginal
     assert float(gang.marginal * slots) == pytest.approx(float(bill), abs=1e-4)
@@ -177,6 +180,17 @@ def test_every_pool_has_a_price_with_a_reason(
     quoted = price(pool, usage, leased=leased, now=now)
     assert quoted.marginal >= 0
     assert quoted.reason
+
+
+def test_hours_after_the_contract_s_term_cost_the_overage() -> None:
+    ends = replace(PARTNER, ends_at=EARLY + timedelta(hours=6))
+    quoted = monthly_price(ends, used=Decimal(0), leased=timedelta(hours=10), now=EARLY)
+    overage, fee = PARTNER.overage_usd_per_slot_hour, PARTNER.variable_usd_per_slot_hour
+    assert quoted.marginal == overage * 4 / 10 + fee
+    for leased in (timedelta(0), timedelta(hours=10)):
+        over = monthly_price(ends, used=Decimal(0), leased=leased, now=EARLY + timedelta(hours=6))
+        assert over.marginal == over.effective == overage + fee
+        assert "contract ended" in over.reason
 
 
 # ---- what the period's forecast makes of it

@@ -19,7 +19,7 @@ from spillway.backends.slurm.render import output_path, render
 from spillway.backends.slurm.rest import RestClient, is_url
 from spillway.backends.slurm.shells import LocalShell, SshShell
 from spillway.errors import BackendError
-from spillway.model import JobEvent, Observation, Pool, Submission
+from spillway.model import JobEvent, Observation, Pool, SaidEnd, Submission
 from spillway.runtime.exit_codes import PREEMPTED
 
 if TYPE_CHECKING:
@@ -37,6 +37,9 @@ ROOM_SECONDS: Final = 5.0
 
 SKEW_SECONDS: Final = 600.0
 """How old the word on the cluster's clock may be."""
+
+END_SECONDS: Final = 60.0
+"""How old the word on the end of the reservation may be."""
 
 RELEASE_SECONDS: Final = 5.0
 """How long a release waits for the job to be gone; Slurm itself waits for `KillWait`, 30 s by default, and goes on."""
@@ -62,6 +65,7 @@ class SlurmBackend:
         self._client = client or _client(connection, self._options)
         self._clock = clock
         self._room: tuple[float, int] | None = None
+        self._end: tuple[float, SaidEnd] | None = None
         self._skew: tuple[float, timedelta] | None = None
         self._lock = threading.Lock()
 
@@ -125,6 +129,17 @@ class SlurmBackend:
             if self._room is None or time.monotonic() - self._room[0] > ROOM_SECONDS:
                 self._room = (time.monotonic(), self._count_room())
             return self._room[1]
+
+    def said_end(self) -> SaidEnd | None:
+        """Return when the pool's reservation ends, by our clock, asked within the last minute; None without one."""
+        name = self._options.reservation
+        if name is None:
+            return None
+        with self._lock:
+            if self._end is None or time.monotonic() - self._end[0] > END_SECONDS:
+                end = self._client.reservation_end(name) - self._clock_ahead()
+                self._end = (time.monotonic(), SaidEnd(at=end, said_at=self._clock()))
+            return self._end[1]
 
     def list_jobs(self) -> Sequence[Job]:
         """Return every live job of the pool."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from datetime import timedelta
+    from datetime import datetime, timedelta
 
     from spillway.backends.slurm.capacity import NodeRoom
     from spillway.backends.slurm.parse import JobRow
@@ -56,6 +56,14 @@ class Client(Protocol):
 
     def nodes(self) -> Sequence[NodeRoom]:
         """Return what the partition's nodes have to give."""
+        ...
+
+    def reservation_end(self, name: str) -> datetime:
+        """Return when the reservation ends, by the cluster's clock.
+
+        Raises:
+            RejectedError: There is none of this name, or it has ended.
+        """
         ...
 
     def clock_ahead(self) -> timedelta:

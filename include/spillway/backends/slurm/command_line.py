@@ -1,4 +1,4 @@
-"""Slurm through its commands: sbatch, squeue, sacct, scancel, sinfo."""
+"""Slurm through its commands: sbatch, squeue, sacct, scancel, sinfo, scontrol."""
 
 from __future__ import annotations
 
@@ -103,6 +103,13 @@ class CommandLine:
         printed = self._text("sinfo", "-h", "-N", *asked, "-O", NODE_FORMAT)
         with failures.readable("sinfo"):
             return sinfo_nodes(printed)
+
+    def reservation_end(self, name: str) -> datetime:
+        """Return when the reservation ends."""
+        command = ("scontrol", "--oneliner", "show", "reservation", name)
+        printed = self._run(command, otherwise=RejectedError).output.decode(errors="replace")
+        with failures.readable("scontrol"):
+            return parse.printed_end(printed)
 
     def clock_ahead(self) -> timedelta:
         """Return how far the login node's clock is ahead of ours."""

@@ -309,6 +309,26 @@ def _time(text: str) -> datetime | None:
         return None
 
 
+def printed_end(text: str) -> datetime:
+    """Return when the reservation ends that `scontrol --oneliner show reservation` printed with `TZ=UTC`.
+
+    Raises:
+        ValueError: It printed none.
+    """
+    fields = dict(part.split("=", 1) for part in text.split() if "=" in part)
+    return datetime.fromisoformat(fields.get("EndTime", "")).replace(tzinfo=UTC)
+
+
+def rest_end(answer: Mapping[str, Any]) -> datetime:
+    """Return when the reservation of an answer to `GET /slurm/.../reservation/...` ends.
+
+    Raises:
+        ValueError: There is none.
+    """
+    (reservation,) = items_of(answer.get("reservations"))
+    return datetime.fromtimestamp(number(reservation["end_time"]), UTC)
+
+
 def earliest_by_name(rows: Iterable[JobRow]) -> dict[str, JobRow]:
     """Return the first job of each name: the one that runs, as later ones wait for it."""
     return {row.name: row for row in sorted(rows, key=lambda row: -row.job_id)}

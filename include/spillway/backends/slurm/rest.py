@@ -124,6 +124,13 @@ class RestClient:
         with failures.readable("slurmrestd"):
             return rest_nodes(self._get("nodes"), self._options.partition)
 
+    def reservation_end(self, name: str) -> datetime:
+        """Return when the reservation ends."""
+        path = f"/slurm/{self._version}/reservation/{quote(name, safe='')}"
+        answer = self._call("GET", path, otherwise=RejectedError)
+        with failures.readable("slurmrestd"):
+            return parse.rest_end(answer)
+
     def clock_ahead(self) -> timedelta:
         """Return how far the controller's clock is ahead of ours."""
         with failures.readable("slurmrestd"):
