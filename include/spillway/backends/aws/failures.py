@@ -169,14 +169,12 @@ def explain(error: Exception, *, backend: str, permission: str) -> BackendError:
 
 def code_of(error: BaseException | None) -> str:
     """Return AWS's code of what a call raised; empty where there is none."""
-    answer: Any = getattr(error, "response", None)
-    return str(answer["Error"].get("Code", "")) if answer and "Error" in answer else ""
+    return str(_answer(error).get("Error", {}).get("Code", ""))
 
 
 def retry_after_seconds(error: Exception) -> float:
     """Return how long AWS asks to wait; 0 where it does not say."""
-    answer: Any = getattr(error, "response", {})
-    headers: Any = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    headers: Any = _answer(error).get("ResponseMetadata", {}).get("HTTPHeaders", {})
     text = str(headers.get("retry-after", ""))
     return float(text) if text.isdigit() else 0.0
 
@@ -187,8 +185,7 @@ def is_throttled(error: Exception) -> bool:
 
 
 def _explain_answer(error: Exception, backend: str, permission: str) -> BackendError:
-    answer: Any = getattr(error, "response", {})
-    code, text = code_of(error), str(answer.get("Error", {}).get("Message", ""))
+    code, text = code_of(error), str(_answer(error).get("Error", {}).get("Message", ""))
     kind, remedy = CODES.get(code, _by_status(_status(error)))
     if kind is RejectedError:
         kind, remedy = _by_text(text, remedy)
@@ -213,8 +210,12 @@ def _by_text(text: str, remedy: str) -> tuple[type[BackendError], str]:
 
 
 def _status(error: Exception) -> int:
-    answer: Any = getattr(error, "response", {})
-    return int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    return int(_answer(error).get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def _answer(error: BaseException | None) -> Mapping[str, Any]:
+    """Return what AWS answered; nothing where it did not, which some exceptions say by an answer of None."""
+    return getattr(error, "response", None) or {}
 
 
 def _one_line(text: str) -> str:

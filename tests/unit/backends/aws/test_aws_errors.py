@@ -184,6 +184,18 @@ def test_a_clock_that_is_wrong_is_told() -> None:
     assert "clock" in str(error)
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [exceptions.ReadTimeoutError, exceptions.ConnectTimeoutError, exceptions.HTTPClientError],
+)
+def test_no_answer_in_time_is_no_throttling_and_may_be_asked_again(kind: Any) -> None:
+    silent = kind(endpoint_url="https://batch.example", error="timed out")
+    assert not failures.is_throttled(silent)
+    assert failures.retry_after_seconds(silent) == 0
+    explained = failures.explain(silent, backend="aws_batch", permission="batch:SubmitJob")
+    assert isinstance(explained, TransientError)
+
+
 def test_what_aws_says_of_waiting_is_read() -> None:
     assert failures.retry_after_seconds(answered("SlowDown", **{"retry-after": "7"})) == 7
     assert failures.retry_after_seconds(answered("SlowDown")) == 0
