@@ -16,6 +16,7 @@ from spillway.backends.protocol import Job
 from spillway.checkpoints import latest, open_store
 from spillway.errors import AccessError, CapacityError, RejectedError, SpecError, TransientError
 from spillway.model import JobEvent, Market, Resources
+from spillway.testing.aws_batch_service import DEVICES
 from spillway.testing.aws_market import REGION, Reservation, aws_market
 from spillway.testing.aws_words import AwsError
 from spillway.testing.backend_suite import Behaviour
@@ -125,6 +126,34 @@ def test_a_job_that_uses_too_much_memory_has_failed_and_says_so(world: BatchWorl
     seen = world.wait(world.connect(), job)
     assert (seen.event, seen.exit_code) == (JobEvent.FAILED, 137)
     assert "raise memory_gib" in seen.detail
+
+
+@pytest.mark.parametrize(
+    ("kind", "accelerator", "chips"),
+    [("trn2.48xlarge", "Trainium2", 16), ("inf2.24xlarge", "Inferentia2", 6)],
+)
+def test_a_job_sees_the_neuron_devices_that_its_instance_has(
+    world: BatchWorld, kind: str, accelerator: str, chips: int
+) -> None:
+    world.market.batch.queues[kind] = 100
+    world.market.batch.instance_types[kind] = kind
+    world.options |= {"queue": kind, "instance_type": kind}
+    backend = world.connect()
+    asked = world.job_of("sample_jobs:print_variable", name=DEVICES)
+    whole = Resources(cpus=96, memory_gib=300, accelerator=accelerator, accelerator_count=chips)
+    job = backend.submit(replace(asked, resources=whole))
+    assert world.wait(backend, job).event is JobEvent.SUCCEEDED
+    seen = {word for word in backend.read_log(job, 0).text.split() if word.startswith("/dev/")}
+    assert seen == {f"/dev/neuron{number}" for number in range(chips)}
+    cases = [
+        (replace(whole, accelerator_count=chips + 1), "CannotStartContainerError"),
+        (replace(whole, cpus=500), "JOB_RESOURCE_REQUIREMENT"),
+    ]
+    for resources, words in cases:
+        job = backend.submit(replace(world.submission(Behaviour.SUCCEEDS), resources=resources))
+        seen = world.wait(backend, job)
+        assert seen.event is JobEvent.FAILED
+        assert words in seen.detail
 
 
 def test_a_missing_image_is_a_failure_that_names_the_remedy(world: BatchWorld) -> None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from threading import Barrier
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import pytest
 
-from contract.aws_world import ROLE, SageMakerWorld
+from contract.aws_world import ROLE, SageMakerWorld, wait_for
 from spillway.backends.protocol import Job
 from spillway.errors import AccessError, CapacityError, RejectedError, TransientError
 from spillway.model import JobEvent, Market
-from spillway.testing.aws_market import aws_market
+from spillway.testing.aws_market import ACCESS_KEY, SECRET_KEY, aws_market
 from spillway.testing.aws_words import AwsError
 from spillway.testing.backend_suite import Behaviour
 
@@ -56,6 +58,42 @@ def test_an_interrupted_spot_job_is_preempted_and_does_not_go_on_by_itself(
     backend.release(job)
     assert market.sagemaker.jobs[job.provider_id].detail["TrainingJobStatus"] == "Stopped"
     assert backend.free_slots() == spot.slots
+
+
+def test_what_a_job_leaves_in_its_folder_is_in_our_store_and_there_for_the_next(
+    market: AwsMarket, world: SageMakerWorld
+) -> None:
+    s3 = market.client("s3")
+    s3.create_bucket(Bucket="lab")
+    s3.put_object(
+        Bucket="lab", Key="store/nightly/train/ours", Body=b"a checkpoint of the runtime's"
+    )
+    keys = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
+    spot = SageMakerWorld(market, world.folder, bought=Market.SPOT)
+    spot.options["environment"] = spot.own_options()["environment"] | keys
+    store = f"s3://lab/store?endpoint={quote(market.moto_url, safe='')}"
+    backend = spot.connect()
+
+    def run(name: str) -> Job:
+        asked = spot.job_of("sample_jobs:leave_a_file", name=name)
+        return backend.submit(replace(asked, store=store, prefix="nightly/train"))
+
+    def says(job: Job, words: str) -> bool:
+        return words in backend.read_log(job, 0).text
+
+    first = run("a")
+    wait_for(lambda: says(first, "found []"))
+    kept = "store/sagemaker/checkpoints/nightly/train/"
+    left = market.sagemaker.jobs[str(first.provider_id)].folder / "0" / "checkpoints" / "a"
+    wait_for(left.exists)
+    market.sagemaker.interrupt(first.provider_id)
+    assert backend.observe([first])[first.key].event is JobEvent.PREEMPTED
+    backend.release(first)
+    listed = s3.list_objects_v2(Bucket="lab", Prefix=kept)["Contents"]
+    assert [one["Key"] for one in listed] == [f"{kept}a"]
+    second = run("b")
+    wait_for(lambda: says(second, "found ['a']"))
+    backend.release(second)
 
 
 def test_a_type_that_there_is_no_capacity_of_sends_the_task_elsewhere(

@@ -52,6 +52,19 @@ def ignore_everything(session: Session) -> None:
         time.sleep(0.05)
 
 
+def print_variable(session: Session, name: str) -> None:
+    sys.stdout.write(f"{os.environ[name]}\n")
+
+
+def leave_a_file(session: Session, name: str) -> None:
+    """Leave a file where SageMaker keeps them, tell which were there before, and wait."""
+    folder = Path(os.environ["SPILLWAY_SAGEMAKER_FOLDER"]) / "checkpoints"
+    sys.stdout.write(f"found {sorted(one.name for one in folder.iterdir())}\n")
+    sys.stdout.flush()
+    (folder / name).write_text(name)
+    run_on(session)
+
+
 def print_text(session: Session) -> None:
     sys.stdout.buffer.write(TEXT.encode())
     sys.stdout.buffer.flush()

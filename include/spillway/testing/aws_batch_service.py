@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from spillway.backends.aws import shapes
 from spillway.testing.aws_processes import Container, LogWriter
 from spillway.testing.aws_words import AwsError, check
 
@@ -16,6 +17,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 ACCOUNT: Final = "123456789012"
+DEVICES: Final = "SPILLWAY_TEST_DEVICES"
+"""Variable that stands for the device files that a container sees."""
+
+TOO_LARGE: Final = (
+    "MISCONFIGURATION:JOB_RESOURCE_REQUIREMENT - The job resource requirement (vCPU/memory/GPU) is higher than that can be"
+    " met by the CE(s) attached to the job queue."
+)
+"""Source: AWS Batch, "Jobs stuck in RUNNABLE status", docs.aws.amazon.com/batch/latest/userguide/job_stuck_in_runnable.html."""
+
 EXITED: Final = "Essential container in task exited"
 
 
@@ -42,19 +52,22 @@ class BatchService:
 
     Attributes:
         queues: Names of the queues there are, and how many instances each has for jobs.
+        instance_types: What the instances of a queue are, where that matters: jobs have to fit on one then, and to find the
+            devices there that they are given.
         missing_images: Images that cannot be pulled.
         waiting_reason: What is said of jobs that wait, if anything is.
     """
 
-    def __init__(self, region: str, folder: str, logs: Callable[[], Any]) -> None:
+    def __init__(self, region: str, folder: str, client: Callable[[str], Any]) -> None:
         self.queues: dict[str, int] = {}
+        self.instance_types: dict[str, str] = {}
         self.missing_images: set[str] = set()
         self.waiting_reason = ""
         self.jobs: dict[str, BatchJob] = {}
         self.definitions: list[dict[str, Any]] = []
         self._region = region
         self._folder = folder
-        self._logs = logs
+        self._client = client
         self._lock = threading.RLock()
 
     def answer(self, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -246,6 +259,9 @@ class BatchService:
             queue = job.detail["jobQueue"]
             used = sum(len(one.nodes) or 1 for one in running if one.detail["jobQueue"] == queue)
             free = self.queues[queue] - used
+            if not self._fits(job):
+                job.detail["statusReason"] = TOO_LARGE
+                continue
             if job.detail["status"] == "RUNNABLE" and (len(job.nodes) or 1) <= free:
                 self._start(job)
 
@@ -256,6 +272,13 @@ class BatchService:
             container = parts[0].detail["container"]
             container["reason"] = (
                 f"CannotPullContainerError: Error response from daemon: manifest for {image} not found"
+            )
+            _end(job, status="FAILED", reason="Task failed to start")
+            return
+        for path in _devices(parts[0]) - self._devices_of(job.detail["jobQueue"]):
+            parts[0].detail["container"]["reason"] = (
+                "CannotStartContainerError: Error response from daemon: error gathering device information while adding"
+                f' custom device "{path}": no such file or directory'
             )
             _end(job, status="FAILED", reason="Task failed to start")
             return
@@ -275,19 +298,54 @@ class BatchService:
         container = part.detail["container"]
         container["logStreamName"] = f"{job.detail['jobName']}/default/{uuid.uuid4().hex}"
         group = container.get("logConfiguration", {}).get("options", {}).get("awslogs-group")
-        output = LogWriter(self._logs(), group or "/aws/batch/job", container["logStreamName"])
+        output = LogWriter(
+            self._client("logs"), group or "/aws/batch/job", container["logStreamName"]
+        )
         part.container = Container(
             container["command"],
             {
                 "AWS_BATCH_JOB_ID": part.detail["jobId"],
                 "AWS_BATCH_JOB_ATTEMPT": "1",
                 **_node_variables(job, number),
+                DEVICES: " ".join(sorted(_devices(part))),
                 **{one["name"]: one["value"] for one in container["environment"]},
             },
             folder=self._folder,
             printed=output.write,
             ended=lambda code: self._ended(job, part, code),
         )
+
+    def _instance(self, queue: str) -> dict[str, Any] | None:
+        kind = self.instance_types.get(queue)
+        if kind is None:
+            return None
+        ec2 = self._client("ec2")
+        (found,) = ec2.describe_instance_types(InstanceTypes=[kind])["InstanceTypes"]
+        return dict(found)
+
+    def _fits(self, job: BatchJob) -> bool:
+        instance = self._instance(job.detail["jobQueue"])
+        if instance is None:
+            return True
+        gpus = instance.get("GpuInfo", {}).get("Gpus", [])
+        has = {
+            "VCPU": instance["VCpuInfo"]["DefaultVCpus"],
+            "MEMORY": instance["MemoryInfo"]["SizeInMiB"],
+            "GPU": sum(one["Count"] for one in gpus),
+        }
+        container = (job.nodes or [job])[0].detail["container"]
+        asked = container.get("resourceRequirements", [])
+        return all(int(one["value"]) <= has[one["type"]] for one in asked)
+
+    def _devices_of(self, queue: str) -> set[str]:
+        """Return the device files of a queue's instances, as EC2 describes these; of instances that are not known, none is missing."""
+        instance = self._instance(queue)
+        if instance is None:
+            return {*shapes.neuron_devices(64), *shapes.efa_devices(64)}
+        neuron = instance.get("NeuronInfo", {}).get("NeuronDevices", [])
+        efa = instance.get("NetworkInfo", {}).get("EfaInfo", {}).get("MaximumEfaInterfaces", 0)
+        chips = sum(one["Count"] for one in neuron)
+        return {*shapes.neuron_devices(chips), *shapes.efa_devices(efa)}
 
     def _stop(self, job: BatchJob, grace_seconds: float | None = None) -> None:
         for part in job.nodes or [job]:
@@ -317,6 +375,12 @@ class BatchService:
                     if node.container is not None:
                         node.container.stop()
                 self._schedule()
+
+
+def _devices(part: BatchJob) -> set[str]:
+    """Return the host's device files that a container is given."""
+    parameters = part.detail["container"].get("linuxParameters", {})
+    return {one["hostPath"] for one in parameters.get("devices", [])}
 
 
 def _end(job: BatchJob, *, status: str, reason: str) -> None:

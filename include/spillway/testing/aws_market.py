@@ -53,6 +53,7 @@ class AwsMarket:
 
     Attributes:
         url: Where it answers.
+        moto_url: Where moto does, as S3 among others.
         calls: Operations that it was asked for, such as `batch:SubmitJob`.
         spot_prices: What an hour of each instance type costs on spot, as EC2 writes it.
         scores: Spot placement score of each region.
@@ -66,9 +67,9 @@ class AwsMarket:
         self.spot_prices: dict[str, str] = {}
         self.reservations: list[Reservation] = []
         self.meetings: dict[str, threading.Barrier] = {}
-        self.batch = BatchService(REGION, str(folder), self._logs)
-        self.sagemaker = SageMakerService(REGION, str(folder), self._logs)
-        self._moto_url = moto_url
+        self.batch = BatchService(REGION, str(folder), self.client)
+        self.sagemaker = SageMakerService(REGION, str(folder), self.client)
+        self.moto_url = moto_url
         self._denied: set[str] = set()
         self._failures: dict[str, deque[AwsError]] = {}
 
@@ -80,7 +81,7 @@ class AwsMarket:
 
     def add_cluster(self, name: str, url: str, authority: str) -> None:
         """Have a cluster of EKS, whose API server is at `url` and has a certificate of `authority`, in base64."""
-        eks = self.session().client("eks", endpoint_url=self._moto_url)
+        eks = self.client("eks")
         eks.create_cluster(
             name=name,
             roleArn=f"arn:aws:iam::{ACCOUNT}:role/cluster",
@@ -157,7 +158,7 @@ class AwsMarket:
         return None
 
     def _forward(self, handler: QuietHandler, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
-        where = urlsplit(self._moto_url)
+        where = urlsplit(self.moto_url)
         moto = http.client.HTTPConnection(where.hostname or "", where.port, timeout=30)
         try:
             moto.request(handler.command, handler.path, body, dict(handler.headers.items()))
@@ -169,8 +170,9 @@ class AwsMarket:
         headers = {name: value for name, value in answer.headers.items() if name.lower() in kept}
         return answer.status, headers, content
 
-    def _logs(self) -> Any:
-        return self.session().client("logs", endpoint_url=self._moto_url)
+    def client(self, name: str) -> Any:
+        """Return a boto3 client of one of moto's services."""
+        return self.session().client(name, endpoint_url=self.moto_url)
 
 
 @contextmanager

@@ -9,12 +9,13 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 from spillway.testing.aws_processes import Container, LogWriter
 from spillway.testing.aws_words import AwsError, check
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 ACCOUNT: Final = "123456789012"
 LOG_GROUP: Final = "/aws/sagemaker/TrainingJobs"
@@ -48,7 +49,7 @@ class SageMakerService:
         plans: Training plans by name, as `DescribeTrainingPlan` has them.
     """
 
-    def __init__(self, region: str, folder: str, logs: Callable[[], Any]) -> None:
+    def __init__(self, region: str, folder: str, client: Callable[[str], Any]) -> None:
         self.quotas: dict[str, int] = {}
         self.lacking: set[str] = set()
         self.missing_images: set[str] = set()
@@ -57,7 +58,7 @@ class SageMakerService:
         self.jobs: dict[str, TrainingJob] = {}
         self._region = region
         self._folder = Path(folder)
-        self._logs = logs
+        self._client = client
         self._lock = threading.RLock()
 
     def answer(self, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,6 +76,7 @@ class SageMakerService:
         """Take the instances of a managed spot job back; it waits for others then."""
         job = self.jobs[name]
         job.detail["SecondaryStatus"] = "Interrupted"
+        self._save(job)
         for container in job.containers:
             container.kill()
 
@@ -209,10 +211,13 @@ class SageMakerService:
         config = folder / "input" / "config"
         config.mkdir(parents=True)
         (config / "hyperparameters.json").write_text(json.dumps(job.detail["HyperParameters"]))
+        self._restore(job, folder / "checkpoints")
         machines = {"current_host": host, "hosts": list(hosts)}
         (config / "resourceconfig.json").write_text(json.dumps(machines))
         name = job.detail["TrainingJobName"]
-        output = LogWriter(self._logs(), LOG_GROUP, f"{name}/algo-{number + 1}-{int(time.time())}")
+        output = LogWriter(
+            self._client("logs"), LOG_GROUP, f"{name}/algo-{number + 1}-{int(time.time())}"
+        )
         return Container(
             job.detail["AlgorithmSpecification"]["ContainerEntrypoint"],
             {
@@ -225,9 +230,31 @@ class SageMakerService:
             ended=lambda code: self._ended(job, number, code),
         )
 
+    # Source: "Checkpoints in Amazon SageMaker AI", of the developer guide: what is at S3Uri is in LocalPath, by default
+    # /opt/ml/checkpoints, when a container begins, and what the container writes there is copied back.
+
+    def _restore(self, job: TrainingJob, folder: Path) -> None:
+        for bucket, prefix in _kept_in(job):
+            folder.mkdir()
+            s3 = self._client("s3")
+            for found in s3.list_objects_v2(Bucket=bucket, Prefix=prefix).get("Contents", ()):
+                path = folder / found["Key"].removeprefix(prefix)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                s3.download_file(bucket, found["Key"], str(path))
+
+    def _save(self, job: TrainingJob) -> None:
+        """Copy back what is there now; SageMaker does so all the time."""
+        for bucket, prefix in _kept_in(job):
+            for folder in job.folder.glob("*/checkpoints"):
+                for path in (one for one in folder.rglob("*") if one.is_file()):
+                    name = path.relative_to(folder).as_posix()
+                    self._client("s3").upload_file(str(path), bucket, f"{prefix}{name}")
+
     def _ended(self, job: TrainingJob, number: int, code: int) -> None:
         with self._lock:
             job.codes[number] = code
+            if job.detail["SecondaryStatus"] != "Interrupted":
+                self._save(job)
             count = job.detail["ResourceConfig"]["InstanceCount"]
             if code != 0:  # one instance that fails ends them all
                 for other, container in enumerate(job.containers):
@@ -242,6 +269,13 @@ class SageMakerService:
                 _end(job, "Completed")
             else:
                 _end(job, "Failed", reason=_reason(job, failed))
+
+
+def _kept_in(job: TrainingJob) -> Iterator[tuple[str, str]]:
+    """Yield bucket and prefix of the job's checkpoints, if it has any."""
+    if "CheckpointConfig" in job.detail:
+        parts = urlsplit(job.detail["CheckpointConfig"]["S3Uri"])
+        yield parts.netloc, f"{parts.path.strip('/')}/"
 
 
 def _reason(job: TrainingJob, code: int) -> str:

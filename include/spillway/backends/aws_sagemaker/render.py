@@ -70,7 +70,7 @@ def checkpoints(submission: Submission) -> str:
     It is in our store, beside our own checkpoints: those are committed by the runtime, and SageMaker, which copies the
     whole folder into every job that starts, is to leave them alone.
     """
-    return f"{submission.store.rstrip('/')}/sagemaker/checkpoints/{submission.prefix}"
+    return f"{_folder(submission.store)}/sagemaker/checkpoints/{submission.prefix}"
 
 
 def _output(submission: Submission) -> str:
@@ -80,7 +80,12 @@ def _output(submission: Submission) -> str:
             backend=NAME,
             key=submission.key,
         )
-    return f"{submission.store.rstrip('/')}/sagemaker/output"
+    return f"{_folder(submission.store)}/sagemaker/output"
+
+
+def _folder(store: str) -> str:
+    """Return where in S3 the store is: how it is asked, which its URL may say as well, is not SageMaker's."""
+    return store.partition("?")[0].rstrip("/")
 
 
 def _hyperparameters(submission: Submission) -> dict[str, str]:
