@@ -34,6 +34,7 @@ Rows = NDArray[np.int64]
 _ABSOLUTE_USD: Final = 3e-6
 _RELATIVE: Final = 1e-9
 _FIRST_BLOCK: Final = 1024
+_CHUNK: Final = 256
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 NEVER_US: Final = int(np.iinfo(np.int64).min)
 
@@ -206,6 +207,11 @@ class OfferTable:
         """Return the number of `name` in a vocabulary; -2, which no row has, where it is not in it."""
         return self._numbers[vocabulary].get(name, -2)
 
+    def roomy_chunks(self, cpus: float, memory_gib: float) -> Rows:
+        """Return where the chunks of the sorted columns begin that may hold a machine of that size, in order."""
+        large = (self._chunk_cpus >= cpus) & (self._chunk_memory_gib >= memory_gib)
+        return np.asarray(np.flatnonzero(large) * _CHUNK)
+
     def bounds(self, number: int) -> tuple[int, int]:
         """Return where the rows of class `number` begin and end."""
         return int(self._starts[number]), int(self._ends[number])
@@ -225,6 +231,11 @@ class OfferTable:
         # Classes that differ in their accelerator only go the same way.
         self._manner = _manners(columns)[first]
         self._most_cpus = np.maximum.reduceat(columns.cpus, first) if len(first) else columns.cpus
+        chunks = np.arange(0, len(columns.cpus), _CHUNK)
+        self._chunk_cpus, self._chunk_memory_gib = (
+            np.maximum.reduceat(sizes, chunks) if len(chunks) else sizes
+            for sizes in (columns.cpus, columns.memory_gib)
+        )
         self._numbers: dict[str, dict[str | None, int]] = {
             key: {name: number for number, name in enumerate(names)}
             for key, names in self.names.items()
@@ -300,6 +311,9 @@ class Fits:
             enough = self.columns.slots if ignore_room else self.columns.room
             self.ready = self.ready & (enough >= task.nodes)
         self.tests = list(self._tests(now, without=without))
+        self._chunks = table.roomy_chunks(
+            min(shape.cpus for shape in self.shapes), min(shape.memory_gib for shape in self.shapes)
+        )
         self._known: dict[int, tuple[list[_Row], Iterator[_Row]]] = {}
 
     def cheapest(
@@ -344,14 +358,27 @@ class Fits:
     def _fitting(self, start: int, end: int) -> Iterator[_Row]:
         """Yield the rows in `[start, end)` that fit, cheapest first; looks at more only as more are asked for."""
         size = _FIRST_BLOCK
-        while start < end:
+        while (start := self._next_chunk(start)) < end:
             stop = min(start + size, end)
             positions = start + np.flatnonzero(self._has_shape(slice(start, stop)))
             for test in self.tests:
                 positions = positions[test(positions)]
-            prices, rows = self.columns.marginal[positions], self.table.rows[positions]
-            yield from map(_Row, positions.tolist(), rows.tolist(), prices.tolist())
+            yield from self._as_rows(positions)
             start, size = stop, size * 4
+
+    def _next_chunk(self, position: int) -> int:
+        """Return the first position from `position` on where a row may be large enough; `MANY` where there is none."""
+        place = int(np.searchsorted(self._chunks, position - _CHUNK, side="right"))
+        return max(position, int(self._chunks[place])) if place < len(self._chunks) else MANY
+
+    def _as_rows(self, positions: Rows) -> Iterator[_Row]:
+        """Yield the rows at some positions; most callers want but a few, so they are made a few at a time."""
+        first, few = 0, 64
+        while first < len(positions):
+            some = positions[first : first + few]
+            prices, rows = self.columns.marginal[some], self.table.rows[some]
+            yield from map(_Row, some.tolist(), rows.tolist(), prices.tolist())
+            first, few = first + few, few * 8
 
     def _has_shape(self, block: slice) -> NDArray[np.bool_]:
         columns = self.columns

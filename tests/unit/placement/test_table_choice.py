@@ -6,12 +6,14 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spillway.model import Market, Offer, Placement, Resources, TaskSpec, Unplaced
+from spillway.placement import columns
 from spillway.placement.again import recompute
 from spillway.placement.choose import choose
 from spillway.placement.table_choice import choose_from, table_of
@@ -127,6 +129,15 @@ def test_columns_choose_what_choose_does(task: TaskSpec, candidates: list[Offer]
         assert chosen.offer is None
         assert chosen.can_wait == expected.can_wait
     assert chosen.to_decision() == expected
+
+
+@given(any_tasks, candidate_lists, st.integers(1, 4), st.integers(1, 4))
+def test_rows_are_found_however_few_are_looked_at_together(
+    task: TaskSpec, candidates: list[Offer], chunk: int, block: int
+) -> None:
+    with patch.multiple(columns, _CHUNK=chunk, _FIRST_BLOCK=block):
+        chosen = choose_from(table_of(candidates), task, NOW)
+    assert chosen.offer == choose_from(table_of(candidates), task, NOW).offer
 
 
 @given(any_tasks, candidate_lists)
