@@ -80,11 +80,44 @@ def test_an_h100_node_at_half_its_list_price_is_doubted(
     assert (google.on_demand_doubts[wrong] & Doubt.LOW_FOR_ITS_KIND > 0).all()
 
 
-def test_an_h100_node_at_twice_the_price_is_doubted(quotes: dict[str, Quoted]) -> None:
+def test_every_h100_node_far_above_the_others_is_doubted(quotes: dict[str, Quoted]) -> None:
     azure = quotes["azure"]
-    wrong = of(azure, instance="Standard_ND96isr_H100_v5", region="southafricawest")
+    alike = of(azure, instance="Standard_ND96isr_H100_v5")
+    # Most regions ask 98 to 152 dollars; what is above is wrong, wherever it is.
+    wrong = alike & (azure.nodes.on_demand > 160)
+    assert set(azure.nodes.region[wrong]) == {"southafricanorth", "southafricawest"}
     assert azure.nodes.on_demand[wrong].max() > 186
     assert (azure.on_demand_doubts[wrong] > 0).all()
+    assert (azure.on_demand_doubts[alike & ~wrong] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("machine", "rows"),
+    [("Standard_ND96isr_H200_v5", 28), ("Standard_ND128isr_NDR_GB200_v6", 19)],
+)
+def test_every_node_that_asks_the_list_price_on_spot_is_doubted(
+    machine: str, rows: int, quotes: dict[str, Quoted]
+) -> None:
+    azure = quotes["azure"]
+    wrong = of(azure, instance=machine)
+    assert wrong.sum() == rows
+    assert (azure.spot_doubts[wrong] & Doubt.SPOT_IS_LIST > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("machine", "zones"),
+    [
+        ("p4d.24xlarge", {"aps1-az3", "cac1-az1", "euc1-az2"}),
+        ("p4de.24xlarge", {"apse1-az3", "euc1-az1", "euc1-az2"}),
+        ("p5.48xlarge", {"apse2-az1", "apse2-az2", "cac1-az4", "use1-az1", "use1-az4"}),
+    ],
+)
+def test_every_zone_that_asks_the_list_price_on_spot_is_doubted(
+    machine: str, zones: set[str], quotes: dict[str, Quoted]
+) -> None:
+    aws = quotes["aws"]
+    doubted = of(aws, instance=machine) & (aws.spot_doubts & Doubt.SPOT_IS_LIST > 0)
+    assert set(aws.nodes.zone[doubted]) == zones
 
 
 def test_spot_at_the_list_price_or_a_tenth_of_it_is_doubted(quotes: dict[str, Quoted]) -> None:
