@@ -15,11 +15,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import chain, pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from spillway.placement.availability import Array, AvailabilityModel, Chain, chain_of, market_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 Values = npt.NDArray[np.float32]
 
@@ -67,12 +71,13 @@ class TableSpec:
 class ValueTable:
     """Costs to complete when something is done now and the best is done afterwards.
 
-    Work and slack past the ends of the table are read at its ends.
+    Work and slack past the ends of the table are read at its ends. Costs never rise with slack, and between the work and slack
+    of two entries they are interpolated along each, so a longer deadline never costs more anywhere.
 
     Attributes:
-        idle: Hold nothing, shape `(kept steps, slack, states)`.
+        idle: Hold nothing, shape `(work, slack, states)`.
         steady: Run on steady capacity, its restart already taken off the slack; same shape.
-        spot: Run on a spot pool, shape `(evictions, restart levels, kept steps, slack, available states)`.
+        spot: Run on a spot pool, shape `(evictions, restart levels, work, slack, available states)`.
     """
 
     spec: TableSpec
@@ -119,12 +124,10 @@ class ValueTable:
         return [(ordered[-1], 1.0)]
 
     def _read(self, values: Values, work: float, slack: float, restart: float) -> Array:
-        """Interpolate between the kept steps and slack columns; `restart` counts as work, taken off the slack."""
+        """Interpolate between the kept work and slack; `restart` counts as work, taken off the slack."""
         kept, columns = values.shape[:2]
-        slack_step = self.spec.slack_step_hours
-        slack = min(slack, (columns - 1) * slack_step)
-        column = min(max((slack - restart) / slack_step, 0.0), columns - 1.0)
-        row = (work + slack) / (self.spec.step_hours * KEEP_EVERY) - 1.0
+        column = min(max((slack - restart) / self.spec.slack_step_hours, 0.0), columns - 1.0)
+        row = ((work + restart) / self.spec.step_hours - LEAST_WORK) / KEEP_EVERY
         row = min(max(row, 0.0), kept - 1.0)
         low_row, low = min(int(row), kept - 2), min(int(column), columns - 2)
         corner = values[low_row : low_row + 2, low : low + 2].astype(np.float64)
@@ -133,12 +136,13 @@ class ValueTable:
         return mixed
 
 
-# Every how many steps the programme's values are kept; between them they are interpolated along constant slack,
-# where they are smooth.
+# The least work that costs are kept for, and from there on every how many; in steps. Between them costs are smooth at
+# constant slack. Work of nothing costs nothing, but the least of work costs a start.
+LEAST_WORK = 1
 KEEP_EVERY = 5
 
 # Part of the name under which a table is kept: raise it whenever the programme below changes what it computes.
-PROGRAMME_VERSION = 4
+PROGRAMME_VERSION = 5
 
 
 def build_table(spec: TableSpec, model: AvailabilityModel) -> ValueTable:
@@ -177,27 +181,28 @@ class _Programme:
 
     def solve(self) -> tuple[Values, Values, Values]:
         spec, half = self.spec, self.half
-        steps = math.ceil((spec.work_hours + spec.slack_hours) / spec.step_hours - 1e-9)
-        steps = max(2 * KEEP_EVERY, math.ceil(steps / KEEP_EVERY) * KEEP_EVERY)
+        layers, levels = len(self.kept), len(self.restarts)
+        states = [2 * half, 2 * half, *[half] * (layers * levels)]
+        kept = _Kept(spec, len(self.slack), states)
         free = np.zeros((2 * half, len(self.slack)), np.float32)
-        on_steady, on_spot = free, [[free[half:]] * len(self.restarts) for _ in self.kept]
-        idles: list[Values] = []
-        steadies: list[Values] = []
-        spots: list[Values] = []
-        for left in range(1, steps + 1):
+        on_steady, on_spot = free, [[free[half:]] * levels for _ in self.kept]
+        for left in range(1, kept.steps + 1):
             complete = self.slack >= left * spec.step_hours - 1e-9
             idle, steady, spot = self.costs(free, on_steady, on_spot)
-            for costs in (idle, steady, *chain.from_iterable(spot)):
+            running = [(steady, 1.0), *((each, spec.spot_price) for each in chain(*spot))]
+            for costs, price in running:
+                # Half a step of work is left: the rest of the step is not paid.
+                costs[:, 2 * left - 1 : 2 * left] -= np.float32(price * self.slack_step)
+            every = [idle, *(costs for costs, _ in running)]
+            for costs in every:
                 costs[:, complete] = 0.0
-            if left % KEEP_EVERY == 0:
-                idles.append(idle.T)
-                steadies.append(steady.T)
-                spots.append(np.array([[costs.T for costs in layer] for layer in spot]))
+            kept.keep(left, every)
             free, on_steady, on_spot = self.best(idle, steady, spot)
             for costs in (free, on_steady, *chain.from_iterable(on_spot)):
                 costs[:, complete] = 0.0
-        by_layer = np.ascontiguousarray(np.moveaxis(np.stack(spots), 0, 2))
-        return np.stack(idles), np.stack(steadies), by_layer
+        on_idle, steadily, *spots = kept.done()
+        by_layer = np.stack(spots).reshape(layers, levels, *spots[0].shape)
+        return on_idle, steadily, by_layer
 
     def costs(
         self, free: Values, on_steady: Values, on_spot: list[list[Values]]
@@ -250,10 +255,41 @@ class _Programme:
         return best
 
     def later(self, costs: Values, hours: float, plus: float = 0.0) -> Values:
-        """Return the costs with `hours` of slack gone, and `plus` paid."""
-        position = np.maximum(np.arange(len(self.slack)) - hours / self.slack_step, 0.0)
+        """Return the costs with `hours` of slack gone, and `plus` paid; hours past the deadline are as dear as steady capacity."""
+        position = np.arange(len(self.slack)) - hours / self.slack_step
+        late = (np.maximum(-position, 0.0) * self.slack_step).astype(np.float32)
+        position = np.maximum(position, 0.0)
         low = np.minimum(position.astype(int), len(self.slack) - 2)
         part = (position - low).astype(np.float32)
         shifted = costs[:, low] * (1 - part) + costs[:, low + 1] * part
-        priced: Values = (shifted + np.float32(plus)).astype(np.float32)
+        priced: Values = (shifted + late + np.float32(plus)).astype(np.float32)
         return priced
+
+
+class _Kept:
+    """What is kept of the programme's costs: they come by time left and slack, and are kept by work and slack.
+
+    Attributes:
+        steps: How many steps of the programme the last entries need.
+    """
+
+    def __init__(self, spec: TableSpec, columns: int, shapes: Sequence[int]) -> None:
+        work_steps = math.ceil(spec.work_hours / spec.step_hours - 1e-9)
+        self.rows = max(2, math.ceil((work_steps - LEAST_WORK) / KEEP_EVERY) + 1)
+        self.columns = np.arange(columns)
+        self.steps = LEAST_WORK + KEEP_EVERY * (self.rows - 1) + columns // 2
+        self.tables = [np.zeros((self.rows, columns, states), np.float32) for states in shapes]
+
+    def keep(self, left: int, costs: Sequence[Values]) -> None:
+        """Take what is wanted of the costs with `left` steps left, one array `(states, slack)` for each table."""
+        for half_steps, share in ((0, 1.0), (-1, 0.5), (1, 0.5)):
+            # A column is half a step of slack: in every second one, entries lie midway between two steps of the programme.
+            work = 2 * left - self.columns + half_steps - 2 * LEAST_WORK
+            row, rest = np.divmod(work, 2 * KEEP_EVERY)
+            chosen = np.flatnonzero((rest == 0) & (row >= 0) & (row < self.rows))
+            for table, values in zip(self.tables, costs, strict=True):
+                table[row[chosen], chosen] += np.float32(share) * values[:, chosen].T
+
+    def done(self) -> list[Values]:
+        """Return the tables; what rounding and midways made dearer with more slack is put right."""
+        return [np.minimum.accumulate(table, axis=1) for table in self.tables]

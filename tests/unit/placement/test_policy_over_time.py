@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -26,7 +25,7 @@ from spillway.placement.policy_values import (
     PolicyState,
     PoolView,
 )
-from spillway.placement.value_table import ALONE, KEEP_EVERY, TableSpec, build_table
+from spillway.placement.value_table import ALONE, TableSpec, build_table
 
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
 LOOK = timedelta(minutes=10)
@@ -241,32 +240,33 @@ def test_no_run_is_late_whatever_the_pools_do(data, slack_looks, zones_less_one)
 
 
 def test_a_longer_deadline_never_costs_more_in_expectation():
-    idle = small_table().idle
-    # A kept row is five steps and a column half a step, so this is the same work with five steps more to do it in.
-    # Below eight columns there is too little slack to be idle in.
-    longer, shorter = idle[1:, 18:], idle[:-1, 8:-10]
-    assert (longer <= shorter + 1e-4).all()
+    table = small_table()
+    for costs in (table.idle, table.steady, *table.spot.reshape(-1, *table.spot.shape[2:])):
+        assert (np.diff(costs, axis=1) <= 0).all()
 
 
+@pytest.mark.parametrize("others", [[], [(1.05, True)], [(1.05, False), (0.95, True)]])
 @given(
-    twelfths=st.integers(6, 72),
-    rows=st.lists(st.integers(1, 6), min_size=2, max_size=2).map(sorted),
+    work_h=st.floats(0.1, 6.0),
+    slack_h=st.floats(0.3, 6.0),
+    more_h=st.floats(0.0, 3.0),
     price=st.floats(0.9, 1.1),
     available=st.booleans(),
+    held=st.sampled_from([None, "spot", "on_demand"]),
 )
 @settings(max_examples=60, deadline=None)
-def test_a_longer_deadline_never_costs_a_job_more(twelfths, rows, price, available):
-    # Hours that the table's rows and columns are at: between them costs are interpolated, to some 2 %.
-    work_h = twelfths / 12
-    pools = [spot(price=price, available=available), on_demand()]
-    spec = table_spec(job(work_h=6, slack_h=6), [spot(), on_demand()], NOW)
-    row_h = spec.step_hours * KEEP_EVERY
-    first = math.ceil(work_h / row_h)
+def test_a_longer_deadline_never_costs_a_job_more(
+    others, work_h, slack_h, more_h, price, available, held
+):
+    rest = [spot(f"other {n}", dear, available=there) for n, (dear, there) in enumerate(others)]
+    pools = [spot(price=price, available=available), *rest, on_demand()]
+    spec = table_spec(job(work_h=6, slack_h=6), [spot(), *rest, on_demand()], NOW)
+    at = Held(pool=held) if held and (available or held != "spot") else None
     shorter, longer = (
-        ask(job(work_h, (first + row) * row_h - work_h), pools, spec=spec)[0].options[0]
-        for row in rows
+        ask(job(work_h, hours, held=at), pools, spec=spec)[0].options[0]
+        for hours in (slack_h, slack_h + more_h)
     )
-    assert longer.expected_usd <= shorter.expected_usd + 1e-3
+    assert longer.expected_usd <= shorter.expected_usd + 1e-6
 
 
 def test_completing_never_costs_more_than_steady_capacity_alone():
