@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from spillway.catalog.store_place import StorePlace
     from spillway.ledger import Ledger
+    from spillway.ledger.waiting import WaitingTask
     from spillway.model import Offer, PoolDay, PoolUsage, TaskKey, TaskSpec
 
 log = logging.getLogger(__name__)
@@ -111,6 +112,17 @@ class Quotes:
             )
             for offer in offers
         )
+
+    def waiting_for_room(
+        self, now: datetime, *, overdue: timedelta, most: int
+    ) -> list[WaitingTask]:
+        """Return tasks for which no pool had room, the longest waiting first, of the `most` that have waited the longest.
+
+        Those that wait of their own accord, for a better price or for tonight, are none of them; nor those that were to ask again
+        and are `overdue`.
+        """
+        found = self._ledger.waiting(now=now, overdue=overdue, most=most)
+        return [one for one in found if one.unplaced.task is not None and not one.unplaced.reason]
 
     def room_ahead(
         self, now: datetime, until: datetime, *, asking: TaskKey | None = None

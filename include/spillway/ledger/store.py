@@ -160,11 +160,27 @@ class Ledger:
             waiting.forget(connection, task)
 
     def waiting(
-        self, *, now: datetime, dag_id: str | None = None, run_id: str | None = None
+        self,
+        *,
+        now: datetime,
+        dag_id: str | None = None,
+        run_id: str | None = None,
+        overdue: timedelta = waiting.OVERDUE,
+        most: int | None = None,
     ) -> Sequence[WaitingTask]:
-        """Return the tasks of a DAG, of a run or of everything that hold nothing and wait, the longest first."""
+        """Return the tasks of a DAG, of a run or of everything that hold nothing and wait, the longest first.
+
+        Args:
+            now: The moment of asking.
+            dag_id: Of which DAG; of all unless given.
+            run_id: Of which run; of all unless given.
+            overdue: How long after it was to ask again a task is thought to wait no longer.
+            most: How many to return at the most.
+        """
         with self._database.read() as connection:
-            return waiting.tasks(connection, now=now, dag_id=dag_id, run_id=run_id)
+            return waiting.tasks(
+                connection, now=now, dag_id=dag_id, run_id=run_id, overdue=overdue, most=most
+            )
 
     # ---- what is held -----------------------------------------------------------------------------------------
 

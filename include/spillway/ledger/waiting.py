@@ -68,9 +68,15 @@ def forget(connection: Connection, task: TaskKey) -> None:
 
 
 def tasks(
-    connection: Connection, *, now: datetime, dag_id: str | None, run_id: str | None
+    connection: Connection,
+    *,
+    now: datetime,
+    dag_id: str | None,
+    run_id: str | None,
+    overdue: timedelta = OVERDUE,
+    most: int | None = None,
 ) -> Sequence[WaitingTask]:
-    """Return the tasks that wait, the longest first."""
+    """Return the tasks that wait, the longest first, at most `most`; without those that are `overdue` to ask again."""
     wanted = [
         column == value
         for column, value in ((_waiting.dag_id, dag_id), (_waiting.run_id, run_id))
@@ -78,8 +84,9 @@ def tasks(
     ]
     rows = connection.execute(
         select(schema.waiting)
-        .where(_waiting.asks_again_at >= now - OVERDUE, *wanted)
+        .where(_waiting.asks_again_at >= now - overdue, *wanted)
         .order_by(_waiting.since, _waiting.dag_id, _waiting.task_id, _waiting.map_index)
+        .limit(most)
     )
     return [
         WaitingTask(

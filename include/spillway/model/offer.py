@@ -65,6 +65,7 @@ class Offer:
         ends_at: First instant on which its slots are gone, as the pool is configured or as its provider says, whichever is
             earlier; None where there is no end.
         end_said_at: When the provider said so; None for an end that is configured.
+        left_to_others: Slots that are free, and left to tasks which wait for room; `free_slots` is without them.
         cooling_reason: Why it is cooling down and until when, for people; empty when nothing more is known.
     """
 
@@ -96,6 +97,7 @@ class Offer:
     ends_at: datetime | None = None
     end_said_at: datetime | None = None
     cooling_reason: str = ""
+    left_to_others: int = 0
     restore_usd_per_gib: Decimal = Decimal(0)
     save_usd_per_gib: Decimal = Decimal(0)
     storage_usd_per_gib_month: Decimal = Decimal(0)

@@ -223,6 +223,8 @@ def _room(task: TaskSpec, offer: Offer, now: datetime) -> str | None:
         return None
     age = timedelta(0) if offer.room_at is None else now - offer.room_at
     asked = f", asked {span(age)} ago" if age > timedelta(0) else ""
+    if offer.left_to_others:
+        asked = f" beside {offer.left_to_others} left to tasks that wait for room{asked}"
     if offer.free_slots <= 0:
         return f"has no free slot{asked}"
     return f"has {offer.free_slots} free slots of {task.nodes} needed at once{asked}"

@@ -62,17 +62,55 @@ def plan(tasks: Sequence[TaskSpec], offers: Iterable[Offer], now: datetime) -> P
     any other. The offers hold for every task: what of a commitment one task uses up does not make it dearer for the next.
     """
     listed = sorted(offers, key=lambda offer: offer.pool)
-    cost = np.full((len(tasks), len(listed)), np.inf)
+    taken = _together([(task, listed) for task in tasks], now)
+    return Plan(decisions=tuple(_explained(tasks, listed, taken, now)))
+
+
+def left_beside(
+    asked: Sequence[tuple[TaskSpec, Sequence[Offer]]], one: int, now: datetime
+) -> tuple[Offer, ...]:
+    """Return the offers to task `one` of a queue with the room that the others leave it.
+
+    Whoever comes first in the queue goes first, as far as there is room: the others that go now are the longest line of
+    which all can. Of the ways to place all of them together, `one` included if it is among them, the one counts that
+    loses the least time past deadlines, then the least money. As long as the queue is the same and in the same order, each
+    task is told of the same plan, so that no two leave a slot to each other.
+
+    Args:
+        asked: Each task with what the pools would rent to it, the same pools for all.
+        one: Which of the tasks is asking.
+        now: The moment of asking.
+    """
+    listed = [(task, sorted(offers, key=lambda offer: offer.pool)) for task, offers in asked]
+    going: list[int] = []
+    taken: list[int] = []
+    for number in range(len(listed)):
+        together = _together([listed[each] for each in (*going, number)], now)
+        if NOBODY not in together:
+            going, taken = [*going, number], together
+    tasks, offers = [listed[each][0] for each in going], listed[one][1]
+    used = slots_used(taken, _sizes(tasks), offers=len(offers))
+    if one in going:
+        used[taken[going.index(one)]] -= asked[one][0].nodes
+    return tuple(
+        replace(_with_less_room(offer, int(n)), left_to_others=int(n))
+        for offer, n in zip(offers, used, strict=True)
+    )
+
+
+def _together(asked: Sequence[tuple[TaskSpec, Sequence[Offer]]], now: datetime) -> list[int]:
+    """Return which of its offers each task takes, or `NOBODY`; the offers of all are of the same pools in the same order."""
+    offers = asked[0][1] if asked else ()
+    cost = np.full((len(asked), len(offers)), np.inf)
     late = np.zeros_like(cost)
-    for i, task in enumerate(tasks):
-        for j, offer in enumerate(listed):
+    for i, (task, quoted) in enumerate(asked):
+        for j, offer in enumerate(quoted):
             if refusal(task, offer, now) is None:
                 expected = estimate(task, offer)
                 cost[i, j] = float(expected.cost_usd)
                 late[i, j] = _seconds_late(task, expected.leased, now)
-    room = [room_of(offer) for offer in listed]
-    taken = assign(cost, late, np.array(room, dtype=np.int64), _sizes(tasks))
-    return Plan(decisions=tuple(_explained(tasks, listed, taken, now)))
+    room = np.array([room_of(offer) for offer in offers], dtype=np.int64)
+    return assign(cost, late, room, _sizes([task for task, _ in asked]))
 
 
 def plan_from(

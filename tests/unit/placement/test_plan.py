@@ -18,7 +18,7 @@ from spillway.model import Market, Offer, Placement, Resources, TaskSpec, Unplac
 from spillway.placement.again import recompute
 from spillway.placement.assign import NOBODY, assign
 from spillway.placement.choose import choose
-from spillway.placement.plan import Plan, plan, plan_from
+from spillway.placement.plan import Plan, left_beside, plan, plan_from
 from spillway.placement.table_choice import table_of
 from spillway.testing.strategies import offers
 
@@ -104,6 +104,31 @@ def test_no_more_tasks_go_to_a_pool_than_it_has_room_for(
     for offer in candidates:
         room = min(offer.free_slots, math.inf if offer.quota_slots is None else offer.quota_slots)
         assert taken.count(offer.pool) <= room
+
+
+@given(task_lists, offer_lists)
+def test_a_line_that_asks_one_by_one_is_never_promised_one_slot_twice(
+    tasks: list[TaskSpec], candidates: list[Offer]
+) -> None:
+    """Each sees what the others leave it: what all of them take together is there, and whoever comes first is served."""
+    line = [(task, candidates) for task in tasks]
+    alone = [choose(task, candidates, NOW) for task in tasks]
+    chosen = [
+        choose(task, left_beside(line, number, NOW), NOW) for number, task in enumerate(tasks)
+    ]
+    for offer in candidates:
+        room = min(offer.free_slots, math.inf if offer.quota_slots is None else offer.quota_slots)
+        taken = [
+            task.nodes
+            for task, one in zip(tasks, chosen, strict=True)
+            if isinstance(one, Placement) and one.offer.pool == offer.pool
+        ]
+        assert sum(taken) <= room
+    for before, here in zip(alone[:1], chosen[:1], strict=True):
+        assert isinstance(here, Placement) == isinstance(before, Placement)
+    if tasks and all(task.nodes == 1 for task in tasks):
+        together = plan(tasks, candidates, NOW).placed
+        assert sum(isinstance(one, Placement) for one in chosen) == together
 
 
 @given(task_lists, offer_lists, st.randoms(use_true_random=False))
