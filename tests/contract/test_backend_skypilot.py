@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import TYPE_CHECKING
 
 import pytest
@@ -134,6 +135,27 @@ def test_states_of_jobs_are_told_apart(
     job = backend.submit(world.submission(Behaviour.RUNS_ON))
     sky.set_job(str(job.provider_id), status)
     assert backend.observe([job])[job.key].event is event
+
+
+def test_how_long_a_launch_waits_goes_by_the_clock_that_stamps_it(
+    sky: FakeSkyPilot, world: SkyPilotWorld
+) -> None:
+    sky.holds = True
+    world.options["start_within"] = "PT10M"
+    backend = world.connect()
+    backend._submit_seconds = 0
+    job = backend.submit(world.submission(Behaviour.RUNS_ON))
+    later = format_datetime(datetime.now(UTC) + timedelta(minutes=11), usegmt=True)
+    hooks = backend._server._http.event_hooks
+    backend._server._http.event_hooks = {
+        **hooks,
+        "response": [lambda answer: answer.headers.update({"Date": later})],
+    }
+    seen = backend.observe([job])[job.key]
+    assert seen.event is JobEvent.PREEMPTED
+    assert seen.seen_at < datetime.now(UTC) + timedelta(minutes=1)
+    backend.release(job)
+    sky.let_go()
 
 
 def test_a_launch_that_waits_is_submitted_and_then_goes_elsewhere(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Final
@@ -85,9 +86,10 @@ class RayBackend:
         """Return what Ray says of each job, by key."""
         names = {job.key: self._name(job) for job in jobs}
         rows = self._rows_of(list(names.values()))
-        now, start_within = self._clock(), self._options.start_within
+        now, limit = self._clock(), self._options.start_within
+        there = now + self._client.ahead
         return {
-            key: parse.observation(rows.get(name), now, start_within=start_within)
+            key: replace(parse.observation(rows.get(name), there, start_within=limit), seen_at=now)
             for key, name in names.items()
         }
 

@@ -6,12 +6,14 @@ Source: Ray, docs.ray.io/en/latest/cluster/running-applications/job-submission/r
 from __future__ import annotations
 
 import ssl
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import httpx
 
 from spillway.backends.ray_jobs import parse
 from spillway.backends.ray_jobs.failures import LATER, NAME, by_status, readable
+from spillway.backends.skew import clock_ahead
 from spillway.errors import SpecError, TransientError
 
 if TYPE_CHECKING:
@@ -39,6 +41,9 @@ class JobsClient:
 
     The connection's host is a name or a URL, its password the cluster's token; its `extra` may have `ca_file` with the
     authorities to believe, `verify`, false to believe any, and `headers` that a proxy on the way asks for.
+
+    Attributes:
+        ahead: How far the cluster's clock is ahead of ours, as its last answer had it; zero for a few seconds.
     """
 
     def __init__(
@@ -49,6 +54,7 @@ class JobsClient:
         timeout_seconds: float = TIMEOUT_SECONDS,
     ) -> None:
         self.where = _url(connection)
+        self.ahead = timedelta(0)
         self._http = httpx.Client(
             base_url=self.where,
             headers=_headers(connection),
@@ -121,12 +127,14 @@ class JobsClient:
 
     def _request(self, method: str, path: str, **content: Any) -> httpx.Response:
         try:
-            return self._http.request(method, path, **content)
+            answer = self._http.request(method, path, **content)
         except _CLIENT_ERRORS as error:
             raise TransientError(
                 f"Ray at {self.where} did not answer: {str(error) or type(error).__name__}; {LATER}",
                 backend=NAME,
             ) from error
+        self.ahead = clock_ahead(answer.headers.get("Date"), datetime.now(UTC))
+        return answer
 
     def _expect(self, answer: httpx.Response) -> httpx.Response:
         if not answer.is_success:

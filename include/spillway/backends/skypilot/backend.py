@@ -214,14 +214,17 @@ class SkyPilotBackend:
 
     def _observation(self, name: str, found: Cluster | None) -> Observation:
         is_up = found is not None and found.status in parse.REACHABLE
-        return parse.observation(
+        history = () if is_up and name in self._states else self._history(name)
+        now = self._clock()
+        seen = parse.observation(
             found=found,
             job=self._states.get(name),
-            requests=() if is_up and name in self._states else self._history(name),
+            requests=history,
             spot=self._pool.market is Market.SPOT,
-            now=self._clock(),
+            now=now + self._server.ahead,
             start_within=self._options.start_within,
         )
+        return replace(seen, seen_at=now)
 
     def _history(self, name: str) -> list[Request]:
         """Return what was asked for a cluster, with why its launches failed."""

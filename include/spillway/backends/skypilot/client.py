@@ -11,10 +11,12 @@ import hashlib
 import json
 import ssl
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import httpx
 
+from spillway.backends.skew import clock_ahead
 from spillway.backends.skypilot import parse
 from spillway.backends.skypilot.failures import (
     LATER,
@@ -73,6 +75,9 @@ class ApiServer:
 
     The connection's host is a name or a URL; its password a service account's token, or with a login those of the proxy before
     it. Its `extra` may have `ca_file` with the authorities to believe, `verify`, false to believe any, and `headers`.
+
+    Attributes:
+        ahead: How far the server's clock is ahead of ours, as its last answer had it; zero for a few seconds.
     """
 
     def __init__(
@@ -84,6 +89,7 @@ class ApiServer:
         timeout_seconds: float = TIMEOUT_SECONDS,
     ) -> None:
         self.where = _url(connection)
+        self.ahead = timedelta(0)
         self._about_us = {
             "env_vars": _identity(connection),
             "entrypoint": "spillway",
@@ -215,12 +221,14 @@ class ApiServer:
 
     def _request(self, method: str, path: str, **content: Any) -> httpx.Response:
         try:
-            return self._http.request(method, path, **content)
+            answer = self._http.request(method, path, **content)
         except _CLIENT_ERRORS as error:
             raise TransientError(
                 f"SkyPilot at {self.where} did not answer: {str(error) or type(error).__name__}; {LATER}",
                 backend=NAME,
             ) from error
+        self.ahead = clock_ahead(answer.headers.get("Date"), datetime.now(UTC))
+        return answer
 
     def _expect(self, answer: httpx.Response) -> httpx.Response:
         if not answer.is_success:

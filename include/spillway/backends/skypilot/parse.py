@@ -182,7 +182,7 @@ def observation(  # all that is known of one job
         job: What the cluster says of it, if that was asked.
         requests: What was asked of SkyPilot for the cluster; of those that are up, nothing needs to be known.
         spot: Whether the cloud may take the machines back.
-        now: When SkyPilot was asked.
+        now: When SkyPilot was asked, by its own clock, which stamps what it tells.
         start_within: How long it may wait for machines.
     """
     launches = [one for one in requests if one.name == LAUNCH]

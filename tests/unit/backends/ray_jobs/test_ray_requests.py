@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -10,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spillway.backends.protocol import Connection
+from spillway.backends.protocol import Connection, Job
 from spillway.backends.ray_jobs import naming
 from spillway.backends.ray_jobs.backend import RayBackend
 from spillway.backends.ray_jobs.client import JobsClient
@@ -18,11 +21,10 @@ from spillway.backends.ray_jobs.options import read_options
 from spillway.backends.ray_jobs.package import pack
 from spillway.backends.ray_jobs.render import render
 from spillway.errors import RejectedError, SpecError
-from spillway.model import Launcher, Resources
+from spillway.model import JobEvent, Launcher, Resources
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from spillway.model import Pool, Submission
 
@@ -125,6 +127,30 @@ def test_a_mistake_in_the_options_names_pool_and_option(
 )
 def test_a_connection_says_where_the_dashboard_is(connection: Connection, url: str) -> None:
     assert JobsClient(connection).where == url
+
+
+@pytest.mark.parametrize("hours", [-2, 2])
+def test_how_long_a_job_waits_goes_by_the_cluster_s_clock(
+    pool: Callable[..., Pool], submission: Callable[..., Submission], hours: int
+) -> None:
+    there = datetime.now(UTC) + timedelta(hours=hours)
+    waited = timedelta(minutes=1)
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        started = (there - waited).timestamp() * 1000
+        name = request.url.path.rpartition("/")[2]
+        job = {"type": "SUBMISSION", "submission_id": name, "status": "PENDING", "metadata": None}
+        headers = {"Date": format_datetime(there, usegmt=True)}
+        return httpx.Response(200, json={**job, "start_time": started}, headers=headers)
+
+    client = JobsClient(Connection(host="ray"), transport=httpx.MockTransport(answer))
+    backend = RayBackend(pool(start_within="PT15M"), home=Path(), client=client)
+    job = Job(key=submission().key)
+    seen = backend.observe([job])[job.key]
+    assert seen.event is JobEvent.SUBMITTED
+    assert abs(seen.seen_at - datetime.now(UTC)) < timedelta(minutes=1)
+    waited = timedelta(minutes=16)
+    assert backend.observe([job])[job.key].event is JobEvent.PREEMPTED
 
 
 def test_the_token_and_the_connection_s_headers_go_with_each_call() -> None:
