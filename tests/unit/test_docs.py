@@ -104,6 +104,13 @@ class InterruptionError(Exception):
     pass
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/operations.md"])
+def test_every_backend_has_a_row_of_what_was_tested_and_of_what_it_may_do(page: str) -> None:
+    cells = re.findall(r"^\| (`.*?) \|", (PROJECT / page).read_text(), re.MULTILINE)
+    named = {name for cell in cells for name in re.findall(r"`(\w+)`", cell)}
+    assert registry.TABLE.keys() - named == set()
+
+
 def test_the_readmes_entry_point_goes_on_where_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
