@@ -10,7 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from patience import PATIENCE_SECONDS
+from patience import LOOK_SECONDS, PATIENCE_SECONDS
 from spillway.backends.aws_batch.backend import AwsBatchBackend
 from spillway.backends.aws_sagemaker.backend import AwsSageMakerBackend
 from spillway.backends.protocol import Connection
@@ -140,5 +140,5 @@ def wait_for(look: Callable[[], Any]) -> Any:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not (seen := look()):
         assert time.monotonic() < deadline, "it did not come true"
-        time.sleep(0.1)
+        time.sleep(LOOK_SECONDS)
     return seen

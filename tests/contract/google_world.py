@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from google.auth.credentials import AnonymousCredentials
 
-from patience import PATIENCE_SECONDS
+from patience import LOOK_SECONDS, PATIENCE_SECONDS
 from spillway.backends.google.batch.backend import GoogleBatchBackend
 from spillway.backends.google.tpu.backend import GoogleTpuBackend
 from spillway.backends.google.vertex.backend import GoogleVertexBackend
@@ -91,7 +91,7 @@ class GoogleWorld(World):
         deadline = time.monotonic() + PATIENCE_SECONDS
         while (seen := backend.observe([job])[job.key]).event not in events:
             assert time.monotonic() < deadline, f"it did not come true: {seen}"
-            time.sleep(0.1)
+            time.sleep(LOOK_SECONDS)
         return seen
 
     def release_all(self) -> None:

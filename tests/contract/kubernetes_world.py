@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from kubernetes import client as kubernetes_client
 
-from patience import PATIENCE_SECONDS
+from patience import LOOK_SECONDS, PATIENCE_SECONDS
 from spillway.backends.kubernetes.backend import KubernetesBackend
 from spillway.backends.protocol import Connection
 from spillway.model import JobEvent, Market, Pool, Resources
@@ -179,5 +179,5 @@ def wait_for(look: Callable[[], Any]) -> Any:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not (seen := look()):
         assert time.monotonic() < deadline, "it did not come true"
-        time.sleep(0.05)
+        time.sleep(LOOK_SECONDS)
     return seen

@@ -10,7 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from patience import PATIENCE_SECONDS
+from patience import LOOK_SECONDS, PATIENCE_SECONDS
 from spillway.backends.protocol import Connection
 from spillway.backends.skypilot.backend import SkyPilotBackend
 from spillway.model import JobEvent, Market, Pool, Resources
@@ -86,7 +86,7 @@ class SkyPilotWorld(World):
         while (seen := backend.observe([job])[job.key]).event not in events:
             assert seen.event is None or seen.event not in ENDS, f"it ended otherwise: {seen}"
             assert time.monotonic() < deadline, f"it did not come true: {seen}"
-            time.sleep(0.05)
+            time.sleep(LOOK_SECONDS)
         return seen
 
     def release_all(self) -> None:

@@ -10,7 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from patience import PATIENCE_SECONDS
+from patience import LOOK_SECONDS, PATIENCE_SECONDS
 from spillway.backends.protocol import Connection
 from spillway.backends.slurm.backend import SlurmBackend
 from spillway.model import JobEvent, Market, Pool, Resources
@@ -123,5 +123,5 @@ def wait_for(look: Callable[[], Any]) -> Any:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not (seen := look()):
         assert time.monotonic() < deadline, "it did not come true"
-        time.sleep(0.1)
+        time.sleep(LOOK_SECONDS)
     return seen

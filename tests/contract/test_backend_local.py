@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from patience import PATIENCE_SECONDS
+from patience import LOOK_SECONDS, PATIENCE_SECONDS
 from spillway.backends.local.backend import LocalBackend
 from spillway.model import JobEvent, Market, Pool, Resources
 from spillway.testing.backend_suite import BackendContract, Behaviour, World
@@ -57,7 +57,7 @@ class LocalWorld(World):
         deadline = time.monotonic() + PATIENCE_SECONDS
         while (seen := backend.observe([job])[job.key]).event not in events:
             assert time.monotonic() < deadline, f"{job.key} is still {seen}"
-            time.sleep(0.05)
+            time.sleep(LOOK_SECONDS)
         return seen
 
     def release_all(self) -> None:

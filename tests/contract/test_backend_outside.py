@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from conftest import require
-from patience import PATIENCE_SECONDS
+from patience import LOOK_SECONDS, PATIENCE_SECONDS
 from spillway.backends import registry
 from spillway.backends.protocol import Connection, SupportsListing
 from spillway.catalog.pools_file import load_pools
@@ -96,7 +96,7 @@ class SshHostWorld(World):
         deadline = time.monotonic() + PATIENCE_SECONDS
         while (seen := backend.observe([job])[job.key]).event not in events:
             assert time.monotonic() < deadline, f"{job.key} is still {seen}"
-            time.sleep(0.05)
+            time.sleep(LOOK_SECONDS)
         return seen
 
     def release_all(self) -> None:

@@ -72,6 +72,7 @@ class AwsMarket:
         self.moto_url = moto_url
         self._denied: set[str] = set()
         self._failures: dict[str, deque[AwsError]] = {}
+        self._clients: dict[str, Any] = {}
 
     def session(self, access_key: str = ACCESS_KEY) -> Any:
         """Return a `boto3.Session`; the endpoint is to be had from `url`."""
@@ -171,8 +172,15 @@ class AwsMarket:
         return answer.status, headers, content
 
     def client(self, name: str) -> Any:
-        """Return a boto3 client of one of moto's services."""
-        return self.session().client(name, endpoint_url=self.moto_url)
+        """Return a boto3 client of one of moto's services, the same each time: making one takes long."""
+        if name not in self._clients:
+            self._clients[name] = self.session().client(name, endpoint_url=self.moto_url)
+        return self._clients[name]
+
+    def close(self) -> None:
+        """Close the connections of the clients."""
+        for client in self._clients.values():
+            client.close()
 
 
 @contextmanager
@@ -201,6 +209,7 @@ def aws_market(folder: Path) -> Iterator[AwsMarket]:
             yield market
             market.batch.stop_all()
             market.sagemaker.stop_all()
+            market.close()
     finally:
         moto.stop()
 
