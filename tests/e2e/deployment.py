@@ -77,9 +77,12 @@ class Deployment:
 
     def wait_for_end(self, dag_id: str, run_id: str, seconds: float = 240) -> str:
         """Wait until the run is over; return its state."""
-        self.stack.wait_until(
-            lambda: self.stack.run_state(dag_id, run_id) in {"success", "failed"},
-            f"{dag_id} to end",
-            seconds,
-        )
-        return self.stack.run_state(dag_id, run_id)
+        state = ""
+
+        def is_over() -> bool:
+            nonlocal state
+            state = self.stack.run_state(dag_id, run_id)
+            return state in {"success", "failed"}
+
+        self.stack.wait_until(is_over, f"{dag_id} to end", seconds)
+        return state

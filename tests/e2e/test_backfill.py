@@ -46,11 +46,10 @@ def test_a_backfill_of_three_days_makes_three_disjoint_datasets_once(
         found = stack.request("GET", "dags/nightly/dagRuns?limit=50")["dag_runs"]
         return [run for run in found if run["run_type"] == "backfill"]
 
-    stack.wait_until(
-        lambda: len(runs()) == 3 and all(r["state"] in {"success", "failed"} for r in runs()),
-        "three runs to end",
-        600,
-    )
+    def are_over() -> bool:
+        return [run["state"] in {"success", "failed"} for run in runs()] == [True] * 3
+
+    stack.wait_until(are_over, "three runs to end", 600, every_seconds=2)
     assert {run["state"] for run in runs()} == {"success"}
 
     data = stack.home / "spillway" / "data" / "nightly"

@@ -201,7 +201,7 @@ class AirflowStack:
         what: str,
         within_seconds: float,
         *,
-        every_seconds: float = 0.5,
+        every_seconds: float = 1.0,
     ) -> None:
         """Look every so often until `condition` holds.
 
