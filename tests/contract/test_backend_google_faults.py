@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from contract.google_world import CONNECTION, GoogleWorld
+from spillway.backends.google.batch import backend as batch_backend
 from spillway.backends.protocol import Job
 from spillway.errors import AccessError, BackendError, CapacityError, RejectedError, TransientError
 from spillway.model import JobEvent, Market
@@ -223,6 +224,23 @@ def test_a_job_that_somebody_deleted_has_vanished(server: GoogleServer, world: G
     backend = world.connect()
     job = backend.submit(world.submission(Behaviour.RUNS_ON))
     (known,) = server.batch.jobs()
+    server.batch.delete(_named(known.name))
+    assert backend.observe([job])[job.key].event is JobEvent.VANISHED
+
+
+def test_a_job_that_is_being_deleted_is_neither_over_nor_started_again(
+    server: GoogleServer, world: GoogleWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_backend, "RELEASE_SECONDS", 0)
+    backend = world.connect()
+    submission = world.submission(Behaviour.RUNS_ON)
+    job = backend.submit(submission)
+    (known,) = server.batch.jobs()
+    known.status.state = "DELETION_IN_PROGRESS"
+    assert backend.observe([job])[job.key].event is None  # hosts go on for a while
+    assert backend.submit(submission) == job
+    assert server.calls.count("CreateJob") == 1
+    backend.release(job)
     server.batch.delete(_named(known.name))
     assert backend.observe([job])[job.key].event is JobEvent.VANISHED
 

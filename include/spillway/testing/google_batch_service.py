@@ -106,9 +106,10 @@ class BatchService:
         )
 
     def cancel(self, request: batch_v1.CancelJobRequest) -> operations_pb2.Operation:
-        """End a job; one that has ended cannot be."""
+        """End a job; one that has ended, or is being deleted, cannot be."""
         held = self._refreshed(self._held(request.name))
-        if held.job.status.state in {State.SUCCEEDED, State.FAILED, State.CANCELLED}:
+        over = {State.SUCCEEDED, State.FAILED, State.CANCELLED, State.DELETION_IN_PROGRESS}
+        if held.job.status.state in over:
             raise Refusal(
                 "FAILED_PRECONDITION",
                 f"Job is in {held.job.status.state.name} and cannot be cancelled",

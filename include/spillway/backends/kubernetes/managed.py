@@ -37,13 +37,15 @@ class ManagedCluster:
 
     Both are asked of the cloud when they are needed, so a pool can be made while the cloud does not answer; what they raise
     is what a request raises.
-
-    Attributes:
-        locate: Says where the API server is.
-        token: Returns a token that is good for a few minutes more. Called at every request, and by one thread at a time.
     """
 
     def __init__(self, locate: Callable[[], ApiServer], token: Callable[[], str]) -> None:
+        """Make it without asking anything.
+
+        Args:
+            locate: Says where the API server is.
+            token: Returns a token that is good for a few minutes more. Called at every request, by one thread at a time.
+        """
         self._locate = locate
         self._token = token
         self._lock = threading.Lock()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from google.api_core.exceptions import AlreadyExists, Conflict, FailedPrecondition, NotFound
+from google.api_core.exceptions import AlreadyExists, BadRequest, Conflict, NotFound
 from google.cloud import batch_v1
 
 from spillway.backends.google import naming
@@ -90,7 +90,7 @@ class BatchClient:
                 self._api.cancel_job(request=request, **_ONCE)
             except NotFound:
                 return
-            except FailedPrecondition:
+            except BadRequest:  # it is a FailedPrecondition over gRPC only
                 row = self.get(name)
-                if row is not None and row.is_live and row.state != "CANCELLATION_IN_PROGRESS":
+                if row is not None and row.is_live and not row.is_ending:
                     raise

@@ -96,6 +96,11 @@ class JobRow:
         return self.state not in ENDS
 
     @property
+    def is_ending(self) -> bool:
+        """Whether it is on its way to an end already, where Batch refuses to cancel it."""
+        return self.state in {"CANCELLATION_IN_PROGRESS", "DELETION_IN_PROGRESS"}
+
+    @property
     def needs_tasks(self) -> bool:
         """Whether only its tasks can say how it failed."""
         return self.state == "FAILED" and not self.exit_codes
