@@ -15,18 +15,18 @@ import json
 import math
 import pickle
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
 from spillway.checkpoints.framing import Entry, Frame, lay_out, parse
 from spillway.checkpoints.staging import aligned
+from spillway.checkpoints.store import BytesLike
 from spillway.errors import CorruptCheckpointError, SpecError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
     from concurrent.futures import Executor
 
-    from spillway.checkpoints.store import BytesLike
 
 STRUCTURE = "state.json"
 TORCH = "torch.safetensors"
@@ -36,9 +36,6 @@ LONG = "bytes.safetensors"
 _FORMAT = "spillway-state/1"
 _LONG_BYTES = 1024
 """Bytes objects longer than this are in a part of their own instead of the JSON."""
-
-WORTH_HELP_BYTES = 64 << 20
-"""A smaller state is copied before a second thread would have woken up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +69,7 @@ def encode_state(state: object) -> dict[str, BytesLike]:
         SpecError: Something in it cannot be saved; the message says where it is.
     """
     prepared = prepare(state)
-    return prepared.write(memoryview(bytearray(prepared.size)))
+    return prepared.write(memoryview(bytearray(prepared.size))).parts
 
 
 def prepare(state: object) -> Prepared:
@@ -110,6 +107,7 @@ class _Arrays(Protocol):
 
     def describe(self, value: Any, place: str, /) -> Entry: ...
     def identity(self, value: Any, /) -> tuple[object, ...]: ...
+    def dense_bytes(self, value: Any, /) -> Any: ...
     def copy_into(self, value: Any, target: memoryview, /) -> None: ...
     def build(self, entry: Entry, data: memoryview, /) -> Any: ...
 
@@ -122,6 +120,9 @@ class _LongBytes:
 
     def identity(self, value: bytes) -> tuple[object, ...]:
         return (id(value),)
+
+    def dense_bytes(self, _value: bytes) -> None:
+        return None
 
     def copy_into(self, value: bytes, target: memoryview) -> None:
         target[:] = value
@@ -180,6 +181,19 @@ def _kinds() -> tuple[_Kind, _Kind, _Kind]:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A state that has been copied.
+
+    Attributes:
+        parts: What it is made of.
+        digests: Of the blocks of parts, where they were found on the way.
+    """
+
+    parts: dict[str, BytesLike]
+    digests: Mapping[str, Sequence[bytes | None]]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
     """A state that can be saved, of which nothing has been copied yet.
@@ -197,50 +211,39 @@ class Prepared:
         """Bytes that `write` needs."""
         return sum(aligned(self._frame(kind).size) for kind in self.arrays)
 
-    def write(self, room: memoryview, helper: Executor | None = None) -> dict[str, BytesLike]:
+    def write(self, room: memoryview, helper: Executor | None = None) -> Written:
         """Copy every array into `room`, and return the parts, which are views of it that begin at multiples of `ALIGNMENT`.
 
         With a `helper`, half of a large state is copied by it: the work waits for the copy, so a second core is idle.
         """
-        parts: dict[str, BytesLike] = {STRUCTURE: self.structure}
-        copies: list[tuple[_Arrays, Any, memoryview]] = []
+        if not self.arrays:
+            return Written({STRUCTURE: self.structure}, {})
+        from spillway.checkpoints.copying import (
+            Source,
+            copy_all,
+        )  # needs NumPy, which takes long to import
+
+        parts: dict[str, memoryview] = {}
+        to_copy: list[list[Source]] = []
         begin = 0
         for kind in self.arrays:
             frame = self._frame(kind)
-            part = room[begin : begin + frame.size]
+            part = parts[kind.part] = room[begin : begin + frame.size]
             part[: len(frame.header)] = frame.header
-            arrays = kind.arrays
-            copies += [
-                (arrays, kind.values[name], part[first:last])
-                for name, (first, last) in frame.places.items()
-            ]
-            parts[kind.part] = part
+            arrays, sources = kind.arrays, list[Source]()
+            for name, (first, last) in frame.places.items():
+                dense = arrays.dense_bytes(kind.values[name]) if last > first else None
+                if dense is not None:
+                    sources.append(Source(first, dense))
+                elif last > first:
+                    arrays.copy_into(kind.values[name], part[first:last])
+            to_copy.append(sources)
             begin += aligned(frame.size)
-        half = _half_of(copies) if helper is not None and begin >= WORTH_HELP_BYTES else len(copies)
-        helped = helper.submit(_copy, copies[half:]) if helper is not None and half else None
-        _copy(copies[:half])
-        if helped is not None:
-            helped.result()
-        return parts
+        digests = copy_all(list(zip(parts.values(), to_copy, strict=True)), helper)
+        return Written({STRUCTURE: self.structure, **parts}, dict(zip(parts, digests, strict=True)))
 
     def _frame(self, kind: _Kind) -> Frame:
         return lay_out(kind.entries)
-
-
-def _copy(copies: Sequence[tuple[_Arrays, Any, memoryview]]) -> None:
-    for arrays, value, target in copies:
-        arrays.copy_into(value, target)
-
-
-def _half_of(copies: Sequence[tuple[_Arrays, Any, memoryview]]) -> int:
-    """Return how many of the first copies make up half of the bytes."""
-    total = sum(len(target) for _, _, target in copies)
-    done = 0
-    for number, (_, _, target) in enumerate(copies):
-        if 2 * done >= total:
-            return number
-        done += len(target)
-    return len(copies)
 
 
 class _Encoder:

@@ -52,10 +52,15 @@ def identity(array: Any) -> tuple[object, ...]:
     return array.ctypes.data, array.dtype.str, array.shape, array.strides
 
 
+def dense_bytes(array: Any) -> NDArray[np.uint8] | None:
+    """Return the memory of an array that only has to be copied; None where `copy_into` is to do it."""
+    is_dense = isinstance(array, np.ndarray) and array.flags.c_contiguous and array.dtype.isnative
+    return array.reshape(-1).view(np.uint8) if is_dense else None
+
+
 def copy_into(array: NDArray[Any], target: memoryview) -> None:
     """Copy the array's numbers, dense and in order, into `target`."""
-    if len(target):
-        np.frombuffer(target, dtype=array.dtype.name).reshape(array.shape)[...] = np.asarray(array)
+    np.frombuffer(target, dtype=array.dtype.name).reshape(array.shape)[...] = np.asarray(array)
 
 
 def build(entry: Entry, data: memoryview) -> NDArray[Any]:

@@ -48,16 +48,17 @@ def identity(tensor: torch.Tensor) -> tuple[object, ...]:
     return tensor.device, tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride()
 
 
+def dense_bytes(tensor: torch.Tensor) -> NDArray[np.uint8] | None:
+    """Return the memory of a tensor that only has to be copied; None where `copy_into` is to do it."""
+    tensor = tensor.detach()
+    if not tensor.is_cpu or not tensor.is_contiguous() or tensor.is_conj() or tensor.is_neg():
+        return None
+    return _bytes_of(tensor)
+
+
 def copy_into(tensor: torch.Tensor, target: memoryview) -> None:
     """Copy the tensor's numbers, dense and in order, into `target`; they are there when this returns."""
-    if not tensor.numel():  # torch makes no tensor of no bytes
-        return
-    tensor = tensor.detach()
-    if tensor.is_cpu and tensor.is_contiguous() and not (tensor.is_conj() or tensor.is_neg()):
-        # One thread copies as fast as memory allows; torch's several would wait for each other at every tensor.
-        np.copyto(np.frombuffer(target, dtype=np.uint8), _bytes_of(tensor))
-    else:
-        torch.frombuffer(target, dtype=tensor.dtype).view(tensor.shape).copy_(tensor)
+    torch.frombuffer(target, dtype=tensor.dtype).view(tensor.shape).copy_(tensor.detach())
 
 
 def build(entry: Entry, data: memoryview) -> torch.Tensor:

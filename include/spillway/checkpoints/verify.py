@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from spillway.checkpoints.checksums import ALGORITHM, checksum
+from spillway.checkpoints.checksums import matches
 from spillway.checkpoints.files import INDEX, PIECES
 from spillway.checkpoints.layout import CheckpointName, claim_path, manifest_path
 from spillway.errors import CorruptCheckpointError, IncompleteCheckpointError, SpecError
@@ -126,12 +126,13 @@ def read_part(store: ObjectStore, prefix: str, part: Part) -> bytes:
         raise IncompleteCheckpointError(f"{path} is missing")
     if len(data) != part.size:
         raise CorruptCheckpointError(f"{path} has {len(data)} bytes instead of {part.size}")
-    if not part.checksum.startswith(f"{ALGORITHM}:"):
-        algorithm = part.checksum.partition(":")[0]
+    try:
+        is_whole = matches(data, part.checksum)
+    except KeyError as unknown:
         raise CorruptCheckpointError(
-            f"{path} has a checksum by {algorithm!r}, and this version knows {ALGORITHM!r}"
-        )
-    if checksum(data) != part.checksum:
+            f"{path} has a checksum by {unknown}, which this version does not know"
+        ) from unknown
+    if not is_whole:
         raise CorruptCheckpointError(f"{path} is not what was written: its checksum differs")
     return data
 

@@ -160,8 +160,8 @@ class Saver:
         size = state.size + (files.room if files else 0)
         room = self._staging.room(size)  # may take long, and only once, so it is not counted
         began = self._clock.monotonic()
-        arrays = state.write(room, self._helper)
-        parts: Parts = arrays
+        written = state.write(room, self._helper)
+        parts: Parts = written.parts
         if files:
             parts = files.parts(room[state.size :], beside=parts)
         now = self._clock.monotonic()
@@ -169,7 +169,7 @@ class Saver:
             step=step,
             size=state.size + (files.size if files else 0),
             parts=parts,
-            checksums=BackgroundChecksums(arrays, self._helper),
+            checksums=BackgroundChecksums(written.parts, self._helper, written.digests),
             taken_at=now,
             copying=timedelta(seconds=now - began),
             is_waited_for=files is not None or state.size <= SMALL_BYTES,
