@@ -124,16 +124,21 @@ class ValueTable:
         return [(ordered[-1], 1.0)]
 
     def _read(self, values: Values, work: float, slack: float, restart: float) -> Array:
-        """Interpolate between the kept work and slack; `restart` counts as work, taken off the slack."""
+        """Interpolate between the kept work and slack; `restart` counts as work, taken off the slack.
+
+        Of less work than is kept, what it lacks is not paid, at the price of spot.
+        """
         kept, columns = values.shape[:2]
         column = min(max((slack - restart) / self.spec.slack_step_hours, 0.0), columns - 1.0)
         row = ((work + restart) / self.spec.step_hours - LEAST_WORK) / KEEP_EVERY
+        lacking = max(-row, 0.0) * KEEP_EVERY * self.spec.step_hours
         row = min(max(row, 0.0), kept - 1.0)
         low_row, low = min(int(row), kept - 2), min(int(column), columns - 2)
         corner = values[low_row : low_row + 2, low : low + 2].astype(np.float64)
         by_row = corner[0] + (row - low_row) * (corner[1] - corner[0])
-        mixed: Array = by_row[0] + (column - low) * (by_row[1] - by_row[0])
-        return mixed
+        mixed = by_row[0] + (column - low) * (by_row[1] - by_row[0])
+        costs: Array = np.maximum(mixed - self.spec.spot_price * lacking, 0.0)
+        return costs
 
 
 # The least work that costs are kept for, and from there on every how many; in steps. Between them costs are smooth at

@@ -127,6 +127,24 @@ def test_open_spot_capacity_is_not_waited_for_where_its_price_is_not_the_table_s
     assert decision.options[0].expected_usd < cost_of(decision, None)
 
 
+@pytest.mark.parametrize("look_s", [60, 195, 600])
+@pytest.mark.parametrize("restart_minutes", [0, 3, 12])
+def test_spot_capacity_that_is_held_is_not_left_at_the_end_of_a_job(look_s, restart_minutes):
+    pools = [spot(), on_demand()]
+    begin = job(
+        work_h=48,
+        slack_h=22,
+        restart_overhead=timedelta(minutes=restart_minutes),
+        next_look=timedelta(seconds=look_s),
+    )
+    spec = table_spec(begin, pools, NOW)
+    state = seen_open(pools, spec)
+    for minutes in (0.5, 2, 5, 9, 13, 20, 40):
+        left = replace(begin, work_left=timedelta(minutes=minutes), held=Held(pool="spot"))
+        decision, _ = ask(left, pools, NOW, state, spec)
+        assert decision.pool == "spot"
+
+
 @pytest.mark.parametrize("restart_minutes", [0, 2, 10])
 def test_a_start_every_pool_adds_to_is_not_put_off(restart_minutes):
     every = timedelta(minutes=restart_minutes)
