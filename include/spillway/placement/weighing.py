@@ -111,7 +111,8 @@ class Weighing:
         until_spot = min(self.believed.market_stay_hours, self.work)
         difference = (pool.usd_per_hour - self.unit) * until_spot
         expected = self.unit * float(self.market @ costs)
-        return min(to_the_end, expected + self.repriced(expected, restart) + difference)
+        until_spot_is_better = expected + self.repriced(expected, restart) + difference
+        return min(to_the_end, until_spot_is_better + self.premium)
 
     def repriced(self, usd: float, restart: float, stay: float = 0.0) -> float:
         """Return what `usd` of the table comes to more, in US dollars, since spot capacity is not at the table's price.
@@ -139,7 +140,7 @@ class Weighing:
     def premium(self) -> float:
         """What spot capacity costs more on the pools that have room now than on those that the table takes later, in US dollars.
 
-        They are the same pools. Without this a job would wait for better ones that never come.
+        They are the same pools. Without this a job would wait, or stay on steady capacity, for better ones that never come.
         """
         open_now = [pool for pool in self.pools if not pool.is_steady and pool.available]
         if len(self.believed.pools) < 2 or not open_now:
