@@ -114,6 +114,18 @@ def test_refusals_are_errors_by_what_to_do(server: GoogleServer, world: VertexWo
             world.connect().submit(world.submission(Behaviour.RUNS_ON))
 
 
+@pytest.mark.parametrize("status", ["FAILED_PRECONDITION", "INVALID_ARGUMENT", "NOT_FOUND"])
+def test_a_job_that_ends_as_it_is_cancelled_is_no_error(
+    server: GoogleServer, world: VertexWorld, status: str
+) -> None:
+    """Over REST each of the first two is a bad request."""
+    backend = world.connect()
+    job = backend.submit(world.submission(Behaviour.SUCCEEDS))
+    server.refusals["CancelCustomJob"] = Refusal(status, "The job is not active.")
+    backend._client.cancel(backend._client.name_of(str(job.provider_id)))
+    assert server.calls[-1] == "CancelCustomJob"
+
+
 def test_an_unknown_region_is_named(server: GoogleServer, tmp_path: Path) -> None:
     world = VertexWorld(server, tmp_path, region="moon-east1")
     with pytest.raises(RejectedError, match="options project and region"):

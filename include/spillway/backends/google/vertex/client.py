@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from google.api_core.exceptions import FailedPrecondition, NotFound
+from google.api_core.exceptions import BadRequest, NotFound
 from google.cloud import aiplatform_v1
 
 from spillway.backends.google import naming
@@ -66,7 +66,10 @@ class VertexClient:
         with translated(NAME, _SERVICE):
             try:
                 self._api.cancel_custom_job(request={"name": name}, **_ONCE)
-            except (NotFound, FailedPrecondition):  # whoever asked looks whether it is gone
+            except (
+                NotFound,
+                BadRequest,
+            ):  # over gRPC a FailedPrecondition; whoever asked looks whether it is gone
                 return
 
     def _list(self, wanted: str) -> list[VertexRow]:
