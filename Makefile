@@ -21,7 +21,7 @@ test: setup ## Run the tests; ARGS goes to pytest
 ifdef ARGS
 	@$(PYTHON_IN_VENV) -m pytest $(ARGS)
 else
-	@$(PYTHON_IN_VENV) -m pytest --numprocesses 4 --no-loadscope-reorder
+	@$(PYTHON_IN_VENV) -m pytest --numprocesses 3 --no-loadscope-reorder
 endif
 
 check: setup ## Run every check that is not a test: style, types, import rules, spelling
