@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import tempfile
-from typing import TYPE_CHECKING, Final
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+import psutil
 
 from spillway.model import Launcher
+from spillway.runtime.gang.ray_node import STARTS, TIMED_OUT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from spillway.model import Submission
 
+log = logging.getLogger(__name__)
+
 SETTINGS: Final = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # what becomes the default; without it Ray warns
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 
+_SECONDS_TO_END: Final = 10
 _ADDRESS: Final = "RAY_ADDRESS"
 _OF_A_JOB: Final = frozenset({_ADDRESS, "RAY_JOB_CONFIG_JSON_ENV_VAR", "RAY_AUTH_TOKEN"})
 _LONGEST_TEMPORARY_FOLDER: Final = 30
@@ -48,3 +56,29 @@ def short_folder() -> str | None:
     if len(tempfile.gettempdir()) <= _LONGEST_TEMPORARY_FOLDER:
         return None
     return "/tmp"  # noqa: S108  # the folder made in it is nobody else's
+
+
+def start(*, times: int = STARTS, **options: Any) -> None:
+    """Start a Ray of this process's own, again where a busy machine takes longer than Ray waits for itself.
+
+    Args:
+        times: How often at the most.
+        options: What `ray.init` is given beside the address.
+    """
+    import ray
+
+    before = set(psutil.Process().children(recursive=True))
+    try:
+        ray.init(address="local", **options)
+    except Exception as error:
+        if TIMED_OUT not in str(error) or times == 1:
+            raise
+    else:
+        return
+    log.warning("Ray did not come up in the time it gives itself; starting it again")
+    left = set(psutil.Process().children(recursive=True)) - before
+    for process in left:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(left, timeout=_SECONDS_TO_END)
+    start(times=times - 1, **options)

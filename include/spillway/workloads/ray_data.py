@@ -87,7 +87,7 @@ def _ray(address: str | None) -> Iterator[None]:
             with tempfile.TemporaryDirectory(
                 prefix="ray-", dir=own_ray.short_folder(), ignore_cleanup_errors=True
             ) as folder:
-                ray.init(address="local", **_own(folder))
+                own_ray.start(**_own(folder))
                 yield
     finally:
         ray.shutdown()

@@ -27,6 +27,7 @@ from typing_extensions import override
 from spillway.checkpoints.arrow_files import arrow_folder
 from spillway.errors import SpecError
 from spillway.model import codec
+from spillway.workloads import own_ray
 from spillway.workloads.ray_schedulers import (
     TRIAL,
     Pbt,
@@ -132,8 +133,7 @@ def _connect(request: Request) -> None:
     if request.shared:
         ray.init(log_to_driver=False, logging_level=logging.ERROR)
         return
-    ray.init(
-        address="local",
+    own_ray.start(
         num_cpus=request.cpus,
         num_gpus=request.accelerators,
         include_dashboard=False,

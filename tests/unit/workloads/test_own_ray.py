@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 
 from spillway.model import Launcher
@@ -37,3 +40,30 @@ def test_a_cluster_that_the_lease_is_a_job_of_is_left_alone(session: Session) ->
     variables = own_ray.environment(joins=False)
     assert not {"RAY_ADDRESS", "RAY_JOB_CONFIG_JSON_ENV_VAR"} & set(variables)
     assert variables["RAY_AUTH_TOKEN"] != OF_A_JOB["RAY_AUTH_TOKEN"]
+
+
+@pytest.mark.parametrize("slow_starts", [0, 1, 3])
+def test_a_ray_that_was_too_slow_for_itself_is_started_again(
+    monkeypatch: pytest.MonkeyPatch, slow_starts: int
+) -> None:
+    """What Ray 2.60 raises after 30 s; its processes of the first time go."""
+    ray = pytest.importorskip("ray")
+    started: list[subprocess.Popen[bytes]] = []
+
+    def init(**options: object) -> None:
+        assert options == {"address": "local", "num_cpus": 2}
+        started.append(subprocess.Popen(["/bin/sleep", "1000"]))
+        if len(started) <= slow_starts:
+            raise Exception("The current node timed out during startup. This could happen ...")  # noqa: TRY002
+
+    monkeypatch.setattr(ray, "init", init)
+    expected = pytest.raises(Exception, match="timed out") if slow_starts == 3 else nullcontext()
+    try:
+        with expected:
+            own_ray.start(num_cpus=2)
+        assert len(started) == min(slow_starts + 1, 3)
+        assert not any(psutil.pid_exists(process.pid) for process in started[:-1])
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()

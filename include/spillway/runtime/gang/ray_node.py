@@ -27,7 +27,7 @@ from spillway.runtime.gang.ports import free_port
 from spillway.runtime.tied import tied
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from spillway.model import Submission
@@ -40,6 +40,9 @@ TOKEN: Final = "RAY_AUTH_TOKEN"  # noqa: S105  # the name of a variable
 GIVEN: Final = "SPILLWAY_RAY_GIVEN"
 """Set where whoever started the job has Ray run already: jobs of a Ray cluster."""
 START_SECONDS: Final = 120.0
+STARTS: Final = 3
+TIMED_OUT: Final = "timed out during startup"
+"""What Ray says of a node that was not there after the 30 s that it waits for one, whatever the machine is busy with."""
 _STARTED: Final = b"Ray runtime started"
 _JOIN_SECONDS: Final = 0.5
 _END_SECONDS: Final = 5.0
@@ -126,26 +129,48 @@ def ray_node(
         "RAY_ADDRESS": address,
     }
     os.environ.update(settings)
-    log_file = scratch / "ray.log"
+    over = Event()
+    try:
+        node = start(tied(command(submission, gang)), scratch / "ray.log")
+        try:
+            watch = Thread(target=_watch, args=(node, over, lost), name="spillway-ray", daemon=True)
+            watch.start()
+            yield
+        finally:
+            over.set()
+            stop(node)
+    finally:
+        for name in settings:
+            os.environ.pop(name, None)
+
+
+def start(
+    command: Sequence[str], log_file: Path, *, times: int = STARTS
+) -> subprocess.Popen[bytes]:
+    """Return the process of a node that is up; it is started again where Ray did not wait long enough for itself.
+
+    Raises:
+        GangError: It did not start; the message has its last words.
+    """
     with log_file.open("wb") as output:
         node = subprocess.Popen(  # noqa: S603  # Ray's own command, in the interpreter that we run in
-            tied(command(submission, gang)),
+            command,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    over = Event()
     try:
         _wait_until_started(node, log_file)
-        Thread(target=_watch, args=(node, over, lost), name="spillway-ray", daemon=True).start()
-        yield
-    finally:
-        over.set()
+    except BaseException as error:
         stop(node)
-        for name in settings:
-            os.environ.pop(name, None)
+        if TIMED_OUT not in str(error) or times == 1:
+            raise
+    else:
+        return node
+    log.warning("Ray did not come up in the time it gives itself; starting it again")
+    return start(command, log_file, times=times - 1)
 
 
 def _wait_until_started(node: subprocess.Popen[bytes], log_file: Path) -> None:
