@@ -17,7 +17,8 @@ import numpy as np
 from spillway.catalog.google_nodes import to_nodes
 from spillway.catalog.price_list import COLUMNS, PriceList, parse_price_list
 from spillway.model import Market, Offer, Resources
-from spillway.placement.columns import MANY, NEVER_US, Columns, OfferTable, microseconds
+from spillway.placement.columns import MANY, NEVER_US, Columns, microseconds
+from spillway.placement.offer_table import OfferTable
 from spillway.placement.sanity import Doubt, Quotes, doubts
 
 if TYPE_CHECKING:

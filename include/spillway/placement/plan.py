@@ -16,9 +16,9 @@ import numpy as np
 from spillway.model import Offer, Placement, TaskSpec, Unplaced
 from spillway.placement.assign import NOBODY, assign, slots_used
 from spillway.placement.choose import choose
-from spillway.placement.columns import Fits, fits_alike
 from spillway.placement.estimate import estimate
 from spillway.placement.feasible import refusal
+from spillway.placement.fits import Fits, fits_alike
 from spillway.placement.table_choice import TableChoice, choose_from, room_of
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from spillway.placement.columns import OfferTable
+    from spillway.placement.offer_table import OfferTable
 
 T = TypeVar("T")
 

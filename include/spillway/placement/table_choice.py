@@ -12,10 +12,13 @@ import numpy as np
 
 from spillway.model import Market, Offer, PassedOver, Placement, TaskSpec, Unplaced
 from spillway.placement.choose import choose, pass_over
-from spillway.placement.columns import MANY, Columns, Fits, OfferTable, microseconds
+from spillway.placement.columns import MANY, Columns, microseconds
+from spillway.placement.offer_table import OfferTable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from spillway.placement.fits import Fits
 
 
 @dataclass(frozen=True, kw_only=True)

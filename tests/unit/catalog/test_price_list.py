@@ -19,7 +19,7 @@ from spillway.placement.table_choice import choose_from, table_of
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from spillway.placement.columns import OfferTable
+    from spillway.placement.offer_table import OfferTable
 
 NOW = datetime(2026, 5, 21, tzinfo=UTC)
 HEADER = "InstanceType,AcceleratorName,AcceleratorCount,vCPUs,MemoryGiB,Price,SpotPrice,Region"

@@ -22,7 +22,7 @@ from spillway.placement.sanity import Doubt
 from spillway.placement.table_choice import choose_from
 
 if TYPE_CHECKING:
-    from spillway.placement.columns import OfferTable
+    from spillway.placement.offer_table import OfferTable
 
 REFERENCE = Path(__file__).parents[4] / "shared" / "catalog"
 NOW = datetime(2026, 5, 21, tzinfo=UTC)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spillway.model import Market, Offer, Placement, Resources, TaskSpec, Unplaced
-from spillway.placement import columns
+from spillway.placement import fits, offer_table
 from spillway.placement.again import recompute
 from spillway.placement.choose import choose
 from spillway.placement.table_choice import choose_from, table_of
@@ -135,7 +135,10 @@ def test_columns_choose_what_choose_does(task: TaskSpec, candidates: list[Offer]
 def test_rows_are_found_however_few_are_looked_at_together(
     task: TaskSpec, candidates: list[Offer], chunk: int, block: int
 ) -> None:
-    with patch.multiple(columns, _CHUNK=chunk, _FIRST_BLOCK=block):
+    with (
+        patch.multiple(fits, CHUNK=chunk, _FIRST_BLOCK=block),
+        patch.object(offer_table, "CHUNK", chunk),
+    ):
         chosen = choose_from(table_of(candidates), task, NOW)
     assert chosen.offer == choose_from(table_of(candidates), task, NOW).offer
 
