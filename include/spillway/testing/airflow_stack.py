@@ -213,7 +213,7 @@ class AirflowStack:
             self._check_alive()
             if time.monotonic() > end:
                 raise AirflowStackError(f"waited {within_seconds:.0f} s for {what}{self._logs()}")
-            time.sleep(every_seconds)  # until the deadline
+            time.sleep(every_seconds)  # Airflow tells nobody when; the deadline ends it
 
     # ---- inside -----------------------------------------------------------------------------------------------
 
