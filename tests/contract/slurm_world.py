@@ -108,6 +108,7 @@ class SlurmWorld(World):
         backend = self.connect()
         for job in backend.list_jobs():
             backend.release(job)
+        wait_for(lambda: not backend.list_jobs())
 
 
 class RestWorld(SlurmWorld):

@@ -478,6 +478,6 @@ def train_task(dataset: Any, best: Any) -> XComArg:
         },
         work="{{ sizes[params.size].train_seconds }}",
         cpus=2,
-        memory_gib=4,
+        memory_gib=2,
         checkpoints=True,
     ).output

@@ -70,7 +70,7 @@ class Backend(Protocol):
         ...
 
     def release(self, job: Job) -> None:
-        """Stop the job and give the capacity back. Releasing twice is not an error."""
+        """Stop the job and give the capacity back, maybe a while after the call. Releasing twice is not an error."""
         ...
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from spillway.backends.local.options import Hazard, Trace, read_options
+from spillway.backends.local.options import Hazard, Lifetimes, Trace, read_options
 from spillway.errors import SpecError
 from spillway.model import Market, Pool, Resources
 
@@ -32,12 +32,15 @@ def test_no_options_are_fine() -> None:
     assert read({}).interruptions is None
 
 
-def test_both_kinds_of_interruptions_are_read() -> None:
+def test_every_kind_of_interruptions_is_read() -> None:
     assert read({"interruptions": {"trace": [[1, 2]], "speed": 3}}).interruptions == Trace(
         trace=((1.0, 2.0),), speed=3.0
     )
     assert read({"interruptions": {"preemptions_per_hour": 2, "seed": 1}}).interruptions == Hazard(
         preemptions_per_hour=2.0, seed=1
+    )
+    assert read({"interruptions": {"lifetimes": [9, 15]}}).interruptions == Lifetimes(
+        lifetimes=(9.0, 15.0)
     )
 
 
@@ -56,6 +59,9 @@ def test_a_trace_may_be_in_a_file_below_home(tmp_path: Path) -> None:
         ({"interruptions": {"trace": [[1, -2]]}}, "interruptions.trace"),
         ({"interruptions": {"trace": [[1, 2]], "speed": 0}}, "interruptions.speed"),
         ({"interruptions": {"trace": [[1, 2]], "seed": 1}}, "interruptions.seed"),
+        ({"interruptions": {"lifetimes": []}}, "interruptions.lifetimes"),
+        ({"interruptions": {"lifetimes": [1, 0]}}, "interruptions.lifetimes"),
+        ({"interruptions": {"lifetimes": [1], "trace": [[1, 1]]}}, "interruptions"),
         ({"interruptions": {"trace": "missing.json"}}, "interruptions.trace"),
         ({"interruptions": {"preemptions_per_hour": 1}}, "interruptions.seed"),
         (

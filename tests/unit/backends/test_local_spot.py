@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spillway.backends.local.options import Hazard, Trace
+from spillway.backends.local.options import Hazard, Lifetimes, Trace
 from spillway.backends.local.spot import (
     draw_lifetime,
     end_of_up,
@@ -65,18 +65,18 @@ def test_capacity_lasts_until_its_end_and_not_longer(
 def test_speed_makes_the_pools_time_pass_faster() -> None:
     trace = Trace(trace=TRACE, speed=10.0)
     assert taken_back_at(trace, began_at=BEGAN, launched_at=at(0.5), ordinal=0) == at(1.0)
-    assert not has_capacity(trace, began_at=BEGAN, now=at(1.2))
-    assert has_capacity(trace, began_at=BEGAN, now=at(1.6))
+    assert not has_capacity(trace, began_at=BEGAN, now=at(1.2), launches=0)
+    assert has_capacity(trace, began_at=BEGAN, now=at(1.6), launches=0)
 
 
 def test_a_clock_set_back_finds_the_pool_at_its_start() -> None:
     trace = Trace(trace=TRACE)
-    assert has_capacity(trace, began_at=BEGAN, now=at(-100))
+    assert has_capacity(trace, began_at=BEGAN, now=at(-100), launches=0)
     assert taken_back_at(trace, began_at=BEGAN, launched_at=at(-100), ordinal=0) == at(10)
 
 
 def test_a_pool_without_interruptions_takes_nothing_back() -> None:
-    assert has_capacity(None, began_at=BEGAN, now=at(5))
+    assert has_capacity(None, began_at=BEGAN, now=at(5), launches=0)
     assert taken_back_at(None, began_at=BEGAN, launched_at=at(5), ordinal=3) is None
 
 
@@ -86,6 +86,16 @@ def test_a_hazard_gives_each_launch_a_lifetime_of_its_own() -> None:
     assert len(set(ends)) == 50
     assert ends[3] == taken_back_at(hazard, began_at=BEGAN, launched_at=at(1), ordinal=3)
     assert ends[3] == at(1) + draw_lifetime(7, 3, 6.0) / 60
+
+
+def test_lifetimes_count_from_each_launch_and_the_pool_is_gone_after_the_last() -> None:
+    lifetimes = Lifetimes(lifetimes=(10.0, 20.0), speed=10.0)
+    ends = [
+        taken_back_at(lifetimes, began_at=BEGAN, launched_at=at(100), ordinal=n) for n in range(3)
+    ]
+    assert ends == [at(101), at(102), at(100)]
+    up = [has_capacity(lifetimes, began_at=BEGAN, now=at(1e6), launches=n) for n in range(3)]
+    assert up == [True, True, False]
 
 
 def test_lifetimes_are_exponential() -> None:

@@ -148,7 +148,12 @@ class LocalBackend:
             )
 
     def _has_capacity(self, clock: PoolClock) -> bool:
-        return has_capacity(self._options.interruptions, began_at=clock.began_at, now=self._clock())
+        return has_capacity(
+            self._options.interruptions,
+            began_at=clock.began_at,
+            now=self._clock(),
+            launches=clock.launches,
+        )
 
     def _launch(self, folder: JobFolder, submission: Submission) -> None:
         folder.path.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 from pydantic import (
     BaseModel,
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from spillway.model import Pool
 
 Period = tuple[NonNegativeFloat, NonNegativeFloat]
+
+_KINDS: Final = frozenset({"trace", "lifetimes", "preemptions_per_hour"})
 
 
 class _Strict(BaseModel):
@@ -54,6 +56,18 @@ class Hazard(_Strict):
     speed: PositiveFloat = 1.0
 
 
+class Lifetimes(_Strict):
+    """Jobs are taken back after so many seconds each, in the order of their launch; after the last the pool is gone.
+
+    Attributes:
+        lifetimes: Seconds of the pool's time, one for each node of a job.
+        speed: How many seconds of the pool's time pass in a second.
+    """
+
+    lifetimes: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
+    speed: PositiveFloat = 1.0
+
+
 class LocalOptions(_Strict):
     """Options of a local pool.
 
@@ -63,7 +77,7 @@ class LocalOptions(_Strict):
         env: Environment variables of every job.
     """
 
-    interruptions: Trace | Hazard | None = None
+    interruptions: Trace | Hazard | Lifetimes | None = None
     python_path: tuple[Path, ...] = ()
     env: dict[str, str] = Field(default_factory=dict)
 
@@ -106,14 +120,12 @@ def _validate(pool: Pool, options: Mapping[str, object]) -> LocalOptions:
 
 
 def _check_kind(pool: Pool, interruptions: object) -> None:
-    if isinstance(interruptions, dict) and ("trace" in interruptions) == (
-        "preemptions_per_hour" in interruptions
-    ):
+    if isinstance(interruptions, dict) and len(_KINDS.intersection(interruptions)) != 1:
         raise SpecError(
-            f"pool {pool.name!r}, option interruptions: write either trace, or preemptions_per_hour and seed"
+            f"pool {pool.name!r}, option interruptions: write either trace, or lifetimes, or preemptions_per_hour and seed"
         )
 
 
 def _place(location: tuple[int | str, ...]) -> str:
-    alternatives = {Trace.__name__, Hazard.__name__}
+    alternatives = {kind.__name__ for kind in (Trace, Hazard, Lifetimes)}
     return ".".join(str(part) for part in location if part not in alternatives)

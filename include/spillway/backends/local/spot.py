@@ -8,18 +8,22 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spillway.backends.local.options import Hazard, Period, Trace
+from spillway.backends.local.options import Hazard, Lifetimes, Period, Trace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 HOURS_PER_YEAR = 8766.0
 
-Interruptions = Trace | Hazard | None
+Interruptions = Trace | Hazard | Lifetimes | None
 
 
-def has_capacity(interruptions: Interruptions, *, began_at: datetime, now: datetime) -> bool:
-    """Return whether a job may start now in a pool whose clock began at `began_at`."""
+def has_capacity(
+    interruptions: Interruptions, *, began_at: datetime, now: datetime, launches: int
+) -> bool:
+    """Return whether a job may start now in a pool whose clock began at `began_at`, after so many `launches` of nodes."""
+    if isinstance(interruptions, Lifetimes):
+        return launches < len(interruptions.lifetimes)
     if not isinstance(interruptions, Trace):
         return True
     return is_up(_periods(interruptions), _pool_seconds(began_at, now, interruptions.speed))
@@ -34,6 +38,10 @@ def taken_back_at(
     if isinstance(interruptions, Hazard):
         lifetime = draw_lifetime(interruptions.seed, ordinal, interruptions.preemptions_per_hour)
         return launched_at + lifetime / interruptions.speed
+    if isinstance(interruptions, Lifetimes):
+        lifetimes = interruptions.lifetimes
+        seconds = lifetimes[ordinal] if ordinal < len(lifetimes) else 0.0
+        return launched_at + timedelta(seconds=seconds / interruptions.speed)
     launched = _pool_seconds(began_at, launched_at, interruptions.speed)
     end = end_of_up(_periods(interruptions), launched)
     if end is None:
