@@ -21,11 +21,12 @@ from measurement import Baseline, Measurement
 
 from spillway.backends.local.backend import LocalBackend
 from spillway.checkpoints import open_store
-from spillway.dispatch import Dispatcher, Running, TaskRequest
+from spillway.dispatch import Dispatcher, TaskRequest
 from spillway.ledger import Ledger
 from spillway.model import Market, Pool, Resources, TaskKey, TaskSpec
 from spillway.reconcile import reconcile
 from spillway.runtime.exchange import read_heartbeat
+from spillway.testing.fake_deployment import running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -174,11 +175,6 @@ def deployment(*pools: Pool) -> Iterator[Place]:
         finally:
             reconcile(dispatcher, lambda _: False)
             dispatcher.ledger.close()
-
-
-def running(step: object) -> Lease:
-    assert isinstance(step, Running), step
-    return step.lease
 
 
 def wait_for(look: Callable[[], Any]) -> Any:

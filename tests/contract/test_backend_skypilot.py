@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from spillway.backends.skypilot.backend import SkyPilotBackend
+
 STARTED = frozenset({JobEvent.STARTED})
 
 
@@ -137,13 +139,19 @@ def test_states_of_jobs_are_told_apart(
     assert backend.observe([job])[job.key].event is event
 
 
-def test_how_long_a_launch_waits_goes_by_the_clock_that_stamps_it(
-    sky: FakeSkyPilot, world: SkyPilotWorld
-) -> None:
+def impatient(sky: FakeSkyPilot, world: SkyPilotWorld) -> SkyPilotBackend:
+    """Return a backend that gives launches ten minutes, of a server that begins none."""
     sky.holds = True
     world.options["start_within"] = "PT10M"
     backend = world.connect()
     backend._submit_seconds = 0
+    return backend
+
+
+def test_how_long_a_launch_waits_goes_by_the_clock_that_stamps_it(
+    sky: FakeSkyPilot, world: SkyPilotWorld
+) -> None:
+    backend = impatient(sky, world)
     job = backend.submit(world.submission(Behaviour.RUNS_ON))
     later = format_datetime(datetime.now(UTC) + timedelta(minutes=11), usegmt=True)
     hooks = backend._server._http.event_hooks
@@ -161,10 +169,7 @@ def test_how_long_a_launch_waits_goes_by_the_clock_that_stamps_it(
 def test_a_launch_that_waits_is_submitted_and_then_goes_elsewhere(
     sky: FakeSkyPilot, world: SkyPilotWorld
 ) -> None:
-    sky.holds = True
-    world.options["start_within"] = "PT10M"
-    backend = world.connect()
-    backend._submit_seconds = 0
+    backend = impatient(sky, world)
     job = backend.submit(world.submission(Behaviour.RUNS_ON))
     assert backend.submit(replace(world.submission(Behaviour.RUNS_ON, job.key))) == job
     assert backend.observe([job])[job.key].event is JobEvent.SUBMITTED

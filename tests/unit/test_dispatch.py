@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from spillway.checkpoints import claim, open_store
-from spillway.dispatch import Finished, Running, Step, TaskRequest, Waiting
+from spillway.dispatch import Finished, TaskRequest, Waiting
 from spillway.errors import (
     LedgerError,
     NoOfferError,
@@ -24,7 +24,7 @@ from spillway.model import Heartbeat, JobEvent, Lease, LeaseState, Market, Resou
 from spillway.placement.room import COOL_DOWN
 from spillway.reconcile import reconcile
 from spillway.runtime.exchange import write_heartbeat
-from spillway.testing.fake_deployment import POOLS, SPEC, FakeDeployment, Fate
+from spillway.testing.fake_deployment import POOLS, SPEC, FakeDeployment, Fate, running
 from spillway.testing.stores import Died
 
 if TYPE_CHECKING:
@@ -37,11 +37,6 @@ HOUR = timedelta(hours=1)
 @pytest.fixture
 def world(tmp_path: Path) -> FakeDeployment:
     return FakeDeployment(tmp_path)
-
-
-def running(step: Step) -> Lease:
-    assert isinstance(step, Running)
-    return step.lease
 
 
 def attempts(world: FakeDeployment, request: TaskRequest) -> list[tuple[str, LeaseState]]:

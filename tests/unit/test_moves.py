@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from spillway.checkpoints import open_store
-from spillway.dispatch import Finished, Running, Waiting
+from spillway.dispatch import Finished, Waiting
 from spillway.model import Lease, LeaseState, Placement, TaskSpec
 from spillway.model.codec import decode
 from spillway.moves import HEAR_WITHIN
@@ -18,12 +18,12 @@ from spillway.placement.availability_prior import prior
 from spillway.placement.over_time import LOOK, Weighed, weigh
 from spillway.placement.value_table import build_table
 from spillway.runtime.stop_request import read_stop_request
-from spillway.testing.fake_deployment import ON_DEMAND, SPEC, SPOT, FakeDeployment
+from spillway.testing.fake_deployment import ON_DEMAND, SPEC, SPOT, FakeDeployment, running
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from spillway.dispatch import Step, TaskRequest
+    from spillway.dispatch import TaskRequest
 
 HOUR = timedelta(hours=1)
 POOLS = (
@@ -40,11 +40,6 @@ def world(tmp_path: Path) -> FakeDeployment:
 def spec(world: FakeDeployment, **changes: Any) -> TaskSpec:
     deadline = world.clock() + 16 * HOUR
     return replace(SPEC, **{"work": 8 * HOUR, "deadline": deadline, **changes})
-
-
-def running(step: Step) -> Lease:
-    assert isinstance(step, Running)
-    return step.lease
 
 
 def observed(world: FakeDeployment, lease: Lease) -> Lease:

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from spillway.dispatch import Running, Waiting
+from spillway.dispatch import Waiting
 from spillway.placement.again import recompute
-from spillway.testing.fake_deployment import ON_DEMAND, RESERVED, SPEC, FakeDeployment
+from spillway.testing.fake_deployment import ON_DEMAND, RESERVED, SPEC, FakeDeployment, running
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from spillway.dispatch import Step
-    from spillway.model import Lease
 
 HOUR = timedelta(hours=1)
 
@@ -24,11 +22,6 @@ HOUR = timedelta(hours=1)
 @pytest.fixture
 def world(tmp_path: Path) -> FakeDeployment:
     return FakeDeployment(tmp_path, pools=(RESERVED, ON_DEMAND))
-
-
-def running(step: Step) -> Lease:
-    assert isinstance(step, Running)
-    return step.lease
 
 
 def test_a_task_with_slack_waits_until_the_reserved_slot_is_free(world: FakeDeployment) -> None:

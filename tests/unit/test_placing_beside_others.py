@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from spillway.dispatch import Running, Waiting
+from spillway.dispatch import Waiting
 from spillway.model import Market
 from spillway.placement.again import recompute
-from spillway.testing.fake_deployment import ON_DEMAND, RESERVED, SPEC, FakeDeployment
+from spillway.testing.fake_deployment import ON_DEMAND, RESERVED, SPEC, FakeDeployment, running
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from spillway.dispatch import Step, TaskRequest
-    from spillway.model import Lease
+    from spillway.dispatch import TaskRequest
 
 HOUR = timedelta(hours=1)
 RESERVED_ONLY = replace(SPEC, markets=frozenset({Market.RESERVED}), checkpoints=False)
@@ -26,11 +25,6 @@ RESERVED_ONLY = replace(SPEC, markets=frozenset({Market.RESERVED}), checkpoints=
 @pytest.fixture
 def world(tmp_path: Path) -> FakeDeployment:
     return FakeDeployment(tmp_path, pools=(RESERVED, ON_DEMAND))
-
-
-def running(step: Step) -> Lease:
-    assert isinstance(step, Running)
-    return step.lease
 
 
 def free_again(world: FakeDeployment, holder: TaskRequest) -> None:

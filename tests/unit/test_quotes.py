@@ -8,22 +8,17 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from spillway.catalog.store_place import StorePlace
-from spillway.dispatch import Finished, Running, Waiting
+from spillway.dispatch import Finished, Waiting
 from spillway.model import HourlyCommitment, Lease, Market, Placement, Quota, Resources, Unplaced
 from spillway.placement.transfer import Place
-from spillway.testing.fake_deployment import ON_DEMAND, SPEC, SPOT, FakeDeployment
+from spillway.testing.fake_deployment import ON_DEMAND, SPEC, SPOT, FakeDeployment, running
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from spillway.dispatch import Step, TaskRequest
+    from spillway.dispatch import TaskRequest
 
 HOUR = timedelta(hours=1)
-
-
-def running(step: Step) -> Lease:
-    assert isinstance(step, Running)
-    return step.lease
 
 
 def placed(world: FakeDeployment, **changes: object) -> Placement:

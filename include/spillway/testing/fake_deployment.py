@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from spillway.catalog.store_place import UNKNOWN_PLACE, StorePlace
 from spillway.catalog.value_tables import ValueTables
 from spillway.checkpoints import open_store
-from spillway.dispatch import Dispatcher, TaskRequest
+from spillway.dispatch import Dispatcher, Running, TaskRequest
 from spillway.ledger import Ledger
 from spillway.model import (
     Heartbeat,
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from spillway.backends.protocol import Backend
+    from spillway.dispatch import Step
 
 RESERVED: Final = Pool(
     name="reserved",
@@ -209,6 +210,12 @@ class FakeDeployment:
     def _write_result(self, lease: Lease, outcome: Outcome, **facts: Any) -> None:
         result = Result(token=lease.token, outcome=outcome, written_at=self.clock(), **facts)
         write_result(open_store(self.store_url), lease.submission.prefix, result)
+
+
+def running(step: Step) -> Lease:
+    """Return the lease of a step that has one: anything else fails the test."""
+    assert isinstance(step, Running), step
+    return step.lease
 
 
 class _Fateful:
