@@ -85,13 +85,17 @@ def read_price_list(path: Path, provider: str) -> PriceList:
     """Return the price list in the file at `path`.
 
     Raises:
-        SpecError: A column is missing, or a number is none; the message names the line.
+        SpecError: It cannot be read, a column is missing, or a number is none; the message names the line.
     """
-    with path.open(newline="", encoding="utf-8") as text:
-        try:
+    try:
+        with path.open(newline="", encoding="utf-8") as text:
             return parse_price_list(text, provider)
-        except SpecError as error:
-            raise SpecError(f"{path}: {error}") from error
+    except SpecError as error:
+        raise SpecError(f"{path}: {error}") from error
+    except OSError as error:
+        raise SpecError(f"cannot read price list {path}: {error.strerror or error}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise SpecError(f"{path} is no comma-separated text in UTF-8: {error}") from error
 
 
 def parse_price_list(lines: Iterable[str], provider: str) -> PriceList:

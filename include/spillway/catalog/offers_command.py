@@ -1,0 +1,249 @@
+"""`spillway offers`: what providers' price lists have for a task, cheapest first, before any of it is a pool."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import yaml
+
+from spillway.catalog.catalogue import Terms, make_catalogue
+from spillway.catalog.price_list import read_price_list
+from spillway.errors import SpecError, SpillwayError
+from spillway.model import ALL_MARKETS, Estimate, Market, Offer, Placement, Resources, TaskSpec
+from spillway.placement.table_choice import choose_from
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+    from decimal import Decimal
+
+    from spillway.placement.offer_table import OfferTable
+    from spillway.placement.table_choice import TableChoice
+
+_HEADER: Final = ("expected $", "hours", "$/hour", "market", "provider", "machine", "place")
+_REASONS: Final = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranked:
+    """An offer that would do, and what completing the task on it is expected to take."""
+
+    offer: Offer
+    estimate: Estimate
+
+    @property
+    def machine(self) -> str:
+        """The machine as its provider names it; the accelerators it is sold as where it has no name."""
+        named = self.offer.pool.split(":")[1]
+        return named.partition("+")[0] or named.lstrip("+")
+
+    @property
+    def place(self) -> str:
+        """The zone, or the region where the list has none."""
+        return self.offer.pool.split(":")[2]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Give `parser` the options of the command."""
+    parser.add_argument("lists", nargs="+", metavar="PROVIDER=FILE",
+                        help="price lists in SkyPilot's catalogue schema")  # fmt: skip
+    parser.add_argument("--cpus", type=float, default=1, help="default 1")
+    parser.add_argument("--memory-gib", type=float, default=0, help="default 0")
+    parser.add_argument("--accelerator", metavar="MODEL", help="such as H100")
+    parser.add_argument("--count", type=int, default=1, help="of accelerators; default 1")
+    parser.add_argument("--hours", type=float, default=1, help="of work, undisturbed; default 1")
+    parser.add_argument("--deadline-hours", type=float, help="until it must be complete")
+    parser.add_argument("--no-checkpoints", action="store_true", help="it starts over if preempted")
+    parser.add_argument("--nodes", type=int, default=1, help="machines at once; default 1")
+    parser.add_argument("--markets", help="such as spot,on_demand; by default all")
+    parser.add_argument("--regions", help="shell patterns, such as europe-*,eu-*")
+    parser.add_argument("--architecture", help="amd64 or arm64")
+    parser.add_argument("--preemptions-per-hour", type=float, metavar="RATE",
+                        help="of spot; by default a cautious guess")  # fmt: skip
+    parser.add_argument("--top", type=int, default=10, help="how many to print; default 10")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print JSON")
+    form.add_argument(
+        "--pools", action="store_true", help="print pools of SkyPilot for a pools file"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the best offers, and return the exit status: 1 where none would do."""
+    try:
+        files = _files(options.lists)
+        task = _task(options, datetime.now(UTC))
+        terms = Terms(spot_preemptions_per_hour=options.preemptions_per_hour, slots=task.nodes)
+        table = make_catalogue([read_price_list(path, name) for name, path in files.items()], terms)
+        choice = choose_from(table, task, datetime.now(UTC))
+        ranked = _ranked(choice, options.top)
+        if not ranked:
+            raise SpecError(_why_none(choice))
+    except SpillwayError as error:
+        sys.stderr.write(f"spillway offers: {error}\n")
+        return 1
+    if options.json:
+        text = json.dumps([_as_json(one) for one in ranked], indent=2) + "\n"
+    elif options.pools:
+        text = yaml.safe_dump(
+            {"pools": [_as_pool(one, files) for one in ranked]}, sort_keys=False, width=120
+        )
+    else:
+        text = _as_text(ranked, table)
+    sys.stdout.write(text)
+    return 0
+
+
+def _files(texts: Sequence[str]) -> dict[str, Path]:
+    files = {}
+    for text in texts:
+        provider, is_pair, path = text.partition("=")
+        if not is_pair or not provider:
+            raise SpecError(f"{text}: write PROVIDER=FILE, such as aws=prices/aws.csv")
+        files[provider] = Path(path)
+    return files
+
+
+def _task(options: argparse.Namespace, now: datetime) -> TaskSpec:
+    deadline = options.deadline_hours
+    return TaskSpec(
+        entry_point="package.module:function",
+        resources=Resources(
+            cpus=options.cpus,
+            memory_gib=options.memory_gib,
+            accelerator=options.accelerator,
+            accelerator_count=options.count if options.accelerator else 0,
+        ),
+        work=timedelta(hours=options.hours),
+        deadline=None if deadline is None else now + timedelta(hours=deadline),
+        checkpoints=not options.no_checkpoints,
+        nodes=options.nodes,
+        markets=_markets(options.markets),
+        regions=frozenset(_words(options.regions)),
+        architectures=frozenset(_words(options.architecture)),
+    )
+
+
+def _markets(text: str | None) -> frozenset[Market]:
+    try:
+        return frozenset(map(Market, _words(text))) or ALL_MARKETS
+    except ValueError:
+        raise SpecError(
+            f"--markets {text}: there is {', '.join(Market)}; a price list has on_demand and spot"
+        ) from None
+
+
+def _words(text: str | None) -> list[str]:
+    return [word.strip() for word in (text or "").split(",") if word.strip()]
+
+
+def _ranked(choice: TableChoice, count: int) -> list[Ranked]:
+    """Return the best offers, in the order in which placement would take them."""
+    decision = choice.to_record(others=count - 1)
+    if not isinstance(decision, Placement):
+        return []
+    others = [
+        Ranked(offer=one.offer, estimate=one.estimate)
+        for one in decision.passed_over
+        if one.estimate is not None
+    ]
+    deadline, now = choice.task.deadline, choice.now
+    late = timedelta(0)
+
+    def rank(one: Ranked) -> tuple[timedelta, Decimal, str]:
+        over = late if deadline is None else max(now + one.estimate.leased - deadline, late)
+        return over, one.estimate.cost_usd, one.offer.pool
+
+    best = Ranked(offer=decision.offer, estimate=decision.estimate)
+    return [best, *sorted(others, key=rank)][:count]
+
+
+def _why_none(choice: TableChoice) -> str:
+    """Return the most frequent reasons against all the offers."""
+    reasons = Counter(one.reason for one in choice.passed_over)
+    listed = "".join(f"\n  {many:,} times: {why}" for why, many in reasons.most_common(_REASONS))
+    return (
+        f"none of {len(choice.table):,} offers would do; ask for less, or give other lists{listed}"
+    )
+
+
+def _as_text(ranked: Sequence[Ranked], table: OfferTable) -> str:
+    rows = [_HEADER, *map(_row, ranked)]
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if place < _HEADER.index("market") else cell.ljust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    doubted = int(table.columns.doubted.sum())
+    lines.append(
+        f"\n{len(ranked)} of {len(table):,} offers. {doubted:,} cannot win, for their price looks wrong beside the others."
+    )
+    return "\n".join(lines) + "\n"
+
+
+def _row(one: Ranked) -> tuple[str, ...]:
+    offer, estimate = one.offer, one.estimate
+    return (
+        f"{estimate.cost_usd:,.2f}",
+        f"{estimate.leased / timedelta(hours=1):.2f}",
+        f"{offer.marginal_usd_per_hour:,.4f}",
+        offer.market,
+        str(offer.provider),
+        one.machine,
+        one.place,
+    )
+
+
+def _as_json(one: Ranked) -> dict[str, Any]:
+    offer, estimate = one.offer, one.estimate
+    return {
+        "expected_usd": float(estimate.cost_usd),
+        "leased_hours": estimate.leased / timedelta(hours=1),
+        "usd_per_hour": float(offer.marginal_usd_per_hour),
+        "market": offer.market,
+        "provider": offer.provider,
+        "machine": one.machine,
+        "region": offer.region,
+        "zone": one.place,
+    }
+
+
+def _as_pool(one: Ranked, files: dict[str, Path]) -> dict[str, Any]:
+    """Return the offer as a pools file has it: its price read from the list, so that a newer list is a newer price."""
+    offer, shape = one.offer, one.offer.shape
+    accelerators = {
+        "accelerator": shape.accelerator,
+        "accelerator_count": shape.accelerator_count,
+    }
+    zone = {} if one.place == offer.region else {"zone": one.place}
+    return {
+        "name": "-".join((str(offer.provider), one.machine, one.place, offer.market)),
+        "backend": offer.backend,
+        "market": str(offer.market),
+        "provider": offer.provider,
+        "region": offer.region,
+        **zone,
+        "slots": 1,
+        "shape": {
+            "cpus": shape.cpus,
+            "memory_gib": shape.memory_gib,
+            **(accelerators if shape.accelerator else {}),
+        },
+        "price_list": {"file": str(files[str(offer.provider)].resolve()), "instance": one.machine},
+        "connection": "skypilot",
+        "options": {
+            "cloud": offer.provider,
+            "region": offer.region,
+            **zone,
+            "instance_type": one.machine,
+        },
+    }
