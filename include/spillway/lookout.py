@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
+from datetime import timedelta
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from spillway.catalog.one_thread import one_blas_thread
 from spillway.catalog.value_tables import ValueTables
@@ -12,11 +14,13 @@ from spillway.errors import SpecError
 from spillway.model.codec import decode, encode
 from spillway.placement.availability_prior import prior
 from spillway.placement.over_time import (
+    LOOK,
     Situation,
     Weighed,
     has_time,
     new_job,
     pool_views,
+    queue_before,
     reference_speed,
     running_job,
     usable_offers,
@@ -32,9 +36,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from spillway.ledger import Ledger
-    from spillway.model import Heartbeat, Lease, Offer, TaskSpec
+    from spillway.model import Heartbeat, Lease, Offer, TaskKey, TaskSpec
     from spillway.placement.policy_values import JobProgress, PoolView
     from spillway.placement.value_table import TableSpec
+
+_LINE_KEPT_FOR: Final = timedelta(seconds=30)
+_LONGEST_LINE: Final = 50
 
 
 class Lookout:
@@ -47,9 +54,15 @@ class Lookout:
         self._ledger = ledger
         self._tables = tables
         self._specs: dict[str, TableSpec] = {}
+        self._line: tuple[datetime, list[tuple[datetime, str, TaskSpec]]] | None = None
 
     def before_placing(
-        self, task: TaskSpec, offers: Iterable[Offer], now: datetime
+        self,
+        task: TaskSpec,
+        offers: Iterable[Offer],
+        now: datetime,
+        *,
+        asking: TaskKey | None = None,
     ) -> Weighed | None:
         """Return what to do with a task that holds nothing; None where the policy has nothing to say.
 
@@ -58,7 +71,8 @@ class Lookout:
         if not has_time(task):
             return None
         usable = usable_offers(task, offers, now)
-        job = new_job(task, reference_speed(usable))
+        queue = queue_before(self._before(task, asking, now), task, usable, now)
+        job = new_job(task, reference_speed(usable), queue=queue)
         return self._weigh(
             job, pool_views(usable, moved_gib=task.state_gib + task.input_gib), now, None
         )
@@ -74,11 +88,31 @@ class Lookout:
         """Return what to do with the job on `lease`; None where the policy has nothing to say."""
         if not has_time(task):
             return None
-        usable = usable_offers(what_is_left(task, said), offers, now, held=lease.pool)
-        job = running_job(task, lease, said, reference_speed(usable), now)
+        left = what_is_left(task, said)
+        usable = usable_offers(left, offers, now, held=lease.pool)
+        queue = queue_before(self._before(task, lease.task, now), left, usable, now)
+        job = replace(running_job(task, lease, said, reference_speed(usable), now), queue=queue)
         return self._weigh(
             job, pool_views(usable, moved_gib=task.state_gib + task.input_gib), now, lease.key
         )
+
+    def _before(self, task: TaskSpec, asking: TaskKey | None, now: datetime) -> list[TaskSpec]:
+        """Return the tasks that hold nothing and have their turn before, by their deadlines, then by name."""
+        assert task.deadline is not None
+        if self._line is None or not timedelta(0) <= now - self._line[0] < _LINE_KEPT_FOR:
+            waiting = self._ledger.waiting(now=now, overdue=LOOK, most=_LONGEST_LINE)
+            self._line = (
+                now,
+                [
+                    (one.unplaced.task.deadline, str(one.task), one.unplaced.task)
+                    for one in waiting
+                    if one.unplaced.task is not None
+                    and one.unplaced.task.deadline is not None
+                    and one.unplaced.planned is None
+                ],
+            )
+        mine = task.deadline, str(asking)
+        return [spec for deadline, key, spec in self._line[1] if (deadline, key) < mine]
 
     def _weigh(
         self, job: JobProgress, pools: tuple[PoolView, ...], now: datetime, key: str | None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from spillway.backends.protocol import Backend, Job
 from spillway.checkpoints.open import open_store
 from spillway.model import JobEvent, LeaseState
-from spillway.placement.over_time import LOOK, has_time, to_follow, what_is_left
+from spillway.placement.over_time import LOOK, goes_on_in, has_time, what_is_left
 from spillway.runtime.stop_request import StopRequest, ask_to_stop, read_stop_request
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Moves:
         weighed = self._lookout.while_running(task, lease, said, offers, now)
         if weighed is None:
             return
-        better = to_follow(weighed).pool
+        better = goes_on_in(weighed)
         if better != lease.pool:
             self._ask(lease, weighed.decision.reason, now, moving_to=better)
 

@@ -52,7 +52,7 @@ class Placing:
         offers = self._quotes.offers(task, now, refused)
         if _CAN_PLAN:
             offers = self._beside_others(task, offers, now, refused, asking)
-        weighed = self._lookout.before_placing(task, offers, now)
+        weighed = self._lookout.before_placing(task, offers, now, asking=asking)
         if weighed is None:
             decision = choose(task, offers, now)
         else:

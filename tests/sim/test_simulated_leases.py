@@ -342,3 +342,15 @@ def test_a_job_whose_deadline_is_tight_is_never_late_while_on_demand_has_room() 
     outcome = simulate(scenario(always, spot, jobs=jobs, outages=outages), Spillway(TABLES))
     assert [one.name for one in outcome.jobs if not one.is_on_time] == []
     assert {attempt.pool for attempt in outcome.attempts} == {"always", "spot"}
+
+
+def test_a_sweep_that_waits_for_spot_is_in_time_on_few_steady_slots() -> None:
+    always = pool("always", Market.ON_DEMAND, "3", slots=2)
+    spot = pool("spot", Market.SPOT, "1")
+    jobs = [job(f"{number}", 1, due=12, checkpoints=True) for number in range(8)]
+    outcome = simulate(
+        scenario(always, spot, jobs=jobs, outages=gone("spot", 0, 99)), Spillway(TABLES)
+    )
+    assert [one.name for one in outcome.jobs if not one.is_on_time] == []
+    first = min(attempt.granted_at for attempt in outcome.attempts)
+    assert first - START > 6 * HOUR  # and they did wait

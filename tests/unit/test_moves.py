@@ -272,3 +272,45 @@ def test_spot_capacity_that_is_there_is_taken(world: FakeDeployment) -> None:
     for name in ("first", "second"):
         assert running(world.dispatcher.begin(world.request(name, spec=spec(world)))).pool == "spot"
         world.clock.advance(60)
+
+
+def test_a_job_keeps_what_it_has_while_the_last_resort_is_full(tmp_path: Path) -> None:
+    world = FakeDeployment(tmp_path, pools=(POOLS[0], replace(ON_DEMAND, slots=1)))
+    deadline = world.clock() + 11 * HOUR + SPEC.restart_overhead + LOOK / 2
+    task = spec(world, work=8 * HOUR, deadline=deadline)
+    lease = running(world.dispatcher.begin(world.request("mine", spec=task)))
+    assert lease.pool == "spot"
+    other = world.request("other", spec=spec(world, markets=frozenset({ON_DEMAND.market})))
+    in_the_way = running(world.dispatcher.begin(other))
+    world.clock.advance(3 * 3600)  # it has done nothing, and spot is in time no more
+    assert observed(world, lease).state is LeaseState.RUNNING
+    world.succeed(in_the_way)
+    world.dispatcher.advance(other, in_the_way.key)
+    world.new_process().reconsider(world.ledger.lease(lease.key))  # without waiting for a minute
+    assert world.ledger.lease(lease.key).state is LeaseState.MOVING
+
+
+def test_tasks_that_wait_leave_one_another_time_on_the_last_resort(tmp_path: Path) -> None:
+    """Four of an hour each and one slot on demand: who waited to the last would find it taken."""
+    world = FakeDeployment(tmp_path, pools=(POOLS[0], replace(ON_DEMAND, slots=1)))
+    world.providers["spot"].has_capacity = False
+    deadline = world.clock() + 6 * HOUR
+    task = spec(world, work=HOUR, deadline=deadline)
+    requests = [world.request(name, spec=task) for name in "abcd"]
+    held: dict[str, Lease] = {}
+    ended: list[datetime] = []
+    while len(ended) < len(requests):
+        for request in requests:
+            name = request.task.task_id
+            if name not in held:
+                step = world.dispatcher.begin(request)
+                if not isinstance(step, Waiting):
+                    held[name] = running(step)
+            elif world.clock() >= held[name].granted_at + HOUR + task.restart_overhead:
+                if world.ledger.lease(held[name].key).state is LeaseState.RUNNING:
+                    world.succeed(held[name])
+                if isinstance(world.dispatcher.advance(request, held[name].key), Finished):
+                    ended.append(world.clock())
+                    requests.remove(request)
+        world.clock.advance(60)
+    assert max(ended) <= deadline

@@ -10,7 +10,16 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from spillway.model import Heartbeat, Lease, Offer, PassedOver, Placement, TaskSpec, Unplaced
+from spillway.model import (
+    Heartbeat,
+    Lease,
+    Market,
+    Offer,
+    PassedOver,
+    Placement,
+    TaskSpec,
+    Unplaced,
+)
 from spillway.model.codec import encode
 from spillway.placement.choose import choose, residency_evidence
 from spillway.placement.estimate import estimate
@@ -134,13 +143,47 @@ def reference_speed(usable: Sequence[tuple[Offer, bool]]) -> float:
     return min((offer.speed for offer, _ in usable), default=1.0)
 
 
-def new_job(task: TaskSpec, speed: float) -> JobProgress:
+def queue_before(
+    before: Sequence[TaskSpec],
+    task: TaskSpec,
+    usable: Sequence[tuple[Offer, bool]],
+    now: datetime,
+) -> timedelta:
+    """Return how long steady capacity may be taken by tasks whose turn is before, once `task` needs it.
+
+    Nothing where all find room at once; else the time in which the slots that are free now do the work of the others.
+
+    Args:
+        before: Tasks that hold nothing, wait of their own accord or for room, and may need such capacity before.
+        task: The one that asks.
+        usable: What it may use, as `usable_offers` returns it.
+        now: The moment of asking.
+    """
+    steady = [(offer, has_room) for offer, has_room in usable if offer.market is not Market.SPOT]
+    free = sum(offer.free_slots for offer, has_room in steady if has_room)
+    if sum(one.nodes for one in before) + task.nodes <= free:
+        return timedelta(0)
+    line = [one for one in before if any(_may_take(one, offer, now) for offer, _ in steady)]
+    if not line or sum(one.nodes for one in line) + task.nodes <= free:
+        return timedelta(0)
+    speed = reference_speed(usable)
+    work = (one.nodes * (one.work / speed + one.restart_overhead) for one in line)
+    return sum(work, timedelta(0)) / max(free, 1)
+
+
+def _may_take(task: TaskSpec, offer: Offer, now: datetime) -> bool:
+    no = refusal(task, offer, now)
+    return no is None or no.can_wait
+
+
+def new_job(task: TaskSpec, speed: float, *, queue: timedelta = timedelta(0)) -> JobProgress:
     """Return the progress of a job that holds nothing; `task.work` is what is left of it."""
     return JobProgress(
         work_left=task.work / speed,
         deadline=task.deadline,
         restart_overhead=task.restart_overhead,
         next_look=LOOK,
+        queue=queue,
     )
 
 
@@ -209,6 +252,13 @@ def to_follow(weighed: Weighed) -> Option:
     dearest = fallback_of(weighed.situation.pools).usd_per_hour * (job.work_left / _HOUR)
     at_stake = max(dearest, stay.expected_usd) - best.expected_usd
     return best if at_stake >= max(LEAST_SAVING_USD, LEAST_SAVING * dearest) else stay
+
+
+def goes_on_in(weighed: Weighed) -> str | None:
+    """Return the pool in which the job goes on, or None to wait: what it holds, while the pool to follow is full."""
+    followed, held = to_follow(weighed).pool, weighed.situation.job.held
+    full = {view.name for view in weighed.situation.pools if view.available is False}
+    return held.pool if held is not None and followed in full else followed
 
 
 def _without_waiting(decision: Decision, held: str | None) -> Option | None:

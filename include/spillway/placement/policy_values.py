@@ -43,6 +43,7 @@ class JobProgress:
         next_look: Longest time until the policy is asked again.
         held: What it runs on; None while it holds nothing or has just lost it.
         checkpoints_every: Most work a preemption can cost, the time between checkpoints.
+        queue: How long steady capacity may be taken by tasks whose turn is before, once this one needs it.
     """
 
     work_left: timedelta
@@ -51,6 +52,7 @@ class JobProgress:
     next_look: timedelta
     held: Held | None = None
     checkpoints_every: timedelta = timedelta(0)
+    queue: timedelta = timedelta(0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -85,7 +85,7 @@ class Weighing:
         if pool is not None and pool.name == self.held:
             at_risk = hours_of(self.job.checkpoints_every)
             gained = max(0.0, look - self.restart_on(pool) - at_risk)
-        last_resort = self.restart + hours_of(self.fallback.extra_restart)
+        last_resort = self.restart + hours_of(self.fallback.extra_restart + self.job.queue)
         return self.slack - look + gained >= last_resort - _SAME_HOURS
 
     def restart_on(self, pool: PoolView) -> float:

@@ -19,6 +19,7 @@ from spillway.placement.over_time import (
     has_time,
     new_job,
     pool_views,
+    queue_before,
     reference_speed,
     to_follow,
     usable_offers,
@@ -80,11 +81,14 @@ class Spillway:
         self._beliefs: dict[tuple[str, ...], _Believed] = {}
         self._specs: dict[object, list[TableSpec]] = defaultdict(list)
         self._plans: dict[str, PlannedSlots] = {}
+        self._waiting: dict[str, TaskSpec] = {}
 
     def answer(self, question: Question) -> str | None:
         """Return where production would run the job until the next look."""
         pool = self._now(question)
-        self._plans.pop(question.job, None)
+        self._forget_waiting(question.job)
+        if pool is None and question.spec.deadline is not None:
+            self._waiting[question.job] = question.spec
         plan = None if pool is None else _later(question, pool, self._plans.values())
         if plan is None:
             return pool
@@ -109,7 +113,20 @@ class Spillway:
     def forget(self, job: str) -> None:
         """Drop what was remembered of a job that is complete."""
         self._spec_of.pop(job, None)
+        self._forget_waiting(job)
+
+    def _forget_waiting(self, job: str) -> None:
         self._plans.pop(job, None)
+        self._waiting.pop(job, None)
+
+    def _before(self, question: Question) -> list[TaskSpec]:
+        """Return the tasks that hold nothing and have their turn before, by their deadlines, then by name."""
+        mine = question.spec.deadline, question.job
+        return [
+            spec
+            for job, spec in self._waiting.items()
+            if spec.deadline is not None and (spec.deadline, job) < mine
+        ]
 
     def _over_time(self, question: Question, usable: Usable) -> str | None:
         now = question.now
@@ -118,6 +135,8 @@ class Spillway:
             # Nothing steady to fall back on: the deadline is lost, or there is no such pool.
             return pool if pool is not None else _pool(by_price(question))
         job = _progress(question, reference_speed(usable))
+        before = self._before(question)
+        job = replace(job, queue=queue_before(before, question.spec, usable, now))
         views = pool_views(usable)
         spec = self._spec(question, job, views)
         model = prior(spec.pools)
@@ -131,7 +150,7 @@ class Spillway:
         chosen = to_follow(weighed).pool if self._hesitates else weighed.decision.pool
         if chosen is None or chosen == pool or _has_room(usable, chosen):
             return chosen
-        return None  # the last resort is full
+        return pool  # the last resort is full: what is held is kept meanwhile
 
     def _believed(self, views: Sequence[PoolView], now: datetime) -> _Believed:
         """Return what is believed of these pools: as in production, all jobs that may use them share it.

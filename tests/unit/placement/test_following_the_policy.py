@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from spillway.model import Market
-from spillway.placement.over_time import Situation, Weighed, to_follow
+from spillway.model import Market, Offer, TaskSpec
+from spillway.placement.over_time import Situation, Weighed, goes_on_in, queue_before, to_follow
 from spillway.placement.policy_values import (
     Action,
     Decision,
@@ -35,10 +36,12 @@ def option(pool: str | None, usd: float, *, in_time: bool = True) -> Option:
     return Option(pool=pool, expected_usd=usd, in_time=in_time)
 
 
-def weighed(*options: Option, held: str | None = None, hours: float = 10.0) -> Weighed:
+def weighed(
+    *options: Option, held: str | None = None, hours: float = 10.0, room: bool = True
+) -> Weighed:
     """What the policy says of `hours` of work, with on-demand capacity at 1 USD an hour and spot at 0.30 USD."""
     views = (
-        PoolView(name="on_demand", market=Market.ON_DEMAND, usd_per_hour=1.0),
+        PoolView(name="on_demand", market=Market.ON_DEMAND, usd_per_hour=1.0, available=room),
         PoolView(name="spot", market=Market.SPOT, usd_per_hour=0.3),
     )
     job = JobProgress(
@@ -86,3 +89,35 @@ def weighed(*options: Option, held: str | None = None, hours: float = 10.0) -> W
 )
 def test_what_saves_too_little_is_not_followed(said: Weighed, follows: str | None) -> None:
     assert to_follow(said).pool == follows
+
+
+@pytest.mark.parametrize(
+    ("held", "room", "there"),
+    [
+        ("spot", True, "on_demand"),
+        ("spot", False, "spot"),  # nobody gives up what is held for a place in a queue
+        (None, False, "on_demand"),
+    ],
+)
+def test_what_is_held_is_kept_while_the_last_resort_is_full(
+    held: str | None, room: bool, there: str
+) -> None:
+    late = option("spot", 3.0, in_time=False)
+    assert goes_on_in(weighed(option("on_demand", 10.0), late, held=held, room=room)) == there
+
+
+def test_who_comes_before_takes_the_steady_slots_in_turn(task: TaskSpec, offer: Offer) -> None:
+    two, spot = replace(offer, free_slots=2), replace(offer, market=Market.SPOT, pool="spot")
+    usable = [(two, True), (replace(spot, free_slots=9), True)]
+    hours = [
+        queue_before([task] * count, task, usable, NOW) / timedelta(hours=1) for count in range(5)
+    ]
+    assert hours == [0, 0, 2, 3, 4]  # each takes two hours
+
+
+def test_who_can_do_without_steady_slots_is_not_waited_for(task: TaskSpec, offer: Offer) -> None:
+    larger = replace(task, resources=replace(task.resources, cpus=64))
+    assert queue_before([larger] * 5, task, [(offer, True)], NOW) == timedelta(0)
+    full = [(replace(offer, free_slots=0), False)]
+    assert queue_before([task], task, full, NOW) == timedelta(hours=2)
+    assert queue_before([], task, full, NOW) == timedelta(0)
