@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -20,12 +21,15 @@ from spillway.testing.backend_suite import ENDS, BackendContract, Behaviour
 from spillway.testing.skypilot_server import FakeSkyPilot, SkyRefusal, fake_skypilot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from spillway.backends.skypilot.backend import SkyPilotBackend
+    from spillway.model import Observation
 
 STARTED = frozenset({JobEvent.STARTED})
+LOOK = Counter({"/api/status": 1, "/status": 1, "/api/get": 1})
+"""What one look asks, however many jobs there are."""
 
 
 @pytest.fixture(scope="module")
@@ -256,6 +260,15 @@ def test_two_that_launch_at_once_run_the_job_once(sky: FakeSkyPilot, world: SkyP
     assert world.connect().observe([job])[job.key].event is JobEvent.SUCCEEDED
 
 
+def look(
+    sky: FakeSkyPilot, backend: SkyPilotBackend, jobs: Sequence[Job]
+) -> tuple[Mapping[str, Observation], Counter[str]]:
+    """Return what a look sees, and the calls that it makes."""
+    del sky.calls[:]
+    seen = backend.observe(jobs)
+    return seen, Counter(sky.calls)
+
+
 def test_calls_of_an_observation_do_not_grow_with_jobs(
     sky: FakeSkyPilot, world: SkyPilotWorld
 ) -> None:
@@ -269,14 +282,62 @@ def test_calls_of_an_observation_do_not_grow_with_jobs(
         time.sleep(0.05)
     ended = []
     for _ in range(3):
-        del sky.calls[:]
-        seen = backend.observe(jobs)
+        seen, calls = look(sky, backend, jobs)
         ended.append(sum(one.event is JobEvent.SUCCEEDED for one in seen.values()))
-        assert sorted(sky.calls) == ["/job_status", "/job_status", "/status"]
+        assert calls == LOOK + Counter({"/job_status": 2, "/api/get": 2})
     assert ended == [2, 4, 6]
-    del sky.calls[:]
-    backend.observe(jobs)
-    assert sky.calls == ["/status"]
+    assert look(sky, backend, jobs)[1] == LOOK
+
+
+def test_machines_on_their_way_are_seen_by_what_is_asked_of_all(
+    sky: FakeSkyPilot, world: SkyPilotWorld
+) -> None:
+    sky.holds = True
+    world.slots = 20
+    backend = world.connect()
+    backend._submit_seconds = 0
+    jobs = [backend.submit(world.submission(Behaviour.RUNS_ON)) for _ in range(20)]
+    seen, calls = look(sky, backend, jobs)
+    assert {one.event for one in seen.values()} == {JobEvent.SUBMITTED}
+    assert calls == LOOK
+
+
+def test_machines_that_are_gone_at_once_are_looked_up_in_turn(
+    sky: FakeSkyPilot, world: SkyPilotWorld
+) -> None:
+    world.slots = 6
+    world.options["look_at"] = 2
+    backend = world.connect()
+    jobs = [backend.submit(world.submission(Behaviour.RUNS_ON)) for _ in range(6)]
+    for job in jobs:
+        sky.preempt(str(job.provider_id))
+    ended: list[str] = []
+    for _ in range(3):
+        seen, calls = look(sky, backend, jobs)
+        assert calls == LOOK + Counter({"/api/status": 2})
+        assert {one.event for one in seen.values()} == {JobEvent.PREEMPTED, None}
+        ended += [key for key, one in seen.items() if one.event is JobEvent.PREEMPTED]
+    assert sorted(ended) == sorted(job.key for job in jobs)
+
+
+def test_launches_that_fail_at_once_are_looked_up_in_turn(
+    sky: FakeSkyPilot, world: SkyPilotWorld
+) -> None:
+    world.options["look_at"] = 2
+    backend = world.connect()
+    sky.refusal = SkyRefusal("NetworkError", "lost")
+    jobs = []
+    for _ in range(4):
+        submission = world.submission(Behaviour.RUNS_ON)
+        jobs.append(Job(key=submission.key))
+        with pytest.raises(TransientError):
+            backend.submit(submission)
+    ended: list[str] = []
+    for _ in range(2):
+        seen, calls = look(sky, backend, jobs)
+        assert calls == LOOK + Counter({"/api/status": 2, "/api/get": 2})
+        ended += [key for key, one in seen.items() if one.event is JobEvent.PREEMPTED]
+    assert sorted(ended) == sorted(job.key for job in jobs)
 
 
 def test_what_clusters_have_cost_is_reported(sky: FakeSkyPilot, world: SkyPilotWorld) -> None:

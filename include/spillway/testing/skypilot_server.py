@@ -111,7 +111,7 @@ class FakeSkyPilot:
         refusal: What the next launches fail with.
         token: What requests must carry; None for no credentials.
         throttle: Answers of 429 that are still to be given.
-        calls: Path of each request that was handed in.
+        calls: Path of each call.
         launches: Body of each launch.
         prices: What `/list_accelerators` answers.
     """
@@ -394,9 +394,10 @@ def fake_skypilot(folder: Path) -> Iterator[FakeSkyPilot]:  # noqa: C901  # one 
 
     class Handler(QuietHandler):
         def do_GET(self) -> None:  # noqa: N802  # the library's name
+            url = urlsplit(self.path)
+            sky.calls.append(url.path)
             if not self._may():
                 return
-            url = urlsplit(self.path)
             query = parse_qs(url.query)
             if url.path == "/api/get":
                 self._get(query["request_id"][0])

@@ -6,6 +6,7 @@ Clusters, and not SkyPilot's managed jobs: those go on by themselves after a pre
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
@@ -98,15 +99,26 @@ class SkyPilotBackend:
     def observe(self, jobs: Sequence[Job]) -> Mapping[str, Observation]:
         """Return what SkyPilot says of each job, by key.
 
-        One call tells which clusters there are, as of a minute ago. Of those that are up, `look_at` are asked about their job, in
-        turn; of those that are not, what became of their launch is looked up.
+        One call tells which launches go on, and one which clusters there are, as of a minute ago. Of the clusters that are up,
+        `look_at` are asked about their job, in turn; of those that are not, and that no launch is about to make, `look_at` are
+        looked up, in turn.
         """
         names = {job.key: self._name(job.key) for job in jobs}
         if not names:
             return {}
+        launching = self._launching()  # first: what has ended by then is in what is asked next
         clusters = self._server.clusters(sorted(names.values()))
         self._look_at(clusters)
-        return {key: self._observation(name, clusters.get(name)) for key, name in names.items()}
+        unclear = [
+            name
+            for name in names.values()
+            if name not in launching and self._is_unclear(name, clusters.get(name))
+        ]
+        asked = launching | {name: self._history(name) for name in self._in_turn(unclear)}
+        return {
+            key: self._observation(name, clusters.get(name), asked.get(name))
+            for key, name in names.items()
+        }
 
     def release(self, job: Job) -> None:
         """Stop the launch, take the cluster down, and wait a few seconds for it to be gone.
@@ -186,21 +198,38 @@ class SkyPilotBackend:
                 return
             time.sleep(0.1)  # the server has no call that waits for a moment only
 
+    def _launching(self) -> dict[str, list[Request]]:
+        """Return the launches that go on, by cluster."""
+        found: defaultdict[str, list[Request]] = defaultdict(list)
+        for one in self._server.requests():
+            if one.name == parse.LAUNCH:
+                found[one.cluster].append(one)
+        return dict(found)
+
+    def _in_turn(self, names: Iterable[str]) -> list[str]:
+        """Return `look_at` of the names, those first that were not asked about for longest."""
+        self._turn += 1
+        waiting = sorted(names, key=lambda name: (self._asked.get(name, 0), name))
+        chosen = waiting[: self._options.look_at]
+        self._asked.update(dict.fromkeys(chosen, self._turn))
+        return chosen
+
     def _look_at(self, clusters: Mapping[str, Cluster]) -> None:
-        """Ask some of the clusters that are up about their jobs, those first that were not asked for longest."""
-        open_ones = [
+        """Ask some of the clusters that are up about their jobs."""
+        running = self._in_turn(
             name
             for name, one in clusters.items()
             if one.status in parse.REACHABLE and not self._is_over(name)
-        ]
-        open_ones.sort(key=lambda name: (self._asked.get(name, 0), name))
-        self._turn += 1
-        asked = {name: self._server.ask_job(name) for name in open_ones[: self._options.look_at]}
-        for name, request in asked.items():
-            self._asked[name] = self._turn
+        )
+        for name, request in [(name, self._server.ask_job(name)) for name in running]:
             status = self._server.job_answer(request)
             if status is not None:
                 self._states[name] = self._state(name, status)
+
+    def _is_unclear(self, name: str, found: Cluster | None) -> bool:
+        """Return whether a cluster is not up, or is and says nothing of its job."""
+        is_up = found is not None and found.status in parse.REACHABLE
+        return not is_up or (name in self._asked and name not in self._states)
 
     def _state(self, name: str, status: str) -> JobState:
         if status != "FAILED":
@@ -212,14 +241,14 @@ class SkyPilotBackend:
         state = self._states.get(name)
         return state is not None and state.status in parse.OVER
 
-    def _observation(self, name: str, found: Cluster | None) -> Observation:
-        is_up = found is not None and found.status in parse.REACHABLE
-        history = () if is_up and name in self._states else self._history(name)
+    def _observation(
+        self, name: str, found: Cluster | None, requests: Sequence[Request] | None
+    ) -> Observation:
         now = self._clock()
         seen = parse.observation(
             found=found,
             job=self._states.get(name),
-            requests=history,
+            requests=requests,
             spot=self._pool.market is Market.SPOT,
             now=now + self._server.ahead,
             start_within=self._options.start_within,

@@ -92,7 +92,8 @@ class SkyPilotOptions(BaseModel):
             where the cloud's machines cannot.
         start_within: How long a job may wait for machines before the task goes elsewhere; None for as long as SkyPilot tries.
         workspace: SkyPilot's workspace; None for the user's.
-        look_at: How many of the running jobs one observation asks about, in turn; that they have machines is seen each time.
+        look_at: How many of the running jobs one observation asks about, in turn, and how many clusters that are not up it looks
+            up; which clusters are up, and which launches go on, is seen each time.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -170,7 +170,7 @@ def observation(  # all that is known of one job
     *,
     found: Cluster | None,
     job: JobState | None,
-    requests: Sequence[Request],
+    requests: Sequence[Request] | None,
     spot: bool,
     now: datetime,
     start_within: timedelta | None,
@@ -180,21 +180,24 @@ def observation(  # all that is known of one job
     Args:
         found: Its cluster, if there is one.
         job: What the cluster says of it, if that was asked.
-        requests: What was asked of SkyPilot for the cluster; of those that are up, nothing needs to be known.
+        requests: What was asked of SkyPilot for the cluster: every launch that goes on, or all of a day. None when it was not
+            looked up, as for those that are up.
         spot: Whether the cloud may take the machines back.
         now: When SkyPilot was asked, by its own clock, which stamps what it tells.
         start_within: How long it may wait for machines.
     """
-    launches = [one for one in requests if one.name == LAUNCH]
+    asked = requests or ()
+    launches = [one for one in asked if one.name == LAUNCH]
     launch = max(launches, key=lambda one: one.created_at, default=None)
-    if found is None:
-        event, said = _without_cluster(launch, requests, spot=spot)
-        code = None
-    elif found.status in REACHABLE:
+    code = None
+    if found is not None and found.status in REACHABLE:
         event, said, code = _with_job(job) if job is not None else _before_its_job(launch)
+    elif requests is None:
+        event, said = None, "what became of its machines is to be looked up: others are before it"
+    elif found is None:
+        event, said = _without_cluster(launch, asked, spot=spot)
     else:
         event, said = _not_up(found, launch, spot=spot)
-        code = None
     if event is JobEvent.SUBMITTED and start_within is not None:
         since = min(
             (one.created_at for one in launches), default=found.launched_at if found else now
