@@ -43,6 +43,7 @@ def world(sky: FakeSkyPilot, tmp_path: Path) -> Iterator[SkyPilotWorld]:
     world = SkyPilotWorld(sky, tmp_path)
     yield world
     sky.holds, sky.refusal, sky.token, sky.throttle, sky.room = False, None, None, 0, 100
+    sky.lingers = False
     sky.stop_all()
 
 
@@ -338,6 +339,66 @@ def test_launches_that_fail_at_once_are_looked_up_in_turn(
         assert calls == LOOK + Counter({"/api/status": 2, "/api/get": 2})
         ended += [key for key, one in seen.items() if one.event is JobEvent.PREEMPTED]
     assert sorted(ended) == sorted(job.key for job in jobs)
+
+
+@pytest.mark.parametrize("market", [Market.SPOT, Market.ON_DEMAND])
+def test_machines_that_are_being_taken_down_are_held_and_not_made_again(
+    sky: FakeSkyPilot, world: SkyPilotWorld, market: Market
+) -> None:
+    world.market, world.slots = market, 1
+    backend = world.connect()
+    backend._release_seconds = 0
+    submission = world.submission(Behaviour.RUNS_ON)
+    job = backend.submit(submission)
+    launches = len(sky.launches)
+    sky.lingers = True
+    del sky.calls[:]
+    backend.release(job)
+    backend.release(job)
+    assert sky.calls.count("/down") == 1
+    other = world.connect()
+    assert other.submit(submission) == job
+    with pytest.raises(CapacityError, match="1 of its 1 slots"):
+        other.submit(world.submission(Behaviour.RUNS_ON))
+    assert list(other.list_jobs()) == [job]
+    sky.break_up(str(job.provider_id))
+    seen = other.observe([job])[job.key]
+    assert (seen.event, "machines are gone" in seen.detail) == (JobEvent.VANISHED, True)
+    sky.finish_downs()
+    assert other.observe([job])[job.key].event is JobEvent.VANISHED
+    assert other.submit(submission) == job
+    assert len(sky.launches) == launches
+    assert list(other.list_jobs()) == []
+
+
+def test_machines_that_end_themselves_still_say_how_their_job_ended(
+    sky: FakeSkyPilot, world: SkyPilotWorld
+) -> None:
+    backend = world.connect()
+    submission = world.submission(Behaviour.SUCCEEDS)
+    job = backend.submit(submission)
+    world.wait(backend, job)
+    launches = len(sky.launches)
+    sky.autostop(str(job.provider_id))
+    other = world.connect()
+    assert other.submit(submission) == job
+    assert other.observe([job])[job.key].event is JobEvent.SUCCEEDED
+    assert len(sky.launches) == launches
+
+
+def test_a_launch_that_somebody_cancels_is_no_launch_that_waits(
+    sky: FakeSkyPilot, world: SkyPilotWorld
+) -> None:
+    """Its half-made machines are there until somebody takes them down."""
+    sky.holds = True
+    backend = world.connect()
+    backend._submit_seconds = 0
+    job = backend.submit(world.submission(Behaviour.RUNS_ON))
+    name = str(job.provider_id)
+    backend._server.cancel([one.id for one in backend._server.requests(name)])
+    assert backend.observe([job])[job.key].event is JobEvent.CANCELLED
+    backend.release(job)
+    assert sky.rows() == []
 
 
 def test_what_clusters_have_cost_is_reported(sky: FakeSkyPilot, world: SkyPilotWorld) -> None:

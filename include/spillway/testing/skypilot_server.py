@@ -108,6 +108,7 @@ class FakeSkyPilot:
     Attributes:
         room: How many more machines the cloud has.
         holds: Whether launches wait for machines until `let_go`.
+        lingers: Whether machines that are taken down are there until `finish_downs`.
         refusal: What the next launches fail with.
         token: What requests must carry; None for no credentials.
         throttle: Answers of 429 that are still to be given.
@@ -119,6 +120,7 @@ class FakeSkyPilot:
     def __init__(self, folder: Path) -> None:
         self.room = 100
         self.holds = False
+        self.lingers = False
         self.refusal: SkyRefusal | None = None
         self.token: str | None = None
         self.throttle = 0
@@ -143,6 +145,15 @@ class FakeSkyPilot:
                     self._bring_up(self._clusters[request["cluster_name"]])
                     self._finish(request, {"job_id": 1, "handle": None})
 
+    def finish_downs(self) -> None:
+        """Have the machines be gone that are being taken down."""
+        with self._lock:
+            self.lingers = False
+            for request in self._requests.values():
+                if request["name"] == "sky.down" and request["status"] == "RUNNING":
+                    self._remove(request["cluster_name"])
+                    self._finish(request, None)
+
     def preempt(self, name: str) -> None:
         """Have the cloud take a cluster's machines back: SkyPilot finds them gone and forgets the cluster."""
         with self._lock:
@@ -153,6 +164,10 @@ class FakeSkyPilot:
         with self._lock:
             self._clusters[name].status = "INIT"
             self._clusters[name].reason = "some nodes are terminated"
+
+    def autostop(self, name: str) -> None:
+        """Have a cluster's machines begin to end themselves."""
+        self._clusters[name].status = "AUTOSTOPPING"
 
     def set_job(self, name: str, status: str) -> None:
         """Have a cluster's job be in a state."""
@@ -243,8 +258,11 @@ class FakeSkyPilot:
                 rows = self.rows()
                 answer: Any = [one for one in rows if names is None or one["name"] in names]
             case "down":
-                self._found(body["cluster_name"])
-                self._remove(body["cluster_name"])
+                cluster = self._found(body["cluster_name"])
+                if self.lingers:
+                    cluster.end()
+                    return
+                self._remove(cluster.name)
                 answer = None
             case "job_status":
                 answer = {"1": self._up(body["cluster_name"]).job_status()}
@@ -322,7 +340,7 @@ class FakeSkyPilot:
 
     def _up(self, name: str) -> _Cluster:
         cluster = self._found(name)
-        if cluster.status != "UP":
+        if cluster.status not in {"UP", "AUTOSTOPPING"}:
             raise SkyRefusal("ClusterNotUpError", f"Cluster {name!r} is not up.")
         return cluster
 

@@ -17,7 +17,7 @@ from spillway.model import JobEvent, Observation
 from spillway.runtime.exit_codes import PREEMPTED
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import timedelta
 
 # Source: SkyPilot, "Cluster lifecycle", and sky/utils/status_lib.py, ClusterStatus.
@@ -197,7 +197,7 @@ def observation(  # all that is known of one job
     elif found is None:
         event, said = _without_cluster(launch, asked, spot=spot)
     else:
-        event, said = _not_up(found, launch, spot=spot)
+        event, said = _not_up(found, launch, asked, spot=spot)
     if event is JobEvent.SUBMITTED and start_within is not None:
         since = min(
             (one.created_at for one in launches), default=found.launched_at if found else now
@@ -231,14 +231,19 @@ def _with_job(job: JobState) -> tuple[JobEvent | None, str, int | None]:
     return event, said, code
 
 
-def _not_up(found: Cluster, launch: Request | None, *, spot: bool) -> tuple[JobEvent | None, str]:
+def _not_up(
+    found: Cluster, launch: Request | None, requests: Iterable[Request], *, spot: bool
+) -> tuple[JobEvent | None, str]:
     said = f"SkyPilot says {found.status}{': ' if found.reason else ''}{found.reason}"
     if launch is not None and launch.is_active:
         return JobEvent.SUBMITTED, said
     if launch is not None and launch.failure is not None:
         return _failed(launch.failure)
+    if launch is not None and launch.status == "CANCELLED":
+        return JobEvent.CANCELLED, f"its launch was cancelled: {said}"
     if found.status == "INIT" and (found.was_up or found.is_unhealthy):
-        return (JobEvent.PREEMPTED if spot else JobEvent.VANISHED), f"machines are gone: {said}"
+        taken = spot and not _given_back(requests)
+        return (JobEvent.PREEMPTED if taken else JobEvent.VANISHED), f"machines are gone: {said}"
     return CLUSTERS.get(found.status), said
 
 
@@ -252,13 +257,15 @@ def _without_cluster(
         return event, f"SkyPilot's launch is {launch.status}"
     if launch.failure is not None:
         return _failed(launch.failure)
-    given_back = any(one.name in _ENDINGS and one.status != "FAILED" for one in requests)
-    if spot and not given_back:
+    if _given_back(requests):
+        return JobEvent.VANISHED, "its machines were given back"
+    if spot:
         return JobEvent.PREEMPTED, "the cloud took its machines back"
-    return (
-        JobEvent.VANISHED,
-        "its machines were given back" if given_back else "its machines are gone",
-    )
+    return JobEvent.VANISHED, "its machines are gone"
+
+
+def _given_back(requests: Iterable[Request]) -> bool:
+    return any(one.name in _ENDINGS and one.status != "FAILED" for one in requests)
 
 
 def _failed(reason: Failure) -> tuple[JobEvent | None, str]:
