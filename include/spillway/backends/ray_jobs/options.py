@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -26,12 +26,22 @@ if TYPE_CHECKING:
 _VARIABLE = re.compile(r"[A-Za-z_]\w*")
 _URI = re.compile(r"(https|s3|gs|gcs|azure|abfss|file)://\S+")
 
+_OF_RAY: Final = frozenset({"job_submission_id", "job_name"})
+"""What Ray keeps in a job's metadata. Source: Ray 2.60, python/ray/dashboard/modules/job/common.py."""
+
 
 def _environment(variables: dict[str, str]) -> dict[str, str]:
     for name in variables:
         if not _VARIABLE.fullmatch(name):
             raise ValueError(f"{name!r} is no name of an environment variable")
     return variables
+
+
+def _labels(labels: dict[str, str]) -> dict[str, str]:
+    for name in labels:
+        if name.startswith("spillway_") or name in _OF_RAY:
+            raise ValueError(f"{name!r} is ours or Ray's own; choose another name")
+    return labels
 
 
 def _working_dir(text: str) -> str:
@@ -55,6 +65,7 @@ class RayOptions(BaseModel):
         image_uri: Image that jobs run in; Ray allows no `working_dir` and no `pip` beside it.
         pip: Packages that are installed for jobs.
         environment: Environment variables of every job.
+        labels: More of each job's metadata, beside ours; a team's name, say.
         python: Interpreter on the nodes.
         driver_cpus: What a job of the launcher `ray` asks for itself; what it starts on the cluster asks for its own.
         accelerators: Ray's type for an accelerator, where it is not our name of it.
@@ -74,6 +85,7 @@ class RayOptions(BaseModel):
     environment: Annotated[dict[str, str], AfterValidator(_environment)] = Field(
         default_factory=dict
     )
+    labels: Annotated[dict[str, str], AfterValidator(_labels)] = Field(default_factory=dict)
     python: str = "python"
     driver_cpus: NonNegativeFloat = 0.0
     accelerators: dict[str, str] = Field(default_factory=dict)

@@ -50,7 +50,10 @@ def render(
     return {
         "entrypoint": f"exec {shlex.quote(options.python)} -m spillway.runtime",
         "submission_id": naming.submission_id(submission.pool, submission.key),
-        "metadata": naming.metadata(submission.pool, submission.key, submission.nodes),
+        "metadata": {
+            **options.labels,
+            **naming.metadata(submission.pool, submission.key, submission.nodes),
+        },
         "runtime_env": _runtime_env(submission, options, working_dir),
         **_resources(submission, options),
     }

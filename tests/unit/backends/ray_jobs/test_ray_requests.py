@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 def test_the_request_is_what_the_api_takes(
     pool: Callable[..., Pool], submission: Callable[..., Submission]
 ) -> None:
-    options = read_options(pool(pip=["polars"], environment={"A": "b"}, resources={"zone": 1}))
+    told = {"environment": {"A": "b"}, "labels": {"team": "vision"}, "resources": {"zone": 1}}
+    options = read_options(pool(pip=["polars"], **told))
     shape = Resources(cpus=3.5, memory_gib=2, accelerator="H100", accelerator_count=2)
     request = render(submission(resources=shape), options, working_dir="gcs://code.zip")
     variables = request["runtime_env"].pop("env_vars")
@@ -45,7 +46,12 @@ def test_the_request_is_what_the_api_takes(
     assert request == {
         "entrypoint": "exec python -m spillway.runtime",
         "submission_id": naming.submission_id("cluster", submission().key),
-        "metadata": naming.metadata("cluster", submission().key, 1),
+        "metadata": {
+            "spillway_key": submission().key,
+            "spillway_pool": "cluster",
+            "spillway_nodes": "1",
+            "team": "vision",
+        },
         "runtime_env": {"working_dir": "gcs://code.zip", "pip": ["polars"]},
         "entrypoint_num_cpus": 4,
         "entrypoint_num_gpus": 2,
@@ -105,6 +111,9 @@ def test_keys_of_all_kinds_name_different_jobs(one: str, other: str) -> None:
         ({"working_dir": "ftp://x/y.zip"}, "a URI that Ray can fetch"),
         ({"image_uri": "i:1", "pip": ["a"]}, "put both into the image"),
         ({"environment": {"a b": "c"}}, "no name of an environment variable"),
+        ({"labels": {"spillway_key": "mine"}}, "choose another name"),
+        ({"labels": {"job_submission_id": "mine"}}, "choose another name"),
+        ({"labels": {"team": 3}}, "labels.team"),
         ({"resources": {"a": 0}}, "resources.a"),
         ({"start_within": "soon"}, "start_within"),
     ],
