@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import socket
 from datetime import timedelta
@@ -31,20 +30,10 @@ from spillway.errors import (
     RejectedError,
     TransientError,
 )
+from vendors import exceptions_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-
-def exceptions_of(module: Any) -> list[type[Exception]]:
-    found = {
-        value
-        for _, value in inspect.getmembers(module, inspect.isclass)
-        if issubclass(value, Exception)
-        and not issubclass(value, Warning)
-        and value.__module__ == module.__name__  # not what it imports
-    }
-    return sorted(found, key=lambda kind: kind.__name__)
 
 
 @pytest.mark.parametrize(

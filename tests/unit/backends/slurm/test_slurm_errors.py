@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import inspect
 import json
 import socket
 import subprocess
@@ -23,7 +22,7 @@ from spillway.backends.slurm import failures, naming, shells
 from spillway.backends.slurm.backend import SlurmBackend
 from spillway.backends.slurm.command_line import CommandLine
 from spillway.backends.slurm.options import SlurmOptions
-from spillway.backends.slurm.rest import _CLIENT_ERRORS, RestClient
+from spillway.backends.slurm.rest import RestClient
 from spillway.backends.slurm.shells import Completed, LocalShell
 from spillway.errors import (
     AccessError,
@@ -33,6 +32,7 @@ from spillway.errors import (
     TransientError,
 )
 from spillway.model import JobEvent, Market, Pool, Resources, Submission
+from vendors import exceptions_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -59,20 +59,6 @@ SUBMISSION = Submission(
     prefix="dag/task",
     grace_period=timedelta(seconds=30),
 )
-
-
-def exceptions_of(module: Any) -> list[type[Exception]]:
-    found = {
-        value
-        for _, value in inspect.getmembers(module, inspect.isclass)
-        if issubclass(value, Exception) and not issubclass(value, Warning)
-    }
-    return sorted(found, key=lambda kind: kind.__name__)
-
-
-@pytest.mark.parametrize("kind", exceptions_of(httpx), ids=lambda kind: kind.__name__)
-def test_every_exception_of_httpx_is_translated(kind: type[Exception]) -> None:
-    assert issubclass(kind, _CLIENT_ERRORS)
 
 
 @pytest.mark.parametrize("kind", exceptions_of(ssh_exception), ids=lambda kind: kind.__name__)
