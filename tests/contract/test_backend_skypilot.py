@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 from dataclasses import replace
@@ -422,6 +423,18 @@ def test_credentials_and_trouble_are_named(
     with pytest.raises(TransientError) as told:
         world.connect(password="sky_right").observe([Job(key="a")])
     assert told.value.retry_after == timedelta(seconds=7)
+
+
+def test_no_credentials_go_into_what_is_asked_for(sky: FakeSkyPilot, world: SkyPilotWorld) -> None:
+    sky.token = "sky_right"
+    headers = {"X-Proxy": "let me pass"}
+    backend = world.connect(password=sky.token, extra={"headers": headers})
+    job = backend.submit(world.submission(Behaviour.RUNS_ON))
+    backend.observe([job])
+    backend.release(job)
+    asked = json.dumps([sky.launches[-1], *sky.bodies()])
+    assert str(job.provider_id) in asked
+    assert not [secret for secret in (sky.token, *headers.values()) if secret in asked]
 
 
 def test_nobody_there_and_somebody_else_there_are_no_answer(

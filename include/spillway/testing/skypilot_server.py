@@ -198,6 +198,10 @@ class FakeSkyPilot:
         with self._lock:
             return [_row(one) for one in self._clusters.values()]
 
+    def bodies(self) -> list[str]:
+        """Return the body of each request that was handed in."""
+        return [str(one["request_body"]) for one in self._requests.values()]
+
     # ---- requests ----------------------------------------------------------------------------------------------
 
     def begin(self, path: str, body: Mapping[str, Any]) -> str:

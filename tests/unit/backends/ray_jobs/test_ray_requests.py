@@ -177,6 +177,28 @@ def test_the_token_and_the_connection_s_headers_go_with_each_call() -> None:
     assert seen[0].headers["X-Team"] == "ml"
 
 
+def test_no_credentials_go_into_a_job_and_its_package(
+    pool: Callable[..., Pool], submission: Callable[..., Submission], tmp_path: Path
+) -> None:
+    (tmp_path / "jobs.py").write_text("def train(session): ...")
+    sent: list[bytes] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        sent.append(str(request.url).encode() + request.content)
+        if request.method == "GET" and "/packages/" in request.url.path:
+            return httpx.Response(404, text="package does not exist")
+        return httpx.Response(
+            200, json={"ray_version": "2.60.0"} if "version" in str(request.url) else []
+        )
+
+    secrets = {"password": "a token", "extra": {"headers": {"X-Proxy": "let me pass"}}}
+    client = JobsClient(Connection(host="ray", **secrets), transport=httpx.MockTransport(answer))
+    options = {"working_dir": str(tmp_path), "ray_version": "any"}
+    RayBackend(pool(**options), home=tmp_path, client=client).submit(submission())
+    assert b"spillway.runtime" in sent[-1]
+    assert not [one for one in sent if b"a token" in one or b"let me pass" in one]
+
+
 def test_a_pool_without_a_connection_says_what_it_needs(
     pool: Callable[..., Pool], tmp_path: Path
 ) -> None:
