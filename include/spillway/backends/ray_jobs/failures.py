@@ -55,9 +55,36 @@ LOSSES: Final = (
 # Where the machinery itself could not go on with setting up, though nothing is wrong with what was asked.
 _NODE_DIED: Final = ("The actor died because its node has died", "node has died", "node died")
 
+# What Ray's memory monitor says of workers that it killed, in messages of its own and in the tracebacks of those who waited for
+# them: recorded from Ray 2.60. It looks at Ray's workers only, and one of them is the process that watches a job.
+_MEMORY_MONITOR: Final = (
+    "killed due to the node running low on memory",
+    "how to address the out of memory issue",
+)
+_WATCHER_KILLED: Final = (
+    "its node ran low on memory, and Ray killed the process that watched it: the task goes on from its checkpoint; raise "
+    "memory_gib of what runs there, or the nodes' memory"
+)
+_WORKER_KILLED: Final = (
+    "its node ran low on memory, and Ray killed workers of it: have its tasks and actors ask for `memory`, or fewer of them run "
+    "at once"
+)
+_SIGKILL: Final = frozenset({-9, 137})
+"""Exit codes after SIGKILL, by what started the entry point and by a shell or container; stopped jobs are not failed ones."""
 
-def meaning(error_type: str | None, message: str) -> tuple[JobEvent, str]:
+_KILLED: Final = "SIGKILL: most likely it ran out of memory; raise memory_gib of its resources"
+
+
+def meaning(
+    error_type: str | None, message: str, exit_code: int | None = None
+) -> tuple[JobEvent, str]:
     """Return what a job's failure means for its lease, and a remedy: a loss is told from a failure."""
+    if any(words in message for words in _MEMORY_MONITOR):
+        if exit_code is None:
+            return JobEvent.VANISHED, _WATCHER_KILLED
+        return JobEvent.FAILED, _WORKER_KILLED
+    if exit_code in _SIGKILL:
+        return JobEvent.FAILED, _KILLED
     if message.startswith(LOSSES):
         return JobEvent.VANISHED, _LOST
     event, remedy = ERROR_TYPES.get(error_type or "", (JobEvent.FAILED, ""))

@@ -89,7 +89,7 @@ def observation(
 
 
 def _failure(job: JobRow, now: datetime) -> Observation:
-    event, remedy = meaning(job.error_type, job.message)
+    event, remedy = meaning(job.error_type, job.message, job.exit_code)
     if event is JobEvent.FAILED and job.exit_code == PREEMPTED:
         event = JobEvent.PREEMPTED
     if job.error_type == ENTRY_POINT_FAILED and _NO_RUNTIME in job.message:

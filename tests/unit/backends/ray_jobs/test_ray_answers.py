@@ -36,6 +36,12 @@ REFUSED = (
     "Failed to start supervisor actor bad1: 'The quantity of resource num_cpus cannot be negative'."
 )
 UNFETCHED = "runtime_env setup failed: Failed to set up runtime environment."
+MONITOR = """2 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 192.0.2.2, ID: c97e0dea) was \
+7.72GB used / 23.59GB limit (0.327287)
+OOM kill reason: Memory usage 7702683648B exceeded threshold of 7597580800B (30.0% of 25325268992B limit)"""
+ADVICE = """863\t1.23\tray::A.f
+Refer to the documentation on how to address the out of memory issue: https://docs.ray.io/en/latest/ray-observability/user-guides/\
+debug-apps/debug-memory.html. Consider provisioning more memory on this node or reducing task parallelism"""
 EXITED = "Job entrypoint command failed with exit code {code}, last available logs (truncated to 20,000 chars):\n{log}"
 
 
@@ -90,6 +96,54 @@ def test_a_loss_is_told_from_a_failure(
     error_type: str | None, message: str, code: int | None, event: JobEvent
 ) -> None:
     assert seen(error_type=error_type, message=message, driver_exit_code=code)[0] is event
+
+
+@pytest.mark.parametrize(
+    ("error_type", "message", "code", "event", "words"),
+    [
+        (
+            "JOB_ENTRYPOINT_COMMAND_ERROR",
+            EXITED.format(code=-9, log="hi"),
+            -9,
+            JobEvent.FAILED,
+            "SIGKILL: most likely it ran out of memory",
+        ),
+        (
+            "JOB_ENTRYPOINT_COMMAND_ERROR",
+            EXITED.format(code=137, log="hi"),
+            137,
+            JobEvent.FAILED,
+            "SIGKILL: most likely it ran out of memory",
+        ),
+        (
+            "JOB_ENTRYPOINT_COMMAND_ERROR",
+            EXITED.format(code=1, log=ADVICE),
+            1,
+            JobEvent.FAILED,
+            "Ray killed workers of it",
+        ),
+        (
+            "JOB_SUPERVISOR_ACTOR_UNKNOWN_FAILURE",
+            f"Unexpected error occurred: {MONITOR}",
+            None,
+            JobEvent.VANISHED,
+            "Ray killed the process that watched it",
+        ),
+        (
+            "JOB_ENTRYPOINT_COMMAND_ERROR",
+            EXITED.format(code=75, log=ADVICE),
+            75,
+            JobEvent.PREEMPTED,
+            "Ray killed workers of it",
+        ),
+    ],
+)
+def test_a_lack_of_memory_is_told_from_other_ends(
+    error_type: str, message: str, code: int | None, event: JobEvent, words: str
+) -> None:
+    """As Ray 2.60 told them: of a killed entry point, of killed workers, of the killed process that watches the job."""
+    found, detail = seen(error_type=error_type, message=message, driver_exit_code=code)
+    assert (found, words in detail) == (event, True), detail
 
 
 def test_every_type_of_error_that_ray_knows_has_a_meaning() -> None:
