@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import subprocess
@@ -15,7 +16,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from spillway.backends import registry
-from spillway.backends.protocol import Connection
+from spillway.backends.protocol import (
+    Connection,
+    SupportsCapacity,
+    SupportsListing,
+    SupportsLogs,
+)
 from spillway.model import Market, Pool, Resources
 from spillway.runtime import Session
 
@@ -109,6 +115,28 @@ def test_every_backend_has_a_row_of_what_was_tested_and_of_what_it_may_do(page: 
     cells = re.findall(r"^\| (`.*?) \|", (PROJECT / page).read_text(), re.MULTILINE)
     named = {name for cell in cells for name in re.findall(r"`(\w+)`", cell)}
     assert registry.TABLE.keys() - named == set()
+
+
+ABILITIES = {"room": SupportsCapacity, "list": SupportsListing, "logs": SupportsLogs}
+
+
+def test_the_readme_says_what_each_backend_cannot_do() -> None:
+    """All can do what the line above the table says, except for what the table's third column takes back."""
+    text = (PROJECT / "README.md").read_text()
+    (promise,) = re.findall(r"^All take .*$", text, re.MULTILINE)
+    assert all(word in promise for word in ABILITIES)
+    seen = set()
+    for first, exceptions in re.findall(r"^\| (`.+?) \|.*?\|(.*?)\|.*\|$", text, re.MULTILINE):
+        named = set(re.findall(r"`(\w+)`", first)) & registry.TABLE.keys()
+        only = set(re.findall(r"`(\w+)`", exceptions)) or named
+        for name in named:
+            module, _, kind = registry.TABLE[name].target.partition(":")
+            backend = getattr(importlib.import_module(module), kind)
+            said = {word for word in ABILITIES if word in exceptions and name in only}
+            lacks = {word for word, one in ABILITIES.items() if not issubclass(backend, one)}
+            assert said == lacks, name
+        seen |= named
+    assert seen == registry.TABLE.keys()
 
 
 def test_the_readmes_entry_point_goes_on_where_it_was(
