@@ -219,6 +219,7 @@ def test_machines_of_ones_own_are_pods_with_our_tags_until_they_are_released(
     asked = Resources(cpus=2, memory_gib=3)
     submission = replace(world.submission(Behaviour.RUNS_ON), nodes=2, resources=asked)
     job = backend.submit(submission)
+    name = str(job.provider_id)
     until(lambda: len(kubernetes.pods()) == submission.nodes)
     assert backend.submit(submission) == job
     for pod in kubernetes.pods():
@@ -233,6 +234,13 @@ def test_machines_of_ones_own_are_pods_with_our_tags_until_they_are_released(
     assert list(backend.list_jobs()) == [job]
     assert backend.observe([job])[job.key].event is JobEvent.SUBMITTED
     assert len(kubernetes.pods()) == submission.nodes
+    if cloud == "kubernetes":  # once will do: it takes seconds
+        with kubernetes.without(("delete", "pods")):
+            backend.release(job)
+            until(lambda: not any(one.is_active for one in backend._server.requests(name)))
+            assert backend.submit(submission) == job  # and launches nothing beside what is left
+            assert list(backend.list_jobs()) == [job]
+            assert backend.observe([job])[job.key].event is JobEvent.CANCELLED
     backend.release(job)
     until(lambda: not kubernetes.pods() and not kubernetes.server.all("services"))
     until(lambda: not backend.list_jobs())
