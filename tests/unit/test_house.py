@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import tomllib
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ PROJECT = Path(__file__).parents[2]
 DOCUMENTS = [PROJECT / "README.md", *sorted((PROJECT / "docs").rglob("*.md"))]
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 TEST = re.compile(r"`((?:tests|include)/[\w/]+\.py)(?:::(test_\w+))?`")
+FILE = re.compile(r"`([\w./-]+\.(?:py|ya?ml|toml|html))(?:::(test_\w+))?`")
+MODULE = re.compile(r"`([a-z]\w*(?:\.\w+)+)(?:\([^`]*\))?`")
 
 # Written in pieces, so that this file is not what it looks for.
 MACHINE_PATHS = ("/" + "work/", "/" + "tmp/")
@@ -30,6 +33,14 @@ def pyproject() -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def readme() -> str:
     return (PROJECT / "README.md").read_text()
+
+
+@cache
+def project_files() -> tuple[str, ...]:
+    folders = ("dags", "docs", "include", "plugins", "tests")
+    inside = [path for folder in folders for path in (PROJECT / folder).rglob("*")]
+    paths = [*PROJECT.glob("*.*"), *(path for path in inside if path.is_file())]
+    return tuple(path.relative_to(PROJECT).as_posix() for path in paths)
 
 
 def make_targets() -> set[str]:
@@ -93,10 +104,41 @@ def test_every_relative_link_leads_somewhere(document: Path) -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_every_test_a_document_points_to_exists(document: Path) -> None:
-    for path, test in TEST.findall(document.read_text()):
-        code = (PROJECT / path).read_text()
-        assert not test or f"def {test}(" in code, f"{path}::{test}"
+def test_every_file_and_test_a_document_names_exists(document: Path) -> None:
+    """A file may be named by the end of its path."""
+    if document == PROJECT / "docs" / "decisions" / "0001-plugin-file-name.md":
+        return  # it is about a name that no file may have
+    for name, test in FILE.findall(document.read_text()):
+        found = [path for path in project_files() if f"/{path}".endswith(f"/{name}")]
+        assert found, name
+        codes = [(PROJECT / path).read_text() for path in found]
+        assert not test or any(f"def {test}(" in code for code in codes), f"{name}::{test}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_module_a_document_names_exists_and_has_what_is_named(document: Path) -> None:
+    for name in MODULE.findall(document.read_text()):
+        folder, *names = name.removeprefix("spillway.").split(".")
+        place = PROJECT / "include" / "spillway" / folder
+        if not place.is_dir() or name.endswith((".cfg", ".db")):
+            continue  # somebody else's module, or a file
+        while names and (place / names[0]).is_dir():
+            place /= names.pop(0)
+        is_module = bool(names) and (place / f"{names[0]}.py").exists()
+        code = (place / (f"{names.pop(0)}.py" if is_module else "__init__.py")).read_text()
+        assert all(re.search(rf"\b{one}\b", code) for one in names), name
+
+
+def test_every_message_that_operations_explains_is_one_of_ours() -> None:
+    text = (PROJECT / "docs" / "operations.md").read_text()
+    _, _, table = text.partition("## What to do when")
+    code = "".join(path.read_text() for path in (PROJECT / "include").rglob("*.py"))
+    code = re.sub(r'"\s*\n\s*f?"', "", code)  # messages are written over several lines
+    for row in table.partition("\n## ")[0].splitlines():
+        for message in re.findall(r"`([^`]*)`", row.split("|")[1] if "|" in row else ""):
+            pieces = re.split(r"\.\.\.|\b[MNXY]\b|\d+", message)
+            of_sqlite = message == "database is locked"
+            assert of_sqlite or all(piece.strip() in code for piece in pieces), message
 
 
 def test_every_invariant_names_a_test_that_shows_it() -> None:
