@@ -92,6 +92,7 @@ def test_a_cluster_is_pinned_to_what_the_pool_says(sky: FakeSkyPilot, world: Sky
 def test_machines_that_are_taken_back_are_told_from_those_given_back(
     sky: FakeSkyPilot, world: SkyPilotWorld
 ) -> None:
+    world.options["look_at"] = 1  # a loss does not wait for those that run to be asked
     backend = world.connect()
     taken, kept = (backend.submit(world.submission(Behaviour.RUNS_ON)) for _ in range(2))
     for job in (taken, kept):
@@ -295,10 +296,10 @@ def test_machines_on_their_way_are_seen_by_what_is_asked_of_all(
     sky: FakeSkyPilot, world: SkyPilotWorld
 ) -> None:
     sky.holds = True
-    world.slots = 20
+    world.slots = 8
     backend = world.connect()
     backend._submit_seconds = 0
-    jobs = [backend.submit(world.submission(Behaviour.RUNS_ON)) for _ in range(20)]
+    jobs = [backend.submit(world.submission(Behaviour.RUNS_ON)) for _ in range(8)]
     seen, calls = look(sky, backend, jobs)
     assert {one.event for one in seen.values()} == {JobEvent.SUBMITTED}
     assert calls == LOOK
@@ -307,14 +308,14 @@ def test_machines_on_their_way_are_seen_by_what_is_asked_of_all(
 def test_machines_that_are_gone_at_once_are_looked_up_in_turn(
     sky: FakeSkyPilot, world: SkyPilotWorld
 ) -> None:
-    world.slots = 6
+    world.slots = 4
     world.options["look_at"] = 2
     backend = world.connect()
-    jobs = [backend.submit(world.submission(Behaviour.RUNS_ON)) for _ in range(6)]
+    jobs = [backend.submit(world.submission(Behaviour.RUNS_ON)) for _ in range(4)]
     for job in jobs:
         sky.preempt(str(job.provider_id))
     ended: list[str] = []
-    for _ in range(3):
+    for _ in range(2):
         seen, calls = look(sky, backend, jobs)
         assert calls == LOOK + Counter({"/api/status": 2})
         assert {one.event for one in seen.values()} == {JobEvent.PREEMPTED, None}
