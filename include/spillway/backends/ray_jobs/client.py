@@ -14,6 +14,7 @@ import httpx
 from spillway.backends.ray_jobs import parse
 from spillway.backends.ray_jobs.failures import LATER, NAME, by_status, readable
 from spillway.backends.skew import clock_ahead
+from spillway.backends.throttling import retry_after
 from spillway.errors import SpecError, TransientError
 
 if TYPE_CHECKING:
@@ -138,7 +139,8 @@ class JobsClient:
 
     def _expect(self, answer: httpx.Response) -> httpx.Response:
         if not answer.is_success:
-            raise by_status(answer.status_code, answer.text, self.where)
+            wait = retry_after(answer.headers.get("Retry-After"))
+            raise by_status(answer.status_code, answer.text, self.where, retry_after=wait)
         return answer
 
 

@@ -11,6 +11,7 @@ from spillway.model import JobEvent
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
+    from datetime import timedelta
 
 NAME: Final = "ray"
 LATER: Final = "the same request may succeed later"
@@ -93,7 +94,7 @@ def meaning(
     return event, remedy
 
 
-def by_status(status: int, text: str, where: str) -> BackendError:
+def by_status(status: int, text: str, where: str, *, retry_after: timedelta | None) -> BackendError:
     """Return the exception for an answer that is none of those asked for."""
     said = last_line(text)
     match status:
@@ -116,7 +117,11 @@ def by_status(status: int, text: str, where: str) -> BackendError:
         ):  # the head passes its agent's answer on as its own error
             return RejectedError(f"Ray refused the request: {said}", backend=NAME)
         case _:
-            return TransientError(f"Ray at {where} answers {status}: {said}; {LATER}", backend=NAME)
+            return TransientError(
+                f"Ray at {where} answers {status}: {said}; {LATER}",
+                backend=NAME,
+                retry_after=retry_after,
+            )
 
 
 def last_line(text: str) -> str:

@@ -223,19 +223,24 @@ HEAD_S_WORDS = (
         (500, HEAD_S_WORDS.format(400, "ValueError: runtime_env"), RejectedError),
         (500, "No available agent to submit job, please try again later.", TransientError),
         (502, "", TransientError),
+        (429, "a proxy's limit", TransientError),
         (200, "<html>a login page</html>", TransientError),
     ],
 )
 def test_an_answer_that_is_none_says_nothing_of_the_job(
     pool: Callable[..., Pool], tmp_path: Path, code: int, text: str, kind: type[BackendError]
 ) -> None:
-    transport = httpx.MockTransport(lambda _request: httpx.Response(code, text=text))
+    headers = {"Retry-After": "7"}
+    transport = httpx.MockTransport(lambda _: httpx.Response(code, text=text, headers=headers))
     client = JobsClient(Connection(host="ray.example", password="a token"), transport=transport)
     backend = RayBackend(pool(), home=tmp_path, client=client)
     with pytest.raises(kind) as caught:
         backend.observe([Job(key="dag/run/task/-1/1")])
     assert type(caught.value) is kind
     assert "a token" not in str(caught.value)
+    if code in (429, 502):
+        assert isinstance(caught.value, TransientError)
+        assert caught.value.retry_after == timedelta(seconds=7)
 
 
 def test_silence_says_nothing_of_the_job(pool: Callable[..., Pool], tmp_path: Path) -> None:
