@@ -236,11 +236,13 @@ def test_a_throttled_call_is_for_later_and_the_next_ones_are_not_made(world: Bat
     backend = world.connect()
     job = Job(key="dag/run/task/-1/1", provider_id="00000000-0000-0000-0000-000000000000")
     world.market.fail("batch:DescribeJobs", THROTTLED)
-    with pytest.raises(TransientError, match="TooManyRequestsException"):
+    with pytest.raises(TransientError, match="TooManyRequestsException") as told:
         backend.observe([job])
+    assert told.value.retry_after is not None
     before = calls(world.market, "batch:DescribeJobs")
-    with pytest.raises(TransientError, match="slow down"):
+    with pytest.raises(TransientError, match="slow down") as told:
         backend.observe([job])
+    assert told.value.retry_after is not None
     assert calls(world.market, "batch:DescribeJobs") == before
 
 

@@ -150,6 +150,7 @@ REFUSALS: dict[str, tuple[Refusal, type[BackendError], str]] = {
             "RESOURCE_EXHAUSTED",
             "Quota exceeded for quota metric 'Create requests' per minute",
             reason="RATE_LIMIT_EXCEEDED",
+            retry_seconds=40,
         ),
         TransientError,
         "slow down",
@@ -184,8 +185,11 @@ def test_a_refused_question_says_nothing_of_the_jobs(
     refusal, kind, _ = REFUSALS[case]
     server.refusals["ListJobs"] = refusal
     expected = AccessError if kind is AccessError else TransientError
-    with pytest.raises(expected):
+    with pytest.raises(expected) as caught:
         world.connect().observe([Job(key="a/b/c/-1/1")])
+    if isinstance(caught.value, TransientError):
+        wait = None if refusal.retry_seconds is None else timedelta(seconds=refusal.retry_seconds)
+        assert caught.value.retry_after == wait
 
 
 def test_an_answer_that_is_lost_starts_nothing_twice(

@@ -23,6 +23,7 @@ class Refusal(Exception):  # noqa: N818  # what Google answers; not an error of 
     Attributes:
         status: Name of a `google.rpc.Code`.
         reason: Of the `google.rpc.ErrorInfo` that comes with it; none comes without.
+        retry_seconds: Of the `google.rpc.RetryInfo` that comes with it; none comes without.
     """
 
     status: str
@@ -30,6 +31,7 @@ class Refusal(Exception):  # noqa: N818  # what Google answers; not an error of 
     reason: str = ""
     domain: str = "googleapis.com"
     metadata: dict[str, str] = field(default_factory=dict[str, str])
+    retry_seconds: int | None = None
 
 
 def permission_denied(permission: str, resource: str = "projects/our-project") -> Refusal:

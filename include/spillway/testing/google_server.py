@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, urlsplit
 import grpc
 from google.cloud import aiplatform_v1, batch_v1, container_v1
 from google.cloud.logging_v2.types import ListLogEntriesRequest
-from google.protobuf import any_pb2, json_format
+from google.protobuf import duration_pb2, json_format
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
@@ -180,15 +180,20 @@ def _grpc_method(server: GoogleServer, name: str, method: Method) -> Any:
 
 def _status(refusal: Refusal) -> status_pb2.Status:
     status = status_pb2.Status(code=code_pb2.Code.Value(refusal.status), message=refusal.message)
-    if refusal.reason:
-        packed = any_pb2.Any()
-        packed.Pack(
-            error_details_pb2.ErrorInfo(
-                reason=refusal.reason, domain=refusal.domain, metadata=refusal.metadata
-            )
-        )
-        status.details.append(packed)
+    for detail in _details(refusal):
+        status.details.add().Pack(detail)
     return status
+
+
+def _details(refusal: Refusal) -> list[Any]:
+    details: list[Any] = []
+    if refusal.reason:
+        facts = {"domain": refusal.domain, "metadata": refusal.metadata}
+        details.append(error_details_pb2.ErrorInfo(reason=refusal.reason, **facts))
+    if refusal.retry_seconds is not None:
+        delay = duration_pb2.Duration(seconds=refusal.retry_seconds)
+        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+    return details
 
 
 def _to_bytes(message: Any) -> bytes:
@@ -272,16 +277,11 @@ def _to_json(message: Any) -> str:
 
 
 def _rest_error(refusal: Refusal) -> str:
-    detail = {
-        "@type": "type.googleapis.com/google.rpc.ErrorInfo",
-        "reason": refusal.reason,
-        "domain": refusal.domain,
-        "metadata": refusal.metadata,
-    }
+    packed = _status(refusal).details
     error = {
         "code": _HTTP[refusal.status],
         "message": refusal.message,
         "status": refusal.status,
-        "details": [detail] if refusal.reason else [],
+        "details": [json_format.MessageToDict(detail) for detail in packed],
     }
     return json.dumps({"error": error})

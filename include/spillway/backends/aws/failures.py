@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from botocore import exceptions  # pyright: ignore[reportMissingTypeStubs]  # it ships without types
 
+from spillway.backends.throttling import retry_after
 from spillway.errors import AccessError, BackendError, CapacityError, RejectedError, TransientError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import timedelta
 
 LATER: Final = "the same request may succeed later"
 _CREDENTIALS: Final = "renew the credentials of the pool's connection"
@@ -162,7 +164,10 @@ FAILURES: Final = (exceptions.BotoCoreError, exceptions.ClientError)
 def explain(error: Exception, *, backend: str, permission: str) -> BackendError:
     """Return the exception for what a call raised; `permission` is what the call needs, such as `batch:SubmitJob`."""
     if isinstance(error, exceptions.ClientError):
-        return _explain_answer(error, backend, permission)
+        told = _explain_answer(error, backend, permission)
+        if isinstance(told, TransientError):
+            told.retry_after = wait_of(error)
+        return told
     kind, remedy = next(EXCEPTIONS[one] for one in type(error).__mro__ if one in EXCEPTIONS)
     return kind(f"{permission} did not work: {_one_line(str(error))}; {remedy}", backend=backend)
 
@@ -172,11 +177,10 @@ def code_of(error: BaseException | None) -> str:
     return str(_answer(error).get("Error", {}).get("Code", ""))
 
 
-def retry_after_seconds(error: Exception) -> float:
-    """Return how long AWS asks to wait; 0 where it does not say."""
+def wait_of(error: Exception) -> timedelta | None:
+    """Return how long AWS asks to wait; None where it does not say."""
     headers: Any = _answer(error).get("ResponseMetadata", {}).get("HTTPHeaders", {})
-    text = str(headers.get("retry-after", ""))
-    return float(text) if text.isdigit() else 0.0
+    return retry_after(headers.get("retry-after"))  # the client has all names in lower case
 
 
 def is_throttled(error: Exception) -> bool:

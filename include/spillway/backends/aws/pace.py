@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -37,12 +38,14 @@ class Pace:
         with self._lock:
             return max(self._resume_at - self._clock(), 0.0)
 
-    def throttled(self, retry_after_seconds: float = 0.0) -> None:
-        """Note that a call was throttled; the provider may have said for how long."""
+    def throttled(self, wish: timedelta | None = None) -> timedelta:
+        """Note that a call was throttled, and return how long to ask nothing; the provider may have said it."""
+        told = wish.total_seconds() if wish is not None else 0.0
         with self._lock:
             self._pause = min(max(self._pause * 2, SHORTEST_SECONDS), LONGEST_SECONDS)
-            pause = max(self._pause, min(retry_after_seconds, LONGEST_SECONDS))
-            self._resume_at = self._clock() + pause * (1 + self._jitter() / 2)
+            pause = max(self._pause, min(told, LONGEST_SECONDS)) * (1 + self._jitter() / 2)
+            self._resume_at = self._clock() + pause
+        return timedelta(seconds=pause)
 
     def answered(self) -> None:
         """Note that a call went through."""

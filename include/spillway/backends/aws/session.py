@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import boto3  # pyright: ignore[reportMissingTypeStubs]  # none of the three ships types
@@ -70,14 +71,17 @@ class Aws:
             raise TransientError(
                 f"AWS asks us to slow down: {permission} waits for {wait:.1f} s more",
                 backend=self._backend,
+                retry_after=timedelta(seconds=wait),
             )
         try:
             method = getattr(self._client(service), str(xform_name(operation)))
             found: dict[str, Any] = method(**parameters)
         except failures.FAILURES as error:
-            if failures.is_throttled(error):
-                self._pace.throttled(failures.retry_after_seconds(error))
-            raise failures.explain(error, backend=self._backend, permission=permission) from error
+            told = failures.explain(error, backend=self._backend, permission=permission)
+            if failures.is_throttled(error) and isinstance(told, TransientError):
+                pause = self._pace.throttled(told.retry_after)
+                told.retry_after = max(pause, told.retry_after or pause)
+            raise told from error
         self._pace.answered()
         return found
 

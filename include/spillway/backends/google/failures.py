@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from contextlib import contextmanager
+from datetime import timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from google.api_core import exceptions as api
 from google.auth.exceptions import GoogleAuthError, TransportError
+from google.rpc.error_details_pb2 import RetryInfo
 
+from spillway.backends.throttling import retry_after
 from spillway.errors import AccessError, BackendError, CapacityError, RejectedError, TransientError
 
 if TYPE_CHECKING:
@@ -102,8 +105,11 @@ def translated(backend: str, service: str, key: str | None = None) -> Generator[
         yield
     except api.GoogleAPIError as error:
         kind, remedy = classify(error)
-        said = " ".join(str(error).split())[:600]
-        raise kind(f"{service} says: {said}; {remedy}", backend=backend, key=key) from error
+        said = f"{service} says: {' '.join(str(error).split())[:600]}; {remedy}"
+        told = kind(said, backend=backend, key=key)
+        if isinstance(told, TransientError):
+            told.retry_after = wait_of(error)
+        raise told from error
     except GoogleAuthError as error:
         passes = isinstance(error, TransportError) or bool(cast("Any", error).retryable)
         refused = AccessError, _CLOCK if _SKEW.search(str(error)) else _CREDENTIALS
@@ -123,7 +129,22 @@ def question() -> Generator[None]:
     try:
         yield
     except (RejectedError, CapacityError) as error:
-        raise TransientError(str(error), backend=error.backend, key=error.key) from error
+        wait = wait_of(error.__cause__)
+        raise TransientError(
+            str(error), backend=error.backend, key=error.key, retry_after=wait
+        ) from error
+
+
+def wait_of(error: BaseException | None) -> timedelta | None:
+    """Return how long Google asks to wait, in the answer's header or a detail of it; None where it does not say.
+
+    Source: Google Cloud, API design guide, "Errors", `google.rpc.RetryInfo`, cloud.google.com/apis/design/errors.
+    """
+    told: Any = error  # the library has no types for it
+    headers: Any = getattr(getattr(told, "response", None), "headers", None) or {}
+    delays = [_delay(detail) for detail in getattr(told, "details", ())]
+    waits = [retry_after(headers.get("Retry-After")), *delays]
+    return max((wait for wait in waits if wait is not None), default=None)
 
 
 def classify(error: api.GoogleAPIError) -> tuple[type[BackendError], str]:
@@ -141,6 +162,17 @@ def classify(error: api.GoogleAPIError) -> tuple[type[BackendError], str]:
     if _STOCKOUT.search(text):
         return CapacityError, "another pool may do"
     return kind, remedy
+
+
+def _delay(detail: object) -> timedelta | None:
+    """Return what a detail of an error says of waiting: of one over gRPC, or of one in JSON."""
+    if isinstance(detail, RetryInfo):
+        wait: timedelta = detail.retry_delay.ToTimedelta()
+        return wait
+    if not isinstance(detail, dict):
+        return None
+    told = re.fullmatch(r"(\d{1,9}(\.\d+)?)s", str(cast("Any", detail).get("retryDelay")))
+    return None if told is None else timedelta(seconds=float(told[1]))
 
 
 class _Facts(dict[str, str]):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -191,15 +192,18 @@ def test_a_clock_that_is_wrong_is_told() -> None:
 def test_no_answer_in_time_is_no_throttling_and_may_be_asked_again(kind: Any) -> None:
     silent = kind(endpoint_url="https://batch.example", error="timed out")
     assert not failures.is_throttled(silent)
-    assert failures.retry_after_seconds(silent) == 0
+    assert failures.wait_of(silent) is None
     explained = failures.explain(silent, backend="aws_batch", permission="batch:SubmitJob")
     assert isinstance(explained, TransientError)
 
 
 def test_what_aws_says_of_waiting_is_read() -> None:
-    assert failures.retry_after_seconds(answered("SlowDown", **{"retry-after": "7"})) == 7
-    assert failures.retry_after_seconds(answered("SlowDown")) == 0
-    assert failures.retry_after_seconds(exceptions.NoCredentialsError()) == 0
+    for code in ("SlowDown", "ServiceUnavailable"):
+        told = explained(answered(code, **{"retry-after": "7"}))
+        assert isinstance(told, TransientError)
+        assert told.retry_after == timedelta(seconds=7)
+    assert failures.wait_of(answered("SlowDown")) is None
+    assert failures.wait_of(exceptions.NoCredentialsError()) is None
 
 
 def test_the_policy_on_the_page_allows_every_call_and_is_json() -> None:

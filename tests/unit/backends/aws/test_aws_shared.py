@@ -77,7 +77,7 @@ def test_a_pause_is_as_long_as_was_asked_for_and_varies() -> None:
     clock = Clock()
     exact, late = Pace(clock=clock, jitter=lambda: 0.0), Pace(clock=clock, jitter=lambda: 1.0)
     for pace in (exact, late):
-        pace.throttled(retry_after_seconds=7)
+        assert pace.throttled(timedelta(seconds=7)) == timedelta(seconds=pace.seconds_left())
     assert (exact.seconds_left(), late.seconds_left()) == (7, 10.5)
 
 

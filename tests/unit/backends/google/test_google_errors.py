@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+from typing import Any
+
 import pytest
 from google.api_core import exceptions as api
 from google.auth import exceptions as auth
+from google.protobuf.duration_pb2 import Duration
+from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
+from requests import Response
 
 from spillway.backends.google.failures import KINDS, classify, question, translated
 from spillway.errors import AccessError, CapacityError, RejectedError, TransientError
@@ -62,6 +68,31 @@ def test_a_question_that_is_refused_is_no_answer() -> None:
         raise RejectedError("no such region", backend="google_batch")
     with pytest.raises(AccessError), question():
         raise AccessError("not you", backend="google_batch")
+
+
+DELAY = RetryInfo(retry_delay=Duration(seconds=3, nanos=500_000_000))
+
+
+@pytest.mark.parametrize(
+    ("header", "details", "seconds"),
+    [
+        ("7", [], 7),
+        ("7", [DELAY], 7),
+        (None, [DELAY], 3.5),
+        (None, [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "3.5s"}], 3.5),
+        (None, [{"retryDelay": "soon"}, ErrorInfo(reason="BUSY"), "words"], None),
+    ],
+)
+@pytest.mark.parametrize("kind", [api.TooManyRequests, api.ServiceUnavailable])
+def test_what_google_says_of_waiting_is_read(
+    kind: type[api.GoogleAPICallError], header: str | None, details: list[Any], seconds: float
+) -> None:
+    answer = Response()
+    answer.headers.update({"Retry-After": header} if header else {})
+    with pytest.raises(TransientError) as caught, question():
+        _raise(kind("too fast", details=details, response=answer))
+    expected = None if seconds is None else timedelta(seconds=seconds)
+    assert caught.value.retry_after == expected
 
 
 def test_an_unknown_class_of_a_later_library_goes_by_its_parent() -> None:
