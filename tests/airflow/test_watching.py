@@ -13,6 +13,7 @@ import pytest
 
 from spillway.airflow import context
 from spillway.airflow.observer import PoolObserver
+from spillway.airflow.pace import Pace
 from spillway.airflow.triggers import LeaseTrigger
 from spillway.dispatch import Dispatcher, Running
 from spillway.errors import LedgerError, LedgerUnavailableError, StoreError
@@ -121,6 +122,46 @@ def test_a_provider_that_does_not_answer_does_not_end_the_watch(world: FakeDeplo
         world.succeed(lease)
         provider.is_reachable = True
         assert len(await fired) == 1
+
+    soon(scenario())
+
+
+class RecordedPace(Pace):
+    """Writes down how long the loop is told to pause, and lets it go on at once."""
+
+    def __init__(self) -> None:
+        super().__init__(POLL_SECONDS, lambda low, _high: low)
+        self.pauses: list[float] = []
+
+    def pause_seconds(self) -> float:
+        self.pauses.append(super().pause_seconds())
+        return 0.0
+
+
+@pytest.mark.parametrize("wish", [None, timedelta(minutes=3)])
+def test_a_provider_that_throttles_is_left_alone_and_asked_again_by_who_knows_that(
+    world: FakeDeployment, wish: timedelta | None
+) -> None:
+    lease = start(world)
+    provider = world.providers[lease.pool]
+    provider.is_reachable, provider.retry_after = False, wish
+    made: list[Dispatcher] = []
+
+    def new_process() -> Dispatcher:
+        made.append(world.new_process())
+        return made[-1]
+
+    async def scenario() -> None:
+        observer = PoolObserver(new_process, lease.pool, POLL_SECONDS)
+        observer._pace = pace = RecordedPace()
+        async with observer.watch(lease.key) as watch:
+            await until(lambda: len(pace.pauses) >= 3)
+            hindered, processes = pace.pauses[:3], len(made)
+            provider.is_reachable = True
+            await watch.next()
+        usual = 0.9 * POLL_SECONDS
+        assert hindered == ([180.0] * 3 if wish else [2 * usual, 4 * usual, 8 * usual])
+        assert (processes == 1) == (wish is not None)
 
     soon(scenario())
 

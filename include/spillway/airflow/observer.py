@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from spillway.airflow.heartbeats import Heartbeats
-from spillway.airflow.pace import Pace
+from spillway.airflow.pace import Pace, wish_of
 from spillway.airflow.turns import Turns
 from spillway.errors import (
     BackendError,
@@ -123,7 +123,9 @@ class PoolObserver:
             try:
                 news = await asyncio.to_thread(self._look, watches)
             except (BackendError, LedgerUnavailableError, SpecError) as error:
-                self._dispatcher = None  # made anew, with the credentials and pools of then
+                # Who asks us to slow down has nothing against who we are, and its backend keeps the pause.
+                if wish_of(error) is None:
+                    self._dispatcher = None  # made anew, with the credentials and pools of then
                 self._pace.was_hindered(error)
                 log.warning("could not look at pool %s: %s", self._pool, error)
                 news = []

@@ -20,6 +20,11 @@ LONGEST_WISH: Final = timedelta(minutes=15)
 _JITTER: Final = 0.1
 
 
+def wish_of(error: Exception) -> timedelta | None:
+    """Return how long the provider wants not to be asked; None where it said nothing of that."""
+    return error.retry_after if isinstance(error, TransientError) else None
+
+
 class Pace:
     """Pauses that double with every failure and halve with every success.
 
@@ -47,8 +52,7 @@ class Pace:
     def was_hindered(self, error: Exception) -> None:
         """Note that the provider could not be asked, and for how long it wants not to be."""
         self._back_off = min(self._back_off * 2, MAX_BACK_OFF)
-        wish = error.retry_after if isinstance(error, TransientError) else None
-        self._wish = min(wish or timedelta(0), LONGEST_WISH)
+        self._wish = min(wish_of(error) or timedelta(0), LONGEST_WISH)
 
     def pause_seconds(self) -> float:
         """Return how long to wait before the next look, at least as long as the provider asked for."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from threading import RLock
 
 from spillway.backends.protocol import Job, LogChunk
@@ -43,6 +43,7 @@ class FakeProvider:
         slots: How many nodes of jobs run at once.
         has_capacity: Whether it starts jobs at all at the moment.
         is_reachable: Whether it answers; when it does not, every call is a `TransientError`.
+        retry_after: What it wants, while it does not answer, to pass before it is asked again; None when it says nothing.
         loses_answers: Whether it does what it is asked, and then the answer is lost on the way.
         ends_at: When its capacity ends; None where it has no end.
         jobs: Every job it remembers, by key.
@@ -53,6 +54,7 @@ class FakeProvider:
     slots: int = 2
     has_capacity: bool = True
     is_reachable: bool = True
+    retry_after: timedelta | None = None
     loses_answers: bool = False
     ends_at: datetime | None = None
     jobs: dict[str, FakeJob] = field(default_factory=dict[str, FakeJob])
@@ -103,7 +105,12 @@ class FakeProvider:
         with self.lock:
             self.calls.append(call)
             if not self.is_reachable:
-                raise TransientError("the fake provider does not answer", backend=NAME, key=key)
+                raise TransientError(
+                    "the fake provider does not answer",
+                    backend=NAME,
+                    key=key,
+                    retry_after=self.retry_after,
+                )
             yield
             if self.loses_answers:
                 raise TransientError("the answer was lost", backend=NAME, key=key)
