@@ -13,6 +13,8 @@ import pytest
 from spillway.checkpoints import claim, open_store
 from spillway.dispatch import Finished, TaskRequest, Waiting
 from spillway.errors import (
+    AccessError,
+    BackendError,
     LedgerError,
     NoOfferError,
     RejectedError,
@@ -190,12 +192,15 @@ def test_a_pool_that_has_refused_cools_down(world: FakeDeployment) -> None:
     assert {name for name, used in usage.items() if used.cooling_down} == {"reserved"}
 
 
-def test_a_refusal_for_good_leaves_no_lease_open(world: FakeDeployment) -> None:
+@pytest.mark.parametrize("kind", [RejectedError, AccessError])
+def test_a_refusal_for_good_leaves_no_lease_open(
+    world: FakeDeployment, kind: type[BackendError]
+) -> None:
     def refuse() -> None:
-        raise RejectedError("this image is not allowed", backend="fake")
+        raise kind("you may not use this image", backend="fake")
 
     world.providers["reserved"].before_submit = refuse
-    with pytest.raises(RejectedError):
+    with pytest.raises(kind):
         world.dispatcher.begin(world.request())
     assert_nothing_left(world)
 
@@ -486,6 +491,23 @@ def test_leases_on_a_pool_that_cannot_be_asked_are_left_alone(world: FakeDeploym
     assert found.leases_cancelled == (answers.key,)
     assert [lease.key for lease in world.ledger.open_leases()] == [silent.key]
     assert world.ledger.lease(silent.key).state is LeaseState.STARTING
+
+
+def test_a_lease_whose_submission_went_unanswered_is_closed_once_its_task_is_over(
+    world: FakeDeployment,
+) -> None:
+    request = world.request()
+    provider = world.providers["reserved"]
+    provider.before_submit = lambda: setattr(provider, "is_reachable", False)
+    with pytest.raises(TransientError):
+        world.dispatcher.begin(request)
+    (held,) = world.ledger.open_leases()
+    assert held.state is LeaseState.GRANTED
+    assert reconcile(world.new_process(), unwanted).leases_cancelled == ()
+    provider.is_reachable = True
+    assert reconcile(world.new_process(), unwanted).leases_cancelled == (held.key,)
+    assert_nothing_left(world)
+    world.check_books(request.task)
 
 
 def test_a_pool_that_falls_silent_half_way_keeps_nothing_else_from_being_put_right(
