@@ -7,7 +7,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from spillway.backends.protocol import Backend, SupportsCapacity, SupportsEnd
+from spillway.backends.protocol import (
+    Backend,
+    SupportsCapacity,
+    SupportsDatedCapacity,
+    SupportsEnd,
+)
 from spillway.catalog.offers import left_of_quotas, make_offers
 from spillway.errors import BackendError
 from spillway.model import Pool
@@ -41,13 +46,19 @@ class _Said:
     Attributes:
         pools: The pools, with the ends that were told.
         free: How many more jobs each would start; None for one that never says.
+        dated: When each said so; None for one of which only our backend's count is known.
         silent: Those that did not answer.
     """
 
     asked_at: datetime
     pools: dict[str, Pool]
     free: dict[str, int | None]
+    dated: dict[str, datetime | None]
     silent: set[str]
+
+    def room_at(self, pool: str) -> datetime | None:
+        """Return how old what `free` has of the pool is at the most; None where it has nothing."""
+        return None if self.free[pool] is None else self.dated.get(pool) or self.asked_at
 
 
 class Quotes:
@@ -108,7 +119,7 @@ class Quotes:
                 offer,
                 cooling_down=offer.pool in cooling,
                 cooling_reason=cooling.get(offer.pool, ""),
-                room_at=None if said.free[offer.pool] is None else said.asked_at,
+                room_at=said.room_at(offer.pool),
             )
             for offer in offers
         )
@@ -179,7 +190,7 @@ class Quotes:
         return self._said
 
     def _ask(self, now: datetime) -> _Said:
-        said = _Said(asked_at=now, pools=dict(self._pools), free={}, silent=set())
+        said = _Said(asked_at=now, pools=dict(self._pools), free={}, dated={}, silent=set())
         for name, pool in self._pools.items():
             backend = self._backend(name)
             said.free[name] = None
@@ -188,6 +199,8 @@ class Quotes:
                     said.pools[name] = replace(pool, said_end=backend.said_end())
                 if isinstance(backend, SupportsCapacity):
                     said.free[name] = backend.free_slots()
+                if isinstance(backend, SupportsDatedCapacity):
+                    said.dated[name] = backend.room_said_at()
             except BackendError as error:  # one silent provider must not keep tasks from the others
                 log.warning("pool %s could not be asked for room: %s", name, error)
                 said.silent.add(name)

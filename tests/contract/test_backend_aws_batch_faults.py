@@ -334,8 +334,13 @@ def test_a_pool_is_asked_for_no_more_than_its_placement_score_allows(
     backend = spot.connect()
     assert backend.free_slots() == 0
     market.scores[REGION] = 9
+    asked_at = backend.room_said_at()
+    clock = backend._clock
+    backend._capacity._clock = lambda: clock() + timedelta(minutes=14)
     assert backend.free_slots() == 0, "the answer is kept for some minutes"
-    assert spot.connect().free_slots() == spot.slots
+    assert backend.room_said_at() == asked_at
+    backend = spot.connect()
+    assert (backend.free_slots(), backend.room_said_at()) == (spot.slots, None)
 
 
 def test_a_thousand_jobs_are_observed_in_ten_calls(world: BatchWorld) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from contract.kubernetes_world import TOKEN, KubernetesWorld, wait_for
+from patience import PATIENCE_SECONDS
 from spillway.backends.kubernetes import watch
 from spillway.backends.kubernetes.failures import ConflictError, GoneError
 from spillway.backends.kubernetes.kinds import KINDS
@@ -390,6 +391,22 @@ def test_a_thousand_looks_at_many_jobs_are_one_list_and_one_watch(
         assert len(backend.observe(jobs)) == 4
     assert len(world.server.requests) - before <= 2  # a watch that was just due to be renewed
     world.release_all()
+
+
+def test_room_is_counted_once_for_all_that_ask_and_anew_after_a_release(
+    world: KubernetesWorld, backend: KubernetesBackend, job: Job
+) -> None:
+    backend._room._seconds = PATIENCE_SECONDS
+    backend.free_slots()
+    before = len(world.server.requests)
+    for _ in range(1000):
+        assert backend.free_slots() > 0
+        assert backend.room_said_at() is not None
+    assert len(world.server.requests) - before <= 2  # a watch that was just due to be renewed
+    backend.release(job)
+    before = len(world.server.requests)
+    backend.free_slots()
+    assert {"nodes", "pods"} <= {one.plural for one in world.server.requests[before:]}
 
 
 def test_a_history_that_is_forgotten_is_listed_anew(

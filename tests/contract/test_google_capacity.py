@@ -63,7 +63,9 @@ def test_what_is_left_of_a_reservation_is_free(server: GoogleServer, tmp_path: P
     server.compute.reserve("ours", "us-central1-b", count=2, used=1)
     server.compute.reserve("ours", "europe-west4-a", count=9)
     server.compute.reserve("others", "us-central1-a", count=9)
-    assert ReservedWorld(server, tmp_path, reservation="ours").connect().free_slots() == 4
+    backend = ReservedWorld(server, tmp_path, reservation="ours").connect()
+    assert backend.free_slots() == 4
+    assert backend.room_said_at() is not None
     zoned = ReservedWorld(server, tmp_path, reservation="ours", zones=["us-central1-b"])
     assert zoned.connect().free_slots() == 1
     path = "projects/our-project/zones/us-central1-a/reservations/ours"
@@ -138,11 +140,14 @@ def test_google_is_asked_again_when_its_answer_is_old(server: GoogleServer, tmp_
     backend._capacity._clock = lambda: now
     for _ in range(3):
         assert backend.free_slots() == 1
+    assert backend.room_said_at() is None, "a quota says nothing of machines"
     assert len(server.compute.asked) == 1
     server.compute.quotas["us-central1"] = {SPOT_H100: (8, 8)}
     now += ROOM_AGE + timedelta(seconds=1)
     assert backend.free_slots() == 0
-    assert backend._capacity.room().asked_at == now
+    assert backend.room_said_at() == now
+    asked_at, now = now, now + ROOM_AGE
+    assert backend.room_said_at() == asked_at
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -11,12 +11,14 @@ from spillway.catalog.store_place import StorePlace
 from spillway.dispatch import Finished, Waiting
 from spillway.model import HourlyCommitment, Lease, Market, Placement, Quota, Resources, Unplaced
 from spillway.placement.transfer import Place
+from spillway.testing.fake_backend import FakeBackend
 from spillway.testing.fake_deployment import ON_DEMAND, SPEC, SPOT, FakeDeployment, running
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from spillway.dispatch import TaskRequest
+    from spillway.model import Pool
 
 HOUR = timedelta(hours=1)
 
@@ -64,6 +66,32 @@ def test_an_offer_says_when_the_provider_was_asked_for_room(tmp_path: Path) -> N
     world.clock.advance(40)
     (anew,) = world.dispatcher.quotes.offers(SPEC, world.clock(), max_age=minute)
     assert (fresh.room_at, kept.room_at, anew.room_at) == (asked_at, asked_at, world.clock())
+
+
+class Cached(FakeBackend):
+    """A backend that asks its provider rarely, and says when it did."""
+
+    said_at: datetime | None = None
+
+    def room_said_at(self) -> datetime:
+        self.said_at = self.said_at or super().room_said_at()
+        return self.said_at
+
+
+class CachedDeployment(FakeDeployment):
+    """Providers that are asked rarely."""
+
+    def _backend_of(self, pool: Pool) -> Cached:
+        return Cached(self.providers[pool.name])
+
+
+def test_an_offer_is_as_old_as_what_the_provider_said(tmp_path: Path) -> None:
+    world = CachedDeployment(tmp_path, pools=(ON_DEMAND,))
+    said_at = world.clock()
+    world.dispatcher.quotes.offers(SPEC, said_at)
+    world.clock.advance(12 * 60)
+    (offer,) = world.dispatcher.quotes.offers(SPEC, world.clock())
+    assert offer.room_at == said_at
 
 
 def test_a_job_stays_off_capacity_that_its_provider_ends_too_early(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from pathlib import Path
 
     from spillway.model import Observation, Pool, SaidEnd, Submission
@@ -80,6 +81,15 @@ class SupportsCapacity(Protocol):
 
     def free_slots(self) -> int:
         """Return how many more jobs of one node the provider would start now."""
+        ...
+
+
+@runtime_checkable
+class SupportsDatedCapacity(Protocol):
+    """A provider that says itself, at least at times, how much room it has; else `free_slots` counts the pool's own jobs."""
+
+    def room_said_at(self) -> datetime | None:
+        """Return when the provider said what `free_slots` returns now; None where that only counts the pool's own jobs."""
         ...
 
 

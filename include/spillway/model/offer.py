@@ -60,8 +60,8 @@ class Offer:
         storage_usd_per_gib_month: What it costs to keep a GiB there.
         last_launch_at: When a lease last started at this price, which proves that it can be had.
         slots: How many slots the pool has in all, free or not; None when unknown.
-        room_at: When the provider was asked for its room, which is part of `free_slots`; its backend may have passed on an
-            answer that was some minutes old. None for one that does not say.
+        room_at: When the provider said how much room it has, which is part of `free_slots`, or was asked what of the pool
+            is taken. None for one that does not say.
         ends_at: First instant on which its slots are gone, as the pool is configured or as its provider says, whichever is
             earlier; None where there is no end.
         end_said_at: When the provider said so; None for an end that is configured.

@@ -14,6 +14,7 @@ from spillway.backends.protocol import (
     Backend,
     Job,
     SupportsCapacity,
+    SupportsDatedCapacity,
     SupportsListing,
     SupportsLogs,
 )
@@ -240,6 +241,9 @@ class BackendContract:
         assert backend.free_slots() == world.slots
         job = backend.submit(world.submission(Behaviour.RUNS_ON))
         assert backend.free_slots() == world.slots - 1
+        if isinstance(backend, SupportsDatedCapacity):
+            said_at = backend.room_said_at()
+            assert said_at is None or said_at.utcoffset() == timedelta(0)
         _release(world, backend, job)
         assert backend.free_slots() == world.slots
 

@@ -149,6 +149,10 @@ class FakeBackend:
         with self.provider.asked("free_slots"):
             return self.provider.free_slots
 
+    def room_said_at(self) -> datetime:
+        """Return when the provider said its room: at this moment."""
+        return self.provider.clock()
+
     def said_end(self) -> SaidEnd | None:
         """Return when the provider's capacity ends."""
         ends_at = self.provider.ends_at

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -16,6 +15,7 @@ from spillway.backends.aws_batch.options import read_options
 from spillway.backends.aws_batch.queue import Queue
 from spillway.backends.aws_batch.render import NAME
 from spillway.backends.protocol import Connection, Job, LogChunk
+from spillway.backends.room import SlotCount
 from spillway.backends.slots import check_slots
 from spillway.errors import BackendError
 
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from spillway.backends.aws.pace import Pace
     from spillway.backends.aws_batch.parse import JobRow
     from spillway.model import Observation, Pool, SaidEnd, Submission
-
-ROOM_SECONDS: Final = 5.0
-"""How old the count of free slots may be."""
 
 RELEASE_SECONDS: Final = 5.0
 """How long a release waits for the job to be gone; Batch gives it 30 s between SIGTERM and SIGKILL, and goes on."""
@@ -63,9 +60,10 @@ class AwsBatchBackend:
             clock=clock,
         )
         self._clock = clock
-        self._taken: tuple[float, int] | None = None
+        self._slots = SlotCount(
+            pool.slots, self._slots_taken, lambda: self._capacity.room(pool.slots)
+        )
         self._streams: dict[str, str] = {}
-        self._lock = threading.Lock()
 
     def submit(self, submission: Submission) -> Job:
         """Start the job, unless the queue has had one of its name.
@@ -89,7 +87,7 @@ class AwsBatchBackend:
             error.key = key
             raise
         finally:
-            self._forget_room()
+            self._slots.forget()
         return Job(key=key, provider_id=job_id)
 
     def observe(self, jobs: Sequence[Job]) -> Mapping[str, Observation]:
@@ -123,18 +121,15 @@ class AwsBatchBackend:
         if ids:
             self._queue.terminate(sorted(ids), RELEASED)
             self._wait_until_gone(ids)
-            self._forget_room()
+            self._slots.forget()
 
     def free_slots(self) -> int:
         """Return how many more jobs would start now: slots not taken, as far as EC2 says that there is room for them."""
-        with self._lock:
-            if self._taken is None or time.monotonic() - self._taken[0] > ROOM_SECONDS:
-                self._taken = (time.monotonic(), _slots(self._live()))
-            free = max(self._pool.slots - self._taken[1], 0)
-        if free == 0:
-            return 0
-        room = self._capacity.room(self._pool.slots).instances
-        return free if room is None else min(free, room)
+        return self._slots.free().count
+
+    def room_said_at(self) -> datetime | None:
+        """Return when AWS said so; None where only the pool's own jobs are counted."""
+        return self._slots.free().said_at
 
     def said_end(self) -> SaidEnd | None:
         """Return when the reservation or capacity block behind the pool ends, as EC2 says."""
@@ -153,8 +148,11 @@ class AwsBatchBackend:
             return LogChunk(text="", next_offset=offset)
         return self._logs.read(stream, offset)
 
+    def _slots_taken(self) -> int:
+        return sum(row.nodes for row in self._live())
+
     def _start(self, submission: Submission, name: str) -> str:
-        check_slots(self._pool, submission, taken=_slots(self._live()))
+        check_slots(self._pool, submission, taken=self._slots_taken())
         wanted = render.definition(submission, self._options)
         request = render.job(submission, self._options, wanted["jobDefinitionName"])
         request["jobDefinition"] = self._queue.definition(wanted)
@@ -211,11 +209,3 @@ class AwsBatchBackend:
                 return
             time.sleep(pause)  # Batch has no call that waits for an end; until the deadline
             pause *= 2
-
-    def _forget_room(self) -> None:
-        with self._lock:
-            self._taken = None
-
-
-def _slots(rows: Iterable[JobRow]) -> int:
-    return sum(row.nodes for row in rows)

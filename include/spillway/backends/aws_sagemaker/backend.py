@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
@@ -16,6 +15,7 @@ from spillway.backends.aws_sagemaker.options import read_options
 from spillway.backends.aws_sagemaker.render import NAME
 from spillway.backends.aws_sagemaker.training import Training
 from spillway.backends.protocol import Connection, Job, LogChunk
+from spillway.backends.room import SlotCount
 from spillway.backends.slots import check_slots
 from spillway.errors import BackendError
 
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 
     from spillway.backends.aws.pace import Pace
     from spillway.model import Observation, Pool, SaidEnd, Submission
-
-ROOM_SECONDS: Final = 5.0
-"""How old the count of free slots may be."""
 
 RELEASE_SECONDS: Final = 5.0
 """How long a release waits for the job to be gone; SageMaker gives it 120 s after SIGTERM, and goes on."""
@@ -61,10 +58,11 @@ class AwsSageMakerBackend:
             clock=clock,
         )
         self._clock = clock
-        self._taken: tuple[float, int] | None = None
+        self._slots = SlotCount(
+            pool.slots, self._slots_taken, lambda: self._capacity.room(pool.slots)
+        )
         self._known: dict[str, tuple[str | None, int]] = {}
         self._streams: dict[str, str] = {}
-        self._lock = threading.Lock()
 
     def submit(self, submission: Submission) -> Job:
         """Start the job, unless SageMaker has had one of its name.
@@ -85,7 +83,7 @@ class AwsSageMakerBackend:
             error.key = key
             raise
         finally:
-            self._forget_room()
+            self._slots.forget()
         return Job(key=key, provider_id=name)
 
     def observe(self, jobs: Sequence[Job]) -> Mapping[str, Observation]:
@@ -115,16 +113,15 @@ class AwsSageMakerBackend:
             return
         self._training.stop(name)
         self._wait_until_gone(name)
-        self._forget_room()
+        self._slots.forget()
 
     def free_slots(self) -> int:
         """Return how many more jobs would start now: slots not taken, as far as score or training plan allow."""
-        with self._lock:
-            if self._taken is None or time.monotonic() - self._taken[0] > ROOM_SECONDS:
-                self._taken = (time.monotonic(), self._slots_taken())
-            free = max(self._pool.slots - self._taken[1], 0)
-        room = self._capacity.room(self._pool.slots).instances if free else 0
-        return free if room is None else min(free, room)
+        return self._slots.free().count
+
+    def room_said_at(self) -> datetime | None:
+        """Return when AWS said so; None where only the pool's own jobs are counted."""
+        return self._slots.free().said_at
 
     def said_end(self) -> SaidEnd | None:
         """Return when the training plan of the pool ends, as SageMaker says."""
@@ -168,7 +165,3 @@ class AwsSageMakerBackend:
                 return
             time.sleep(pause)  # SageMaker has no call that waits for an end; until the deadline
             pause *= 2
-
-    def _forget_room(self) -> None:
-        with self._lock:
-            self._taken = None

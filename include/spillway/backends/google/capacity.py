@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -22,9 +21,6 @@ if TYPE_CHECKING:
 
 ROOM_AGE: Final = timedelta(seconds=30)
 """How old what Google said may be."""
-
-TAKEN_SECONDS: Final = 5.0
-"""How old the count of our own jobs may be."""
 
 _SERVICE: Final = "Compute Engine"
 
@@ -121,40 +117,6 @@ class ComputeCapacity:
             ) from error
 
 
-class FreeSlots:
-    """How many more jobs of one node would start now: slots not taken, as far as Google says that there is room for them."""
-
-    def __init__(
-        self, slots: int, taken: Callable[[], int], room: Callable[[], Room] | None = None
-    ) -> None:
-        self._slots = slots
-        self._count_taken = taken
-        self._room = room
-        self._taken: tuple[float, int] | None = None
-        self._lock = threading.Lock()
-
-    def count(self) -> int:
-        """Return the number, of which our own part is a few seconds old at most.
-
-        Raises:
-            BackendError: Google could not be asked.
-        """
-        with self._lock:
-            if self._taken is None or time.monotonic() - self._taken[0] > TAKEN_SECONDS:
-                with question():
-                    self._taken = (time.monotonic(), self._count_taken())
-            free = max(self._slots - self._taken[1], 0)
-        if free == 0 or self._room is None:
-            return free
-        instances = self._room().instances
-        return free if instances is None else min(free, instances)
-
-    def forget(self) -> None:
-        """Count our own jobs anew at the next question: one was started or released."""
-        with self._lock:
-            self._taken = None
-
-
 def reserved_room(answer: Mapping[str, Any], reservation: Reservation, now: datetime) -> Room:
     """Return what is left of the reservations of this name that are ready, in the zones or the region that are named."""
     name = reservation.name.rpartition("/")[2]
@@ -196,7 +158,8 @@ def quota_room(answer: Mapping[str, Any], needs: Mapping[str, float], now: datet
         if metric in quotas:
             left = float(quotas[metric]["limit"]) - float(quotas[metric]["usage"])
             said = f"{left:g} of the quota {metric} are left, and a slot takes {need:g}"
-            rooms.append(Room(instances=max(int(left // need), 0), asked_at=now, detail=said))
+            slots = max(int(left // need), 0)
+            rooms.append(Room(instances=slots, asked_at=now, is_limit=True, detail=said))
     return least(rooms)
 
 
@@ -206,7 +169,11 @@ def least(rooms: Sequence[Room]) -> Room:
     if not told:
         return rooms[0]
     ends = [room.ends_at for _, room in told if room.ends_at is not None]
-    return replace(min(told, key=lambda one: one[0])[1], ends_at=min(ends, default=None))
+    return replace(
+        min(told, key=lambda one: one[0])[1],
+        is_limit=all(room.is_limit for _, room in told),
+        ends_at=min(ends, default=None),
+    )
 
 
 def _is_in(zone: str, places: Sequence[str]) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -22,6 +20,7 @@ from spillway.backends.kubernetes.pod_template import CONTAINER, requests
 from spillway.backends.kubernetes.render import needs_service, render, render_service
 from spillway.backends.kubernetes.watch import Mirror
 from spillway.backends.protocol import Connection, Job, LogChunk
+from spillway.backends.room import FreeSlots, Kept, Room
 from spillway.backends.slots import check_slots
 from spillway.errors import AccessError, BackendError, RejectedError
 
@@ -33,9 +32,6 @@ if TYPE_CHECKING:
 
 MAX_LOG_BYTES: Final = 8 << 20
 """Most output that is asked for at once."""
-
-ROOM_SECONDS: Final = 5.0
-"""How old the count of free slots may be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,10 +68,9 @@ class KubernetesBackend:
         self._workloads = Mirror(self._client, self._kind, selector=self._selector)
         self._pods = Mirror(self._client, PODS, selector=self._selector)
         self._admissions = Mirror(self._client, WORKLOADS)
-        self._room: tuple[float, int] | None = None
+        self._room = Kept(self._count_room)
         self._minor: tuple[int | None] | None = None
         self._cursors: dict[str, Cursor] = {}
-        self._lock = threading.Lock()
 
     def submit(self, submission: Submission) -> Job:
         """Have the object be there, unless it has been there before.
@@ -94,7 +89,7 @@ class KubernetesBackend:
             error.key = submission.key
             raise
         finally:
-            self._forget_room()
+            self._room.forget()
         return Job(key=submission.key, provider_id=self._name(submission.key))
 
     def observe(self, jobs: Sequence[Job]) -> Mapping[str, Observation]:
@@ -122,14 +117,15 @@ class KubernetesBackend:
         if workload is not None and (parse.is_live(workload) or lives_on):
             self._client.delete(self._kind, name)
         self._workloads.forget()
-        self._forget_room()
+        self._room.forget()
 
     def free_slots(self) -> int:
         """Return how many more jobs would start now, counted within the last few seconds."""
-        with self._lock:
-            if self._room is None or time.monotonic() - self._room[0] > ROOM_SECONDS:
-                self._room = (time.monotonic(), self._count_room())
-            return self._room[1]
+        return self._room.get().count
+
+    def room_said_at(self) -> datetime | None:
+        """Return when the cluster said so; None where only the pool's own jobs are counted."""
+        return self._room.get().said_at
 
     def list_jobs(self) -> Sequence[Job]:
         """Return every live job of the pool."""
@@ -269,14 +265,16 @@ class KubernetesBackend:
             return {}
         return {str(one["involvedObject"].get("name")): str(one.get("message")) for one in events}
 
-    def _count_room(self) -> int:
+    def _count_room(self) -> FreeSlots:
+        now = self._clock()
         live = self._live()
         free = max(self._pool.slots - _slots_taken(live), 0)
         if self._options.room == "slots" or free == 0:
-            return free
+            return FreeSlots(count=free)
         wanted = requests(self._pool.shape, self._options)
         if self._options.queue is not None:
-            return min(free, quota_left(self._cluster_queue(), wanted))
+            left = quota_left(self._cluster_queue(), wanted)
+            return Room(instances=left, asked_at=now).within(free)
         pods = list(self._client.list_of_cluster("/api/v1/pods"))
         fits = pods_that_fit(
             self._client.list_of_cluster("/api/v1/nodes"),
@@ -285,7 +283,8 @@ class KubernetesBackend:
             node_labels=self._options.node_labels(self._pool.shape),
             tolerations=self._options.tolerations,
         )
-        return max(min(free, fits - _pods_to_come(live, pods)), 0)
+        to_come = _pods_to_come(live, pods)
+        return Room(instances=fits - to_come, asked_at=now).within(free)
 
     def _cluster_queue(self) -> Manifest:
         name = self._local_queue()["spec"]["clusterQueue"]
@@ -294,10 +293,6 @@ class KubernetesBackend:
     def _local_queue(self) -> Manifest:
         place = f"{WORKLOADS.prefix}/namespaces/{self._client.namespace}"
         return self._client.get_of_cluster(f"{place}/localqueues/{self._options.queue}")
-
-    def _forget_room(self) -> None:
-        with self._lock:
-            self._room = None
 
 
 def _slots_taken(workloads: Iterable[Manifest]) -> int:

@@ -110,6 +110,10 @@ class LocalBackend:
                 return 0
             return max(self._pool.slots - self._slots_taken(), 0)
 
+    def room_said_at(self) -> datetime:
+        """Return this moment: the pool is this machine's own, and says itself when it has no capacity."""
+        return self._clock()
+
     def list_jobs(self) -> Sequence[Job]:
         """Return every job that uses capacity."""
         with self._explained(None), self._folder.locked():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -17,6 +16,7 @@ from spillway.backends.ray_jobs.failures import NAME
 from spillway.backends.ray_jobs.options import read_options
 from spillway.backends.ray_jobs.package import pack
 from spillway.backends.ray_jobs.render import render
+from spillway.backends.room import FreeSlots, Kept, Room
 from spillway.backends.slots import check_slots
 from spillway.errors import BackendError, RejectedError, SpecError, TransientError
 
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 
 MAX_LOG_BYTES: Final = 1 << 20
 """Largest piece of output returned at once."""
-
-ROOM_SECONDS: Final = 5.0
-"""How old the count of free slots may be."""
 
 RELEASE_SECONDS: Final = 5.0
 """How long a release waits for the job to be gone; Ray itself waits for the grace period, and goes on."""
@@ -59,9 +56,8 @@ class RayBackend:
         self._client = client or JobsClient(connection or Connection())
         self._clock = clock
         self._release_seconds = release_seconds
-        self._room: tuple[float, int] | None = None
+        self._room = Kept(self._count_room)
         self._output = ("", b"")
-        self._lock = threading.Lock()
 
     def submit(self, submission: Submission) -> Job:
         """Hand the job in, unless the cluster has had it before.
@@ -80,7 +76,7 @@ class RayBackend:
             error.key = submission.key
             raise
         finally:
-            self._forget_room()
+            self._room.forget()
 
     def observe(self, jobs: Sequence[Job]) -> Mapping[str, Observation]:
         """Return what Ray says of each job, by key."""
@@ -106,14 +102,15 @@ class RayBackend:
         if row is not None and row.is_live:
             self._client.stop(name)
             self._wait_until_gone(name)
-            self._forget_room()
+            self._room.forget()
 
     def free_slots(self) -> int:
         """Return how many more jobs would start now, counted within the last few seconds."""
-        with self._lock:
-            if self._room is None or time.monotonic() - self._room[0] > ROOM_SECONDS:
-                self._room = (time.monotonic(), self._count_room())
-            return self._room[1]
+        return self._room.get().count
+
+    def room_said_at(self) -> datetime | None:
+        """Return when Ray said so; None where only the pool's own jobs are counted."""
+        return self._room.get().said_at
 
     def list_jobs(self) -> Sequence[Job]:
         """Return every live job of the pool."""
@@ -187,20 +184,18 @@ class RayBackend:
                 backend=NAME,
             )
 
-    def _count_room(self) -> int:
+    def _count_room(self) -> FreeSlots:
+        now = self._clock()
         rows = self._pool_rows()
         free = max(self._pool.slots - _slots_taken(rows), 0)
         if self._options.room == "slots" or free == 0:
-            return free
-        idle = rooms(self._client.status(), self._clock())
+            return FreeSlots(count=free)
+        idle = rooms(self._client.status(), now)
         if idle is None:
-            return free
+            return FreeSlots(count=free)
         waiting = _slots_taken(row for row in rows if row.status == "PENDING")
-        return max(min(free, jobs_that_fit(idle, self._pool.shape, self._options) - waiting), 0)
-
-    def _forget_room(self) -> None:
-        with self._lock:
-            self._room = None
+        fits = jobs_that_fit(idle, self._pool.shape, self._options)
+        return Room(instances=fits - waiting, asked_at=now).within(free)
 
     def _pool_rows(self) -> list[JobRow]:
         pool = self._pool.name

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from spillway.backends.protocol import Connection, Job, LogChunk
+from spillway.backends.room import FreeSlots, Kept, Room
 from spillway.backends.slots import check_slots
 from spillway.backends.slurm import naming, parse
 from spillway.backends.slurm.capacity import jobs_that_fit
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
 
 MAX_LOG_BYTES: Final = 1 << 20
 """Largest piece of output returned at once."""
-
-ROOM_SECONDS: Final = 5.0
-"""How old the count of free slots may be."""
 
 SKEW_SECONDS: Final = 600.0
 """How old the word on the cluster's clock may be."""
@@ -64,7 +62,7 @@ class SlurmBackend:
         self._options = read_options(pool, home=home, connection=connection)
         self._client = client or _client(connection, self._options)
         self._clock = clock
-        self._room: tuple[float, int] | None = None
+        self._room = Kept(self._count_room)
         self._end: tuple[float, SaidEnd] | None = None
         self._skew: tuple[float, timedelta] | None = None
         self._lock = threading.Lock()
@@ -93,7 +91,7 @@ class SlurmBackend:
             error.key = key
             raise
         finally:
-            self._forget_room()
+            self._room.forget()
         return Job(key=key, provider_id=str(job_id))
 
     def observe(self, jobs: Sequence[Job]) -> Mapping[str, Observation]:
@@ -121,14 +119,15 @@ class SlurmBackend:
         if ids:
             self._client.cancel(ids)
             self._wait_until_gone(name)
-            self._forget_room()
+            self._room.forget()
 
     def free_slots(self) -> int:
         """Return how many more jobs would start now, counted within the last few seconds."""
-        with self._lock:
-            if self._room is None or time.monotonic() - self._room[0] > ROOM_SECONDS:
-                self._room = (time.monotonic(), self._count_room())
-            return self._room[1]
+        return self._room.get().count
+
+    def room_said_at(self) -> datetime | None:
+        """Return when Slurm said so; None where only the pool's own jobs are counted."""
+        return self._room.get().said_at
 
     def said_end(self) -> SaidEnd | None:
         """Return when the pool's reservation ends, by our clock, asked within the last minute; None without one."""
@@ -176,11 +175,12 @@ class SlurmBackend:
         mark = self._client.marks([name]).get(name)
         return mark.job_id if mark else None
 
-    def _count_room(self) -> int:
+    def _count_room(self) -> FreeSlots:
+        now = self._clock()
         rows = self._rows()
         free = max(self._pool.slots - _slots_taken(rows), 0)
         if self._options.room == "slots" or free == 0:
-            return free
+            return FreeSlots(count=free)
         idle = jobs_that_fit(
             self._client.nodes(),
             self._pool.shape,
@@ -188,11 +188,7 @@ class SlurmBackend:
             reserved=self._options.reservation is not None,
         )
         waiting = _slots_taken(row for row in rows if row.state == "PENDING")
-        return max(min(free, idle - waiting), 0)
-
-    def _forget_room(self) -> None:
-        with self._lock:
-            self._room = None
+        return Room(instances=idle - waiting, asked_at=now).within(free)
 
     def _observe_forgotten(self, names: Sequence[str]) -> dict[str, Observation]:
         """Return what accounting says of jobs that the controller forgot, else their marks; without either they vanished."""

@@ -368,6 +368,7 @@ def test_room_is_remembered_for_a_moment_and_counted_anew_after_a_submission() -
     one = backend(shell)
     assert [one.free_slots() for _ in range(3)] == [2, 2, 2]
     assert shell.asked == ["squeue", "sinfo"]
+    assert one.room_said_at() is not None
     shell.answers["bash"] = said()
     with pytest.raises(TransientError):
         one.submit(SUBMISSION)

@@ -15,10 +15,11 @@ from spillway.backends.google.batch import parse
 from spillway.backends.google.batch.client import BatchClient
 from spillway.backends.google.batch.options import read_batch_options
 from spillway.backends.google.batch.render import NAME
-from spillway.backends.google.capacity import ComputeCapacity, FreeSlots, Reservation
+from spillway.backends.google.capacity import ComputeCapacity, Reservation
 from spillway.backends.google.failures import question
 from spillway.backends.google.logs import CloudLog
 from spillway.backends.protocol import Connection, Job, LogChunk
+from spillway.backends.room import SlotCount
 from spillway.backends.slots import check_slots
 from spillway.errors import BackendError, CapacityError
 from spillway.model import JobEvent, Observation, Pool, Submission
@@ -69,7 +70,7 @@ class GoogleBatchBackend:
             endpoint=options.compute_endpoint,
             clock=clock,
         )
-        self._free = FreeSlots(pool.slots, self._slots_taken, self._capacity.room)
+        self._slots = SlotCount(pool.slots, question()(self._slots_taken), self._capacity.room)
 
     def submit(self, submission: Submission) -> Job:
         """Start the job, unless Batch has had it before.
@@ -88,7 +89,7 @@ class GoogleBatchBackend:
             error.key = submission.key
             raise
         finally:
-            self._free.forget()
+            self._slots.forget()
         return Job(key=submission.key, provider_id=row.uid)
 
     def observe(self, jobs: Sequence[Job]) -> Mapping[str, Observation]:
@@ -117,11 +118,15 @@ class GoogleBatchBackend:
                 return
             self._client.cancel(name, naming.request_id(self._pool.name, f"cancel {job.key}"))
             self._wait_until_gone(name)
-            self._free.forget()
+            self._slots.forget()
 
     def free_slots(self) -> int:
         """Return how many more jobs would start now: slots not taken, as far as reservation and quotas have room for them."""
-        return self._free.count()
+        return self._slots.free().count
+
+    def room_said_at(self) -> datetime | None:
+        """Return when Compute Engine said so; None where only the pool's own jobs are counted."""
+        return self._slots.free().said_at
 
     def said_end(self) -> SaidEnd | None:
         """Return when the pool's reservation ends, as Compute Engine says; a future reservation ends with the one it made."""

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Final
 
 from spillway.backends.google import naming
 from spillway.backends.google.access import access
-from spillway.backends.google.capacity import ComputeCapacity, FreeSlots, Reservation
+from spillway.backends.google.capacity import ComputeCapacity, Reservation
 from spillway.backends.google.failures import question
 from spillway.backends.google.tpu import parse
 from spillway.backends.google.tpu.client import TpuClient
 from spillway.backends.google.tpu.options import read_tpu_options
 from spillway.backends.google.tpu.render import NAME
 from spillway.backends.protocol import Connection, Job
+from spillway.backends.room import SlotCount
 from spillway.backends.slots import check_slots
 from spillway.errors import BackendError
 from spillway.model import JobEvent, Market, Observation, Pool, Submission
@@ -58,7 +59,7 @@ class GoogleTpuBackend:
             endpoint=options.compute_endpoint,
             clock=clock,
         )
-        self._free = FreeSlots(pool.slots, self._hosts_taken, self._capacity.room)
+        self._slots = SlotCount(pool.slots, question()(self._hosts_taken), self._capacity.room)
 
     def submit(self, submission: Submission) -> Job:
         """Ask for a slice that runs the job, unless there is one of this key that was not released.
@@ -79,7 +80,7 @@ class GoogleTpuBackend:
             error.key = submission.key
             raise
         finally:
-            self._free.forget()
+            self._slots.forget()
         return Job(key=submission.key, provider_id=name)
 
     def observe(self, jobs: Sequence[Job]) -> Mapping[str, Observation]:
@@ -104,14 +105,18 @@ class GoogleTpuBackend:
             if row.state != "DELETING":
                 self._client.delete(name)
             self._wait_until_gone(name)
-            self._free.forget()
+            self._slots.forget()
 
     def free_slots(self) -> int:
         """Return how many more hosts would be granted now: none while Google lets one of the pool's requests wait for TPUs.
 
         Of TPUs that are not reserved Google says only by granting requests.
         """
-        return self._free.count()
+        return self._slots.free().count
+
+    def room_said_at(self) -> datetime | None:
+        """Return when Compute Engine said so; None where only the pool's own jobs are counted."""
+        return self._slots.free().said_at
 
     def said_end(self) -> SaidEnd | None:
         """Return when the pool's reservation ends, as Compute Engine says; a future reservation ends with the one it made."""

@@ -10,7 +10,7 @@ from google.cloud.logging_v2.services.logging_service_v2 import LoggingServiceV2
 
 from spillway.backends.google import naming
 from spillway.backends.google.access import access, make_client
-from spillway.backends.google.capacity import ComputeCapacity, FreeSlots, Reservation
+from spillway.backends.google.capacity import ComputeCapacity, Reservation
 from spillway.backends.google.failures import question
 from spillway.backends.google.logs import CloudLog
 from spillway.backends.google.vertex import parse
@@ -18,6 +18,7 @@ from spillway.backends.google.vertex.client import VertexClient
 from spillway.backends.google.vertex.options import read_vertex_options
 from spillway.backends.google.vertex.render import NAME
 from spillway.backends.protocol import Connection, Job, LogChunk
+from spillway.backends.room import SlotCount
 from spillway.backends.slots import check_slots
 from spillway.errors import BackendError
 from spillway.model import JobEvent, Observation, Pool, Submission
@@ -64,7 +65,7 @@ class GoogleVertexBackend:
             endpoint=options.compute_endpoint,
             clock=clock,
         )
-        self._free = FreeSlots(pool.slots, self._slots_taken, self._capacity.room)
+        self._slots = SlotCount(pool.slots, question()(self._slots_taken), self._capacity.room)
 
     def submit(self, submission: Submission) -> Job:
         """Start the job, unless Vertex AI has had it before.
@@ -86,7 +87,7 @@ class GoogleVertexBackend:
             error.key = submission.key
             raise
         finally:
-            self._free.forget()
+            self._slots.forget()
         return Job(key=submission.key, provider_id=rows[0].number)
 
     def observe(self, jobs: Sequence[Job]) -> Mapping[str, Observation]:
@@ -119,11 +120,15 @@ class GoogleVertexBackend:
                 self._client.cancel(name)
             if names:
                 self._wait_until_gone(job.key)
-                self._free.forget()
+                self._slots.forget()
 
     def free_slots(self) -> int:
         """Return how many more jobs would start now: slots not taken, as far as the reservation has room for them."""
-        return self._free.count()
+        return self._slots.free().count
+
+    def room_said_at(self) -> datetime | None:
+        """Return when Compute Engine said so; None where only the pool's own jobs are counted."""
+        return self._slots.free().said_at
 
     def said_end(self) -> SaidEnd | None:
         """Return when the pool's reservation ends, as Compute Engine says; a future reservation ends with the one it made."""
