@@ -99,7 +99,7 @@ class Quotes:
         said = self._what_is_said(now, max_age)
         pools = said.pools.values()
         usage = self._ledger.usage(pools, now=now, cool_down=LONGEST_COOL_DOWN)
-        cooling = self._cooling_down(usage, said.free, now) | dict.fromkeys(said.silent, _SILENT)
+        cooling = self._cooling_down(usage, said.dated, now) | dict.fromkeys(said.silent, _SILENT)
         cooling |= dict.fromkeys(refused, _REFUSED)
         seen = outlook(pools, usage, task, self._experience(task, now), now)
         offers = make_offers(
@@ -161,16 +161,14 @@ class Quotes:
         ]
 
     def _cooling_down(
-        self, usage: Mapping[str, PoolUsage], free: Mapping[str, int | None], now: datetime
+        self, usage: Mapping[str, PoolUsage], dated: Mapping[str, datetime | None], now: datetime
     ) -> dict[str, str]:
-        """Return the pools that are likely to refuse, with the reason. One whose provider says its room is not guessed at."""
-        suspects = [
-            name for name, used in usage.items() if used.cooling_down and free[name] is None
-        ]
+        """Return the pools that are likely to refuse, with the reason; `dated` are the words of providers on their room."""
+        suspects = [name for name, used in usage.items() if used.cooling_down]
         if not suspects:
             return {}
         answers = self._ledger.room_answers(suspects, since=now - ANSWERS_BACK)
-        rooms = {name: room_of(answers[name], now) for name in suspects}
+        rooms = {name: room_of(answers[name], now, dated.get(name)) for name in suspects}
         return {name: room.reason(now) for name, room in rooms.items() if room.is_cooling_down(now)}
 
     def _experience(self, task: TaskSpec, now: datetime) -> Experience:

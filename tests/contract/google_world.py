@@ -75,8 +75,9 @@ class GoogleWorld(World):
             },
         )
 
-    def connect(self) -> Any:
-        return self.factory(self.pool(), home=self.folder, connection=CONNECTION)
+    def connect(self, **arguments: Any) -> Any:
+        arguments = {"connection": CONNECTION, **arguments}
+        return self.factory(self.pool(), home=self.folder, **arguments)
 
     def submission(self, behaviour: Behaviour, key: str | None = None) -> Submission:
         return replace(super().submission(behaviour, key), pool=self.name)

@@ -12,6 +12,7 @@ from urllib.parse import quote
 import pytest
 
 from contract.aws_world import ROLE, SageMakerWorld, wait_for
+from contract.beside import BesideCloud, places_after_a_stockout
 from spillway.backends.protocol import Job
 from spillway.errors import AccessError, CapacityError, RejectedError, TransientError
 from spillway.model import JobEvent, Market
@@ -105,6 +106,12 @@ def test_a_type_that_there_is_no_capacity_of_sends_the_task_elsewhere(
     seen = backend.observe([job])[job.key]
     assert seen.event is JobEvent.PREEMPTED
     assert "CapacityError" in seen.detail
+
+
+def test_a_stockout_keeps_tasks_off_the_pool(world: SageMakerWorld, tmp_path: Path) -> None:
+    world.market.sagemaker.lacking.add(KIND)
+    deployment = BesideCloud(tmp_path, world)
+    assert places_after_a_stockout(deployment) == [world.name, "on_demand", "on_demand"]
 
 
 def test_two_that_submit_at_once_start_one_job(world: SageMakerWorld) -> None:

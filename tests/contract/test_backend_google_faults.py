@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from contract.beside import BesideCloud, places_after_a_stockout
 from contract.google_world import CONNECTION, GoogleWorld
 from spillway.backends.google.batch import backend as batch_backend
 from spillway.backends.protocol import Job
@@ -99,6 +100,14 @@ def test_a_lack_of_machines_sends_the_task_elsewhere(
     assert "CODE_GCE" in seen.detail
     backend.release(job)
     assert backend.observe([job])[job.key].event is JobEvent.CANCELLED
+
+
+def test_a_stockout_keeps_tasks_off_the_pool(server: GoogleServer, tmp_path: Path) -> None:
+    server.batch.lack = LACKS["stockout"]
+    server.compute.quotas = {"us-central1": {"CPUS": (100, 0)}}
+    world = GoogleWorld(server, tmp_path, quotas={"CPUS": 1})
+    deployment = BesideCloud(tmp_path, world)
+    assert places_after_a_stockout(deployment) == [world.name, "on_demand", "on_demand"]
 
 
 def test_flex_start_waits_for_machines(server: GoogleServer, tmp_path: Path) -> None:

@@ -30,7 +30,8 @@ def placed(world: FakeDeployment, **changes: object) -> Placement:
 
 
 def lose(world: FakeDeployment, request: TaskRequest, lease: Lease) -> None:
-    """Let the provider take the lease back after a minute, and settle it."""
+    """Let the provider take the lease back after a minute in which it was seen to run, and settle it."""
+    world.dispatcher.observe(lease.pool, [lease])
     world.clock.advance(60)
     world.providers[lease.pool].preempt(lease.key)
     world.dispatcher.observe(lease.pool, [lease])
@@ -92,6 +93,18 @@ def test_an_offer_is_as_old_as_what_the_provider_said(tmp_path: Path) -> None:
     world.clock.advance(12 * 60)
     (offer,) = world.dispatcher.quotes.offers(SPEC, world.clock())
     assert offer.room_at == said_at
+
+
+def test_a_refusal_since_the_provider_said_that_there_is_room_counts_more(tmp_path: Path) -> None:
+    world = CachedDeployment(tmp_path, pools=(ON_DEMAND,))
+    world.dispatcher.quotes.offers(SPEC, world.clock())
+    world.clock.advance(10)
+    world.ledger.note_refusal("on_demand", now=world.clock())
+    world.clock.advance(10)
+    (offer,) = world.dispatcher.quotes.offers(SPEC, world.clock())
+    assert offer.cooling_down
+    (offer,) = world.new_process().quotes.offers(SPEC, world.clock())  # it asks anew
+    assert not offer.cooling_down
 
 
 def test_a_job_stays_off_capacity_that_its_provider_ends_too_early(tmp_path: Path) -> None:

@@ -86,7 +86,10 @@ class SupportsCapacity(Protocol):
 
 @runtime_checkable
 class SupportsDatedCapacity(Protocol):
-    """A provider that says itself, at least at times, how much room it has; else `free_slots` counts the pool's own jobs."""
+    """A provider that says itself, at least at times, how much room it has; else `free_slots` counts the pool's own jobs.
+
+    Its word is taken over refusals that came before it, unless they go on; a count of ours is not.
+    """
 
     def room_said_at(self) -> datetime | None:
         """Return when the provider said what `free_slots` returns now; None where that only counts the pool's own jobs."""

@@ -158,10 +158,11 @@ def _is_about(launched_at: Decimal, asked: Decimal) -> bool:
 def room_answers(
     connection: Connection, pools: Sequence[str], *, since: datetime
 ) -> Mapping[str, Sequence[RoomAnswer]]:
-    """Return when leases on each of `pools` started, were refused or taken back after `since`, in time."""
+    """Return when leases on each of `pools` started, were refused or taken back after `since`, in time.
+
+    One that was never seen to run was refused, late: a provider may have let it wait until that was for too long.
+    """
     is_taken_back = _lease.state == LeaseState.PREEMPTED.value
-    # What was taken back had been given, whether or not it was ever seen to run.
-    given_at = func.coalesce(_lease.started_at, case((is_taken_back, _lease.granted_at)))
     is_recent = or_(schema.is_open, _lease.ended_at > since)
     asked = union_all(
         select(_refusal.pool, _refusal.refused_at.label("at"), literal(0).label("had_room")).where(
@@ -170,8 +171,8 @@ def room_answers(
         select(_lease.pool, _lease.state_since, literal(0)).where(
             _lease.pool.in_(pools), is_taken_back, _lease.state_since > since
         ),
-        select(_lease.pool, given_at, literal(1)).where(
-            _lease.pool.in_(pools), is_recent, given_at > since
+        select(_lease.pool, _lease.started_at, literal(1)).where(
+            _lease.pool.in_(pools), is_recent, _lease.started_at > since
         ),
     ).subquery()
     newest = select(asked).order_by(asked.c.at.desc()).limit(_ANSWERS * len(pools))

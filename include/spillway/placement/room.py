@@ -89,14 +89,23 @@ class Room:
         )
 
 
-def room_of(answers: Iterable[RoomAnswer], now: datetime) -> Room:
-    """Return what `answers`, in any order, tell of the pool's room at `now`."""
+def room_of(answers: Iterable[RoomAnswer], now: datetime, said_at: datetime | None = None) -> Room:
+    """Return what `answers`, in any order, tell of the pool's room at `now`.
+
+    Args:
+        answers: What the pool did when it was asked for capacity.
+        now: The moment to tell it for.
+        said_at: When the provider said that there is room; None where it does not say. What it said after a refusal is
+            believed, unless the pool has gone on refusing all the same for `COOL_DOWN`.
+    """
     # Of two answers at once the refusal counts: it is the careful one, and a loss comes after its launch.
     ordered = sorted(answers, key=lambda answer: (answer.at, not answer.had_room))
     outages, is_out = _outages(ordered)
     if not is_out:
         return Room()
     outage = outages.pop()
+    if said_at is not None and said_at >= outage.last and outage.known_to_last < COOL_DOWN:
+        return Room()
     scale = typical_outage(outages, now) + outage.known_to_last
     silent = max(now - outage.last, timedelta(0))
     return Room(

@@ -431,8 +431,8 @@ class LedgerContract:
         ledger.note_refusal("spot", now=NOON + 2 * HOUR)
         ledger.note_refusal("partner", now=NOON + 2 * HOUR)
         grant(ledger, "never seen to run", now=NOON + 3 * HOUR)
-        taken = grant(ledger, "taken at once", pool="on_demand", now=NOON + HOUR)
-        ledger.record(taken.key, JobEvent.PREEMPTED, now=NOON + 2 * HOUR)
+        waited = grant(ledger, "let wait for too long", pool="on_demand", now=NOON + HOUR)
+        ledger.record(waited.key, JobEvent.PREEMPTED, now=NOON + 2 * HOUR)
         since = NOON - HOUR
         told = ledger.room_answers(["spot", "on_demand", "idle"], since=since)
         assert {
@@ -440,7 +440,7 @@ class LedgerContract:
             for pool, answers in told.items()
         } == {
             "spot": [(0 * HOUR, True), (HOUR, False), (2 * HOUR, False)],
-            "on_demand": [(HOUR, True), (2 * HOUR, False)],
+            "on_demand": [(2 * HOUR, False)],
             "idle": [],
         }
         later = ledger.room_answers(["spot"], since=NOON + HOUR)["spot"]

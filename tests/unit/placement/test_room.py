@@ -63,6 +63,15 @@ def test_a_launch_ends_the_outage() -> None:
     assert room_of([*seen, launch(NOON)], NOON) == Room()
 
 
+def test_a_providers_word_counts_more_than_refusals_before_it_unless_they_go_on() -> None:
+    lost_together = [refusal(NOON - 2 * SECOND), refusal(NOON - SECOND), refusal(NOON - SECOND)]
+    assert room_of(lost_together, NOON, NOON) == Room()
+    for old_word in (None, NOON - 2 * SECOND):
+        assert room_of(lost_together, NOON, old_word) == room_of(lost_together, NOON)
+    refuses_on = [refusal(NOON - MINUTE), refusal(NOON - SECOND)]
+    assert room_of(refuses_on, NOON, NOON) == room_of(refuses_on, NOON) != Room()
+
+
 def test_capacity_taken_back_as_soon_as_it_was_given_is_an_outage() -> None:
     assert cool_down([launch(NOON), refusal(NOON)]) == COOL_DOWN
 
