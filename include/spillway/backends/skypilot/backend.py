@@ -20,6 +20,7 @@ from spillway.backends.skypilot.options import read_options
 from spillway.backends.skypilot.parse import JobState
 from spillway.backends.skypilot.render import configuration, launch
 from spillway.backends.slots import check_slots
+from spillway.backends.turns import Turns
 from spillway.errors import BackendError, SpecError
 from spillway.model import Market
 
@@ -75,8 +76,7 @@ class SkyPilotBackend:
         self._submit_seconds = submit_seconds
         self._release_seconds = release_seconds
         self._states: dict[str, JobState] = {}
-        self._asked: dict[str, int] = {}
-        self._turn = 0
+        self._turns = Turns()
         self._output = ("", b"")
 
     def submit(self, submission: Submission) -> Job:
@@ -208,11 +208,7 @@ class SkyPilotBackend:
 
     def _in_turn(self, names: Iterable[str]) -> list[str]:
         """Return `look_at` of the names, those first that were not asked about for longest."""
-        self._turn += 1
-        waiting = sorted(names, key=lambda name: (self._asked.get(name, 0), name))
-        chosen = waiting[: self._options.look_at]
-        self._asked.update(dict.fromkeys(chosen, self._turn))
-        return chosen
+        return self._turns.take(names, self._options.look_at)
 
     def _look_at(self, clusters: Mapping[str, Cluster]) -> None:
         """Ask some of the clusters that are up about their jobs."""
@@ -229,7 +225,7 @@ class SkyPilotBackend:
     def _is_unclear(self, name: str, found: Cluster | None) -> bool:
         """Return whether a cluster is not up, or is and says nothing of its job."""
         is_up = found is not None and found.status in parse.REACHABLE
-        return not is_up or (name in self._asked and name not in self._states)
+        return not is_up or (name in self._turns and name not in self._states)
 
     def _state(self, name: str, status: str) -> JobState:
         if status != "FAILED":
