@@ -156,6 +156,23 @@ def test_reserved_tpus_are_asked_for_in_words_that_the_api_has(
     world.connect().release(job)
 
 
+def test_calls_of_a_look_do_not_grow_with_jobs(server: GoogleServer, world: TpuWorld) -> None:
+    world.slots = 5
+    world.options["look_at"] = 2
+    backend = world.connect()
+    jobs = [backend.submit(world.submission(Behaviour.RUNS_ON)) for _ in range(5)]
+    for job in jobs:
+        server.tpu.leave(str(job.provider_id), exit_code=0)
+    ended, calls = [], []
+    for _ in range(4):
+        del server.tpu.calls[:]
+        seen = backend.observe(jobs)
+        ended.append(sum(one.event is JobEvent.SUCCEEDED for one in seen.values()))
+        calls.append(server.tpu.calls.count("GetGuestAttributes"))
+        assert server.tpu.calls.count("ListQueuedResources") == 1
+    assert (ended, calls) == ([2, 4, 5, 5], [2, 2, 1, 0])
+
+
 def test_what_is_asked_for_goes_by_the_market(server: GoogleServer, world: TpuWorld) -> None:
     world.connect().submit(world.submission(Behaviour.RUNS_ON))
     (asked,) = [one for one in server.tpu.resources() if "spot" in one]

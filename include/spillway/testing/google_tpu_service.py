@@ -54,6 +54,7 @@ class TpuService:
         queues: Whether new requests wait for TPUs.
         refusal: What every creation is answered with.
         page_size: Queued resources on a page, at most.
+        calls: Methods that were called, in order.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -65,6 +66,7 @@ class TpuService:
         self.queues = False
         self.refusal: Refusal | None = None
         self.page_size = 1000
+        self.calls: list[str] = []
 
     def answer(self, method: str, path: str, query: dict[str, str], body: str) -> str:
         """Answer one request.
@@ -82,16 +84,21 @@ class TpuService:
             raise Refusal("NOT_FOUND", f"Location {path} is not found.")
         match method, found[3], found[4]:
             case "POST", "queuedResources", "":
+                self.calls.append("CreateQueuedResource")
                 wanted = json.loads(body)
                 check_message("tpu", found[1], "QueuedResource", wanted)
                 return self._create(path, query, wanted)
             case "GET", "queuedResources", "":
+                self.calls.append("ListQueuedResources")
                 return self._list(query)
             case "GET", _, name:
+                self.calls.append("GetQueuedResource")
                 return json.dumps(self._known(name).resource)
             case "POST", "nodes", name:
+                self.calls.append("GetGuestAttributes")
                 return json.dumps(self._guest_attributes(self._known(name)))
             case "DELETE", _, name:
+                self.calls.append("DeleteQueuedResource")
                 for host in self._known(name).hosts:
                     host.kill()
                 del self._slices[name]
@@ -109,6 +116,10 @@ class TpuService:
         for one in self._slices.values():
             error = {"code": 8, "message": message}
             one.resource["state"] = {"state": "FAILED", "failedData": {"error": error}}
+
+    def leave(self, name: str, *, exit_code: int) -> None:
+        """Have the first host of a slice tell an exit code, whatever it does."""
+        self._slices[name].left[0] = {"exit": str(exit_code)}
 
     def close(self) -> None:
         """End all hosts."""

@@ -17,6 +17,7 @@ from spillway.backends.google.tpu.render import NAME
 from spillway.backends.protocol import Connection, Job
 from spillway.backends.room import SlotCount
 from spillway.backends.slots import check_slots
+from spillway.backends.turns import Turns
 from spillway.errors import BackendError
 from spillway.model import JobEvent, Market, Observation, Pool, Submission
 
@@ -50,6 +51,8 @@ class GoogleTpuBackend:
         self._options = options = read_tpu_options(pool)
         who = access(pool.name, options.project, connection)
         self._client = TpuClient(who, options)
+        self._turns = Turns()
+        self._codes: dict[str, tuple[int, ...]] = {}
         self._clock = clock
         self._capacity = ComputeCapacity(
             who,
@@ -84,12 +87,18 @@ class GoogleTpuBackend:
         return Job(key=submission.key, provider_id=name)
 
     def observe(self, jobs: Sequence[Job]) -> Mapping[str, Observation]:
-        """Return what is known of each job, by key: by one list, and a look at the hosts of each slice that is active."""
+        """Return what is known of each job, by key.
+
+        One list tells which slices there are. Of those that are active, the hosts of `look_at` are asked whether their job
+        has ended, in turn.
+        """
         if not jobs:
             return {}
+        names = {job.key: self._name(job.key) for job in jobs}
         with question():
             rows = self._rows()
-            return {job.key: self._observation(rows.get(self._name(job.key))) for job in jobs}
+            self._look_at_hosts([rows[name] for name in names.values() if name in rows])
+        return {key: self._observation(rows.get(name)) for key, name in names.items()}
 
     def release(self, job: Job) -> None:
         """Delete the slice, and wait a few seconds for it to be gone.
@@ -136,8 +145,12 @@ class GoogleTpuBackend:
         return naming.job_id(self._pool.name, key)
 
     def _rows(self) -> dict[str, TpuRow]:
-        """Return the pool's queued resources, by name."""
-        return {row.name: row for row in self._client.rows(self._pool.name)}
+        """Return the pool's queued resources, by name, and forget what was heard from hosts of those that are gone."""
+        rows = {row.name: row for row in self._client.rows(self._pool.name)}
+        for name in self._codes.keys() - rows.keys():
+            self._codes.pop(name, None)
+            self._turns.forget(name)
+        return rows
 
     def _hosts_of(self, rows: Iterable[TpuRow]) -> int:
         return sum(self._options.hosts_of(row.accelerator_type) for row in rows if row.holds_tpus)
@@ -148,17 +161,30 @@ class GoogleTpuBackend:
         waits = any(row.state == parse.WAITS for row in rows)
         return self._pool.slots if waits else self._hosts_of(rows)
 
+    def _look_at_hosts(self, rows: Iterable[TpuRow]) -> None:
+        """Ask some of the slices that are active, those first that were not asked for longest, until their job has ended."""
+        running = [
+            row.name
+            for row in rows
+            if parse.EVENTS.get(row.state) is JobEvent.STARTED and not self._is_over(row)
+        ]
+        for name in self._turns.take(running, self._options.look_at):
+            self._codes[name] = self._client.exit_codes(name)
+
+    def _is_over(self, row: TpuRow) -> bool:
+        codes = self._codes.get(row.name, ())
+        return parse.is_over(codes, self._options.hosts_of(row.accelerator_type))
+
     def _observation(self, row: TpuRow | None) -> Observation:
         now = self._clock()
         if row is None:
             return Observation(
                 event=JobEvent.VANISHED, seen_at=now, detail="not known to Cloud TPU"
             )
-        active = parse.EVENTS.get(row.state) is JobEvent.STARTED
         return parse.observation(
             row,
             now,
-            codes=self._client.exit_codes(row.name) if active else (),
+            codes=self._codes.get(row.name, ()),
             hosts=self._options.hosts_of(row.accelerator_type),
             start_within=self._options.start_within,
         )

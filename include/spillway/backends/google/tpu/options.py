@@ -28,6 +28,7 @@ class TpuOptions(GoogleOptions):
         external_ip: Whether hosts get an address of the internet.
         container_options: More arguments of the `docker run` that starts the runtime.
         wait_at_most: How long Google keeps a request in its queue; None for as long as it likes.
+        look_at: How many of the active slices one observation asks whether their job has ended, in turn.
     """
 
     zone: Word
@@ -39,6 +40,7 @@ class TpuOptions(GoogleOptions):
     external_ip: bool = True
     container_options: str = ""
     wait_at_most: timedelta | None = None
+    look_at: PositiveInt = 8
 
     def hosts_of(self, accelerator_type: str) -> int:
         """Return how many hosts a slice of this type has; 1 for one that the pool does not name."""

@@ -106,6 +106,11 @@ def exit_codes(answer: Mapping[str, Any]) -> tuple[int, ...]:
     )
 
 
+def is_over(codes: Sequence[int], hosts: int) -> bool:
+    """Return whether a job has ended by what its hosts have left: one code that is not 0 ends it, as all of them do."""
+    return any(codes) or len(codes) >= hosts
+
+
 def observation(
     row: TpuRow,
     now: datetime,
@@ -142,10 +147,9 @@ def observation(
 
 def _running(now: datetime, said: str, codes: Sequence[int], hosts: int) -> Observation:
     """Tell by exit codes: one that is not 0 ends the job, of which the other hosts' ends are consequences."""
-    bad = next((code for code in codes if code), None)
-    if bad is None and len(codes) < hosts:
+    if not is_over(codes, hosts):
         return Observation(event=JobEvent.STARTED, seen_at=now, detail=said)
-    code = bad or 0
+    code = next((code for code in codes if code), 0)
     ends = {0: JobEvent.SUCCEEDED, PREEMPTED: JobEvent.PREEMPTED}
     said = f"{said}; the job ended with exit code {code}"
     if code == _OUT_OF_MEMORY:
