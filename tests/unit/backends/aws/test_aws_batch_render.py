@@ -103,6 +103,14 @@ def test_a_gang_on_p5_has_gpus_and_every_fabric_adapter() -> None:
     assert "devices" not in alone["linuxParameters"]
 
 
+@pytest.mark.parametrize(("market", "queue"), [(Market.SPOT, "cheap"), (Market.ON_DEMAND, "sure")])
+def test_a_job_goes_into_the_queue_of_its_market(market: Market, queue: str) -> None:
+    queues = {Market.SPOT: "cheap", Market.ON_DEMAND: "sure"}
+    options = OPTIONS.model_copy(update={"queue": None, "queues": queues})
+    made = render.job(replace(SUBMISSION, market=market), options, "definition")
+    assert made["jobQueue"] == queue
+
+
 def test_a_definition_is_named_by_its_content_and_by_nothing_else() -> None:
     name = render.definition(SUBMISSION, OPTIONS)["jobDefinitionName"]
     later = replace(SUBMISSION, key="another/one", token=8, arguments={"epochs": 3})

@@ -69,6 +69,7 @@ def test_requests_are_as_the_service_describes_them(market: Market) -> None:
     made = render.request(replace(SUBMISSION, market=market, nodes=4), options)
     check("sagemaker", "CreateTrainingJob", made, code="ValidationException")
     assert made["ResourceConfig"]["InstanceCount"] == 4
+    assert made["ResourceConfig"].get("TrainingPlanArn") == options.training_plan
     assert {"Key": "team", "Value": "vision"} in made["Tags"]
 
 
