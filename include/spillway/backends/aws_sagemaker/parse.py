@@ -60,7 +60,7 @@ ENDS: Final[tuple[tuple[str, JobEvent, str], ...]] = (
     (
         r"exit code:? '?137\b",
         JobEvent.FAILED,
-        "it was killed, most often for using more memory than the instance has",
+        "it was killed, most often for too little memory; raise memory_gib, or take a pool with a larger instance_type",
     ),
 )
 _EXIT_CODE: Final = re.compile(r"exit code:? '?(\d+)", re.IGNORECASE)

@@ -167,6 +167,7 @@ def test_the_reason_of_a_failure_tells_what_it_means(
     job = {"TrainingJobName": "x", "SecondaryStatus": "Failed", "FailureReason": reason}
     seen = parse.observation(job, NOW)
     assert (seen.event, seen.exit_code) == (event, code)
+    assert ("memory_gib" in seen.detail and "instance_type" in seen.detail) == (code == 137)
 
 
 def test_an_unknown_status_is_not_guessed() -> None:
