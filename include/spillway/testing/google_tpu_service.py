@@ -62,7 +62,7 @@ class TpuService:
         self._slices: dict[str, Slice] = {}
         self._requests: set[str] = set()
         self.url = ""
-        self.hosts_of = {"v5p-8": 1, "v5p-16": 2}
+        self.hosts_of = {"v5p-8": 1, "v5p-16": 2, "v6e-4": 1, "v6e-16": 4}
         self.queues = False
         self.refusal: Refusal | None = None
         self.page_size = 1000

@@ -66,8 +66,18 @@ def test_the_market_says_in_which_queue_it_waits() -> None:
     assert waits["queueingPolicy"] == {"validUntilDuration": "21600s"}
 
 
-def test_a_gang_is_a_slice_of_as_many_hosts() -> None:
-    (spec,) = sent(nodes=4, service_account="jobs@p", labels={"team": "a"})["tpu"]["nodeSpec"]
+@pytest.mark.parametrize(
+    ("slices", "version", "expected"),
+    [
+        ({"1": "v5p-8", "4": "v5p-32"}, "v2-alpha-tpuv5", "v5p-32"),
+        ({"1": "v6e-4", "4": "v6e-16"}, "v2-alpha-tpuv6e", "v6e-16"),
+    ],
+)
+def test_a_gang_is_a_slice_of_as_many_hosts(
+    slices: dict[str, str], version: str, expected: str
+) -> None:
+    own = {"slices": slices, "runtime_version": version, "labels": {"team": "a"}}
+    (spec,) = sent(nodes=4, service_account="jobs@p", **own)["tpu"]["nodeSpec"]
     node = spec["node"]
     assert node["acceleratorType"] == "v5p-32"
     assert node["serviceAccount"]["email"] == "jobs@p"
