@@ -173,7 +173,29 @@ def test_calls_of_a_look_do_not_grow_with_jobs(server: GoogleServer, world: TpuW
     assert (ended, calls) == ([2, 4, 5, 5], [2, 2, 1, 0])
 
 
-def test_what_is_asked_for_goes_by_the_market(server: GoogleServer, world: TpuWorld) -> None:
+@pytest.mark.parametrize("kind", ["v5p-8", "v6e-4"])
+def test_what_is_asked_for_goes_by_the_market(
+    server: GoogleServer, world: TpuWorld, kind: str
+) -> None:
+    world.options["slices"] = {"1": kind}
     world.connect().submit(world.submission(Behaviour.RUNS_ON))
     (asked,) = [one for one in server.tpu.resources() if "spot" in one]
-    assert asked["tpu"]["nodeSpec"][0]["node"]["acceleratorType"] == "v5p-8"
+    assert asked["tpu"]["nodeSpec"][0]["node"]["acceleratorType"] == kind
+
+
+def test_a_slice_that_is_being_deleted_is_not_given_out_again(
+    server: GoogleServer, world: TpuWorld
+) -> None:
+    backend = world.connect()
+    submission = world.submission(Behaviour.RUNS_ON)
+    job = backend.submit(submission)
+    (known,) = [one for one in server.tpu.resources() if one["name"].endswith(job.provider_id)]
+    known["state"] = {"state": "DELETING"}
+    assert backend.observe([job])[job.key].event is None  # hosts go on for a while
+    with pytest.raises(CapacityError, match="is being deleted"):
+        backend.submit(submission)
+    del server.tpu.calls[:]
+    server.tpu.forget(job.provider_id)
+    backend.release(job)
+    assert "DeleteQueuedResource" not in server.tpu.calls
+    assert backend.observe([job])[job.key].event is JobEvent.VANISHED

@@ -99,9 +99,8 @@ class TpuService:
                 return json.dumps(self._guest_attributes(self._known(name)))
             case "DELETE", _, name:
                 self.calls.append("DeleteQueuedResource")
-                for host in self._known(name).hosts:
-                    host.kill()
-                del self._slices[name]
+                self._known(name)
+                self.forget(name)
         return json.dumps({"name": "operations/1"})
 
     def suspend_all(self, initiator: str = "SERVICE") -> None:
@@ -116,6 +115,11 @@ class TpuService:
         for one in self._slices.values():
             error = {"code": 8, "message": message}
             one.resource["state"] = {"state": "FAILED", "failedData": {"error": error}}
+
+    def forget(self, name: str) -> None:
+        """Have a slice be gone."""
+        for host in self._slices.pop(name).hosts:
+            host.kill()
 
     def leave(self, name: str, *, exit_code: int) -> None:
         """Have the first host of a slice tell an exit code, whatever it does."""

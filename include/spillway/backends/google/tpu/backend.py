@@ -18,7 +18,7 @@ from spillway.backends.protocol import Connection, Job
 from spillway.backends.room import SlotCount
 from spillway.backends.slots import check_slots
 from spillway.backends.turns import Turns
-from spillway.errors import BackendError
+from spillway.errors import BackendError, CapacityError
 from spillway.model import JobEvent, Market, Observation, Pool, Submission
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class GoogleTpuBackend:
         """Ask for a slice that runs the job, unless there is one of this key that was not released.
 
         Raises:
-            CapacityError: Every slot of the pool is taken, or a quota is used up.
+            CapacityError: Every slot of the pool is taken, a quota is used up, or the key's slice is being deleted.
             RejectedError: The pool has no slice of that size, or Google refuses what is asked for.
             AccessError: A permission is missing, or the credentials are refused.
             TransientError: Google could not be asked; call again with the same key.
@@ -76,6 +76,10 @@ class GoogleTpuBackend:
         name = self._name(submission.key)
         try:
             rows = self._rows()
+            if name in rows and rows[name].state == parse.DELETING:
+                raise CapacityError(
+                    f"TPU {name} is being deleted by somebody; another pool may do", backend=NAME
+                )
             if name not in rows:
                 check_slots(self._pool, submission, taken=self._hosts_of(rows.values()))
                 self._client.create(submission, spot=self._pool.market is Market.SPOT)
@@ -111,7 +115,7 @@ class GoogleTpuBackend:
             row = self._client.get(name)
             if row is None:
                 return
-            if row.state != "DELETING":
+            if row.state != parse.DELETING:
                 self._client.delete(name)
             self._wait_until_gone(name)
             self._slots.forget()

@@ -34,7 +34,10 @@ EVENTS: Final[Mapping[str, JobEvent | None]] = MappingProxyType(
     }
 )
 
-HOLDS_NOTHING: Final = frozenset({"FAILED", "SUSPENDED", "DELETING"})
+DELETING: Final = "DELETING"
+"""The state of a request that somebody has deleted, until its TPU is gone."""
+
+HOLDS_NOTHING: Final = frozenset({"FAILED", "SUSPENDED", DELETING})
 """States in which no TPU is held, or soon none."""
 
 WAITS: Final = "WAITING_FOR_RESOURCES"
