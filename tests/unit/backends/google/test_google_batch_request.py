@@ -207,3 +207,21 @@ def test_a_pool_without_a_connection_of_googles_type_is_a_mistake() -> None:
         load(pool(), home=Path(), connection=Connection(password="x"))
     with pytest.raises(SpecError, match="option project"):
         access("pool", None, Connection(client=(object(), None)))
+
+
+@pytest.mark.parametrize(
+    ("code", "named"),
+    [
+        (125, "option image or container_options"),
+        (126, "option python"),
+        (127, "option python"),
+        (137, "raise memory_gib"),
+    ],
+)
+def test_how_a_container_ended_tells_what_to_do(code: int, named: str) -> None:
+    row = JobRow(
+        name="x", uid="x", key=None, state="FAILED", nodes=1, created_at=NOW, exit_codes=(code,)
+    )
+    seen = observation(row, NOW, start_within=None, waits_for_capacity=False)
+    assert (seen.event, seen.exit_code) == (JobEvent.FAILED, code)
+    assert named in seen.detail

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import subprocess
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from spillway.backends.google.tpu.options import read_tpu_options
-from spillway.backends.google.tpu.parse import exit_codes
+from spillway.backends.google.tpu.parse import TpuRow, exit_codes, observation
 from spillway.backends.google.tpu.render import queued_resource, startup_script
 from spillway.errors import SpecError
-from spillway.model import Market, Pool, Resources, Submission
+from spillway.model import JobEvent, Market, Pool, Resources, Submission
 from spillway.model.codec import decode_json
 
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 BASE: dict[str, Any] = {
     "region": "us-east5",
     "zone": "us-east5-a",
@@ -79,7 +80,7 @@ def test_a_gang_is_a_slice_of_as_many_hosts(
     own = {"slices": slices, "runtime_version": version, "labels": {"team": "a"}}
     (spec,) = sent(nodes=4, service_account="jobs@p", **own)["tpu"]["nodeSpec"]
     node = spec["node"]
-    assert node["acceleratorType"] == "v5p-32"
+    assert (node["acceleratorType"], node["runtimeVersion"]) == (expected, version)
     assert node["serviceAccount"]["email"] == "jobs@p"
     assert node["labels"]["team"] == "a"
     gang = decode_json(node["metadata"]["spillway-submission"], Submission)
@@ -108,6 +109,23 @@ def test_a_mistake_names_the_pool_and_the_option(
 ) -> None:
     with pytest.raises(SpecError, match=f"pool 'v5p'.*{words}"):
         read_tpu_options(pool(market, **options))
+
+
+@pytest.mark.parametrize(
+    ("code", "named"),
+    [
+        (125, "option image or container_options"),
+        (126, "option python"),
+        (127, "option python"),
+        (137, "raise memory_gib"),
+    ],
+)
+def test_how_a_container_ended_tells_what_to_do(code: int, named: str) -> None:
+    row = TpuRow(name="x", key=None, state="ACTIVE", accelerator_type="v5p-8", created_at=NOW)
+    seen = observation(row, NOW, codes=(0, code), hosts=4, start_within=None)
+    assert (seen.event, seen.exit_code) == (JobEvent.FAILED, code)
+    assert f"exit code {code}" in seen.detail
+    assert named in seen.detail
 
 
 def test_hosts_that_have_left_nothing_run() -> None:

@@ -8,6 +8,7 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
+from spillway.backends.google import containers
 from spillway.backends.google.naming import KEY_VARIABLE
 from spillway.model import JobEvent, Observation
 from spillway.runtime.exit_codes import PREEMPTED
@@ -48,9 +49,6 @@ RESERVED_EXIT_CODES: Final[Mapping[int, tuple[JobEvent, str]]] = MappingProxyTyp
         50006: (JobEvent.VANISHED, "a machine was made anew under the job"),
     }
 )
-
-OUT_OF_MEMORY: Final = 137
-"""Of a container that got SIGKILL, which is what the kernel does when memory runs out."""
 
 _CAPACITY: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -162,10 +160,8 @@ def _failure(row: JobRow, now: datetime, said: str) -> Observation:
     if row.exit_codes:
         code = row.exit_codes[0]
         event = JobEvent.PREEMPTED if code == PREEMPTED else JobEvent.FAILED
-        why = f"exit code {code}"
-        if code == OUT_OF_MEMORY:
-            why += ", SIGKILL: most likely it ran out of memory; raise memory_gib of its resources"
-        return Observation(event=event, seen_at=now, exit_code=code, detail=f"{said}: {why}")
+        detail = f"{said}: {containers.said(code)}"
+        return Observation(event=event, seen_at=now, exit_code=code, detail=detail)
     if lack:
         detail = f"{said}: {lack}: {last}"
         return Observation(event=JobEvent.PREEMPTED, seen_at=now, detail=detail)

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from spillway.backends.google import containers
 from spillway.backends.google.tpu.render import NAMESPACE
 from spillway.model import JobEvent, Observation
 from spillway.runtime.exit_codes import PREEMPTED
@@ -47,7 +48,6 @@ _LACK: Final = re.compile(
     r"insufficient|stockout|no more capacity|not enough|quota|exhausted|valid.?until|expired",
     re.IGNORECASE,
 )
-_OUT_OF_MEMORY: Final = 137
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,9 +154,7 @@ def _running(now: datetime, said: str, codes: Sequence[int], hosts: int) -> Obse
         return Observation(event=JobEvent.STARTED, seen_at=now, detail=said)
     code = next((code for code in codes if code), 0)
     ends = {0: JobEvent.SUCCEEDED, PREEMPTED: JobEvent.PREEMPTED}
-    said = f"{said}; the job ended with exit code {code}"
-    if code == _OUT_OF_MEMORY:
-        said += ", SIGKILL: most likely it ran out of memory; raise memory_gib of its resources"
+    said = f"{said}; the job ended with {containers.said(code)}"
     return Observation(
         event=ends.get(code, JobEvent.FAILED), seen_at=now, exit_code=code, detail=said
     )
