@@ -143,6 +143,39 @@ def test_a_job_that_waits_too_long_goes_elsewhere(server: GoogleServer, world: V
     assert backend.observe([job])[job.key].event is JobEvent.PREEMPTED
 
 
+def test_a_job_lives_over_rest(server: GoogleServer, tmp_path: Path) -> None:
+    world = VertexWorld(server, tmp_path, endpoint=server.rest_url, transport="rest")
+    backend = world.connect()
+    failing = backend.submit(world.submission(Behaviour.FAILS_WITH_3))
+    seen = world.wait(backend, failing)
+    assert (seen.event, seen.exit_code) == (JobEvent.FAILED, 3)
+    job = backend.submit(submission := world.submission(Behaviour.RUNS_ON))
+    assert backend.submit(submission) == job
+    assert list(backend.list_jobs()) == [job]
+    backend.release(job)
+    backend.release(job)
+    assert backend.observe([job])[job.key].event is JobEvent.CANCELLED
+    server.refusals["CreateCustomJob"] = permission_denied("aiplatform.customJobs.create")
+    with pytest.raises(AccessError, match=r"customJobs\.create"):
+        backend.submit(world.submission(Behaviour.RUNS_ON))
+    server.refusals.clear()
+
+
+def test_a_job_that_is_being_cancelled_is_neither_over_nor_started_again(
+    server: GoogleServer, world: VertexWorld
+) -> None:
+    backend = world.connect()
+    submission = world.submission(Behaviour.RUNS_ON)
+    job = backend.submit(submission)
+    (known,) = [one for one in server.vertex.jobs() if one.name.endswith(f"/{job.provider_id}")]
+    known.state = "JOB_STATE_CANCELLING"
+    assert backend.observe([job])[job.key].event is None  # machines go on for a while
+    assert backend.submit(submission) == job
+    assert list(backend.list_jobs()) == [job]
+    known.state = "JOB_STATE_CANCELLED"
+    assert backend.observe([job])[job.key].event is JobEvent.CANCELLED
+
+
 def test_one_look_is_one_list_however_many_jobs(server: GoogleServer, world: VertexWorld) -> None:
     server.vertex.queues = True
     world.slots = 9

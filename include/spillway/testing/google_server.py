@@ -146,7 +146,10 @@ def google_server(folder: Path) -> Iterator[GoogleServer]:
 
     class Handler(_RestHandler):
         cloud = server
-        methods = services["google.cloud.batch.v1.BatchService"]
+    batch = services["google.cloud.batch.v1.BatchService"]
+    vertex = services["google.cloud.aiplatform.v1.JobService"]
+
+        methods = batch | vertex
 
     try:
         with serving(Handler) as server.rest_url:
@@ -203,7 +206,7 @@ def _to_bytes(message: Any) -> bytes:
 
 
 class _RestHandler(QuietHandler):
-    """Batch and Cloud TPU over REST: paths and queries as the API's HTTP annotations have them."""
+    """Batch, Vertex AI and Cloud TPU over REST: paths and queries as the API's HTTP annotations have them."""
 
     cloud: GoogleServer
     methods: dict[str, Method]
@@ -225,9 +228,8 @@ class _RestHandler(QuietHandler):
                 with self.cloud.lock:
                     answer = self.cloud.compute.answer(parts.path[1:], query)
                 return self._answer(200, answer)
-            name, request = _rest_request(
-                self.command, parts.path.removeprefix("/v1/"), query, body
-            )
+            asked = _vertex_request if "/customJobs" in parts.path else _rest_request
+            name, request = asked(self.command, parts.path.removeprefix("/v1/"), query, body)
             self._answer(200, _to_json(self.cloud.call(name, self.methods[name], request)))
         except Refusal as refusal:
             self._answer(_HTTP[refusal.status], _rest_error(refusal))
@@ -274,6 +276,24 @@ def _to_json(message: Any) -> str:
     if hasattr(message, "DESCRIPTOR"):
         return str(json_format.MessageToJson(message))
     return str(type(message).to_json(message))
+def _vertex_request(method: str, path: str, query: dict[str, str], body: str) -> tuple[str, Any]:
+    if path.endswith(":cancel"):
+        name = path.removesuffix(":cancel")
+        return "CancelCustomJob", aiplatform_v1.CancelCustomJobRequest(name=name)
+    parent = path.removesuffix("/customJobs")
+    if method == "POST":
+        job = aiplatform_v1.CustomJob.from_json(body)
+        return "CreateCustomJob", aiplatform_v1.CreateCustomJobRequest(
+            parent=parent, custom_job=job
+        )
+    return "ListCustomJobs", aiplatform_v1.ListCustomJobsRequest(
+        parent=parent,
+        filter=query.get("filter", ""),
+        page_size=int(query.get("pageSize", 0)),
+        page_token=query.get("pageToken", ""),
+    )
+
+
 
 
 def _rest_error(refusal: Refusal) -> str:
