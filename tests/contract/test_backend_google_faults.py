@@ -215,6 +215,17 @@ def test_an_answer_that_is_lost_starts_nothing_twice(
 
 
 def test_an_unknown_region_is_named(server: GoogleServer, tmp_path: Path) -> None:
+def test_the_same_creation_twice_is_one_job(server: GoogleServer, world: GoogleWorld) -> None:
+    """By its request id: a second creation of another id would be refused, and told as None."""
+    submission = world.submission(Behaviour.RUNS_ON)
+    first = world.connect()._client.create(submission)
+    again = world.connect()._client.create(submission)
+    assert first is not None
+    assert again is not None
+    assert again.uid == first.uid
+    assert len(server.batch.jobs()) == 1
+
+
     world = GoogleWorld(server, tmp_path, region="moon-east1")
     with pytest.raises(RejectedError, match="options project and region"):
         world.connect().submit(world.submission(Behaviour.RUNS_ON))
