@@ -63,6 +63,22 @@ def test_what_is_behind_an_error_counts(error: Exception, kind: type[Exception])
         _raise(error)
 
 
+AUTH_ERRORS = sorted(
+    (one for one in vars(auth).values() if isinstance(one, type) and issubclass(one, Exception)),
+    key=lambda one: one.__name__,
+)
+
+
+@pytest.mark.parametrize("kind", AUTH_ERRORS)
+@pytest.mark.parametrize("retryable", [False, True])
+def test_every_class_of_credentials_becomes_one_of_ours(kind: Any, retryable: bool) -> None:
+    error = kind("what happened", retryable=retryable)
+    passes = error.retryable or issubclass(kind, auth.TransportError)
+    with pytest.raises(TransientError if passes else AccessError, match="no token") as caught:
+        _raise(error)
+    assert caught.value.__cause__ is error
+
+
 def test_a_question_that_is_refused_is_no_answer() -> None:
     with pytest.raises(TransientError), question():
         raise RejectedError("no such region", backend="google_batch")

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from google.cloud import aiplatform_v1
 
+from spillway.backends.google import naming
 from spillway.backends.google.vertex.options import read_vertex_options
 from spillway.backends.google.vertex.parse import EVENTS
 from spillway.backends.google.vertex.render import custom_job
@@ -79,6 +80,15 @@ def test_a_gang_is_one_machine_and_the_others() -> None:
     assert [one.replica_count for one in pools] == [1, 3]
     assert {one.machine_spec.accelerator_count for one in pools} == {8}
     assert pools[0].disk_spec.boot_disk_size_gb == 500
+
+
+def test_labels_tell_pool_key_and_team() -> None:
+    labels = dict(sent(labels={"team": "search"}).labels)
+    assert labels == {
+        "team": "search",
+        naming.POOL_LABEL: naming.pool_value(SUBMISSION.pool),
+        naming.KEY_LABEL: naming.key_value(SUBMISSION.key),
+    }
 
 
 @pytest.mark.parametrize(
