@@ -17,7 +17,13 @@ from spillway.checkpoints import latest, open_store
 from spillway.errors import AccessError, CapacityError, RejectedError, SpecError, TransientError
 from spillway.model import JobEvent, Market, Resources
 from spillway.testing.aws_batch_service import DEVICES
-from spillway.testing.aws_market import REGION, Reservation, aws_market
+from spillway.testing.aws_market import (
+    ACCESS_KEY,
+    REGION,
+    SECRET_KEY,
+    Reservation,
+    aws_market,
+)
 from spillway.testing.aws_words import AwsError
 from spillway.testing.backend_suite import Behaviour
 
@@ -358,6 +364,20 @@ def test_the_job_carries_key_and_team_in_its_tags(market: AwsMarket, world: Batc
     tags = market.batch.jobs[job.provider_id or ""].detail["tags"]
     assert tags["team"] == "vision"
     assert naming.key_of(tags) == submission.key
+
+
+def test_credentials_never_travel(market: AwsMarket, world: BatchWorld) -> None:
+    before = len(market.received)
+    backend = world.connect()
+    job = started(world)
+    assert backend.list_jobs() == [job]
+    backend.release(job)
+    sent = b"\n".join(market.received[before:])
+    assert market.batch.jobs[str(job.provider_id)].detail["jobName"].encode() in sent
+    assert SECRET_KEY.encode() not in sent
+    kept = [one.detail for one in market.batch.jobs.values()], market.batch.definitions
+    assert SECRET_KEY not in str(kept)
+    assert ACCESS_KEY not in str(kept)
 
 
 def test_a_pool_without_a_queue_says_what_it_needs(market: AwsMarket, world: BatchWorld) -> None:

@@ -97,6 +97,36 @@ def test_what_a_job_leaves_in_its_folder_is_in_our_store_and_there_for_the_next(
     backend.release(second)
 
 
+def test_credentials_never_travel(market: AwsMarket, world: SageMakerWorld) -> None:
+    before = len(market.received)
+    backend = world.connect()
+    job = backend.submit(world.submission(Behaviour.RUNS_ON))
+    assert backend.list_jobs() == [job]
+    backend.release(job)
+    sent = b"\n".join(market.received[before:])
+    assert str(job.provider_id).encode() in sent
+    assert SECRET_KEY.encode() not in sent
+    kept = str(market.sagemaker.jobs[str(job.provider_id)].detail)
+    assert SECRET_KEY not in kept
+    assert ACCESS_KEY not in kept
+
+
+def test_a_job_that_is_being_stopped_is_neither_over_nor_started_again(
+    market: AwsMarket, world: SageMakerWorld
+) -> None:
+    backend = world.connect()
+    submission = world.submission(Behaviour.RUNS_ON)
+    job = backend.submit(submission)
+    detail = market.sagemaker.jobs[job.provider_id].detail
+    told = dict(detail)
+    detail |= {"TrainingJobStatus": "Stopping", "SecondaryStatus": "Stopping"}
+    before = market.calls.count("sagemaker:CreateTrainingJob")
+    assert backend.observe([job])[job.key].event is None  # instances go on for a while
+    assert backend.submit(submission) == job
+    assert market.calls.count("sagemaker:CreateTrainingJob") == before
+    detail |= told
+
+
 def test_a_type_that_there_is_no_capacity_of_sends_the_task_elsewhere(
     world: SageMakerWorld,
 ) -> None:

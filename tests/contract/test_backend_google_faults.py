@@ -7,11 +7,12 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from google.oauth2 import service_account
 
 from contract.beside import BesideCloud, places_after_a_stockout
-from contract.google_world import CONNECTION, GoogleWorld
+from contract.google_world import CONNECTION, GoogleWorld, TpuWorld, VertexWorld
 from spillway.backends.google.batch import backend as batch_backend
-from spillway.backends.protocol import Job
+from spillway.backends.protocol import Connection, Job
 from spillway.errors import AccessError, BackendError, CapacityError, RejectedError, TransientError
 from spillway.model import JobEvent, Market
 from spillway.testing.backend_suite import ENDS, Behaviour
@@ -214,7 +215,6 @@ def test_an_answer_that_is_lost_starts_nothing_twice(
     assert len(server.batch.jobs()) == 1
 
 
-def test_an_unknown_region_is_named(server: GoogleServer, tmp_path: Path) -> None:
 def test_the_same_creation_twice_is_one_job(server: GoogleServer, world: GoogleWorld) -> None:
     """By its request id: a second creation of another id would be refused, and told as None."""
     submission = world.submission(Behaviour.RUNS_ON)
@@ -226,6 +226,7 @@ def test_the_same_creation_twice_is_one_job(server: GoogleServer, world: GoogleW
     assert len(server.batch.jobs()) == 1
 
 
+def test_an_unknown_region_is_named(server: GoogleServer, tmp_path: Path) -> None:
     world = GoogleWorld(server, tmp_path, region="moon-east1")
     with pytest.raises(RejectedError, match="options project and region"):
         world.connect().submit(world.submission(Behaviour.RUNS_ON))
@@ -310,8 +311,20 @@ def test_output_is_read_over_several_pages(server: GoogleServer, tmp_path: Path)
     assert backend.read_log(job, whole.next_offset).text == ""
 
 
-def test_no_credentials_go_into_the_request(server: GoogleServer, world: GoogleWorld) -> None:
-    world.connect().submit(world.submission(Behaviour.SUCCEEDS))
-    (job,) = server.batch.jobs()
-    assert "Credentials" not in str(job)
-    assert repr(CONNECTION) == "Connection(host=None, port=None, login=None)"
+@pytest.mark.parametrize("kind", [GoogleWorld, VertexWorld, TpuWorld])
+def test_no_credentials_go_into_the_request(
+    server: GoogleServer, tmp_path: Path, kind: type[GoogleWorld]
+) -> None:
+    info = server.accounts.add("ours", f"{server.rest_url}/token")
+    library: Any = service_account.Credentials  # it has no types
+    credentials = library.from_service_account_info(info)
+    connection = Connection(client=(credentials, "our-project"))
+    world = kind(server, tmp_path)
+    backend = world.factory(world.pool(), home=tmp_path, connection=connection)
+    job = backend.submit(world.submission(Behaviour.RUNS_ON))
+    backend.observe([job])
+    backend.release(job)
+    sent = "\n".join(server.received)
+    assert job.key in sent
+    assert [line for line in info["private_key"].splitlines() if line in sent] == []
+    assert repr(connection) == "Connection(host=None, port=None, login=None)"

@@ -55,6 +55,7 @@ class AwsMarket:
         url: Where it answers.
         moto_url: Where moto does, as S3 among others.
         calls: Operations that it was asked for, such as `batch:SubmitJob`.
+        received: All that came over the wire.
         spot_prices: What an hour of each instance type costs on spot, as EC2 writes it.
         scores: Spot placement score of each region.
         meetings: Barriers at which calls of an operation wait for each other.
@@ -63,6 +64,7 @@ class AwsMarket:
     def __init__(self, folder: Path, moto_url: str) -> None:
         self.url = ""
         self.calls: list[str] = []
+        self.received: list[bytes] = []
         self.scores: dict[str, int] = {REGION: 9}
         self.spot_prices: dict[str, str] = {}
         self.reservations: list[Reservation] = []
@@ -112,6 +114,7 @@ class AwsMarket:
     def answer(self, handler: QuietHandler) -> tuple[int, Mapping[str, str], bytes]:
         """Return status, headers and body for a request."""
         body = handler.body()
+        self.received.append(f"{handler.path}\n{handler.headers}\n".encode() + body)
         scope = _SCOPE.search(handler.headers.get("Authorization", ""))
         name = scope["service"] if scope else "unsigned"
         operation = _operation(name, handler, body)

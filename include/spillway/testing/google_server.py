@@ -62,6 +62,7 @@ class GoogleServer:
         refusals: By method, what every call of it is answered with.
         lose_answer_of: Method whose next call is done, and then not answered.
         calls: Methods that were called, in order.
+        received: All that came over the wire, in text.
     """
 
     batch: BatchService
@@ -75,6 +76,7 @@ class GoogleServer:
     refusals: dict[str, Refusal] = field(default_factory=dict[str, Refusal])
     lose_answer_of: str | None = None
     calls: list[str] = field(default_factory=list[str])
+    received: list[str] = field(default_factory=list[str])
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def services(self) -> dict[str, dict[str, Method]]:
@@ -144,11 +146,11 @@ def google_server(folder: Path) -> Iterator[GoogleServer]:
     server.grpc_url = f"http://127.0.0.1:{wire.add_insecure_port('127.0.0.1:0')}"
     wire.start()
 
-    class Handler(_RestHandler):
-        cloud = server
     batch = services["google.cloud.batch.v1.BatchService"]
     vertex = services["google.cloud.aiplatform.v1.JobService"]
 
+    class Handler(_RestHandler):
+        cloud = server
         methods = batch | vertex
 
     try:
@@ -171,6 +173,7 @@ def _grpc_service(server: GoogleServer, service: str, methods: dict[str, Method]
 
 def _grpc_method(server: GoogleServer, name: str, method: Method) -> Any:
     def handle(request: Any, context: Any) -> Any:
+        server.received.append(f"{context.invocation_metadata()}\n{request}")
         try:
             return server.call(name, method, request)
         except Refusal as refusal:
@@ -215,6 +218,7 @@ class _RestHandler(QuietHandler):
         parts = urlsplit(self.path)
         query = dict(parse_qsl(parts.query))
         body = self.body().decode()
+        self.cloud.received.append(f"{self.path}\n{self.headers}\n{body}")
         try:
             if parts.path == "/token":
                 with self.cloud.lock:
@@ -272,10 +276,6 @@ def _rest_request(method: str, path: str, query: dict[str, str], body: str) -> t
     return "GetJob", batch_v1.GetJobRequest(name=path)
 
 
-def _to_json(message: Any) -> str:
-    if hasattr(message, "DESCRIPTOR"):
-        return str(json_format.MessageToJson(message))
-    return str(type(message).to_json(message))
 def _vertex_request(method: str, path: str, query: dict[str, str], body: str) -> tuple[str, Any]:
     if path.endswith(":cancel"):
         name = path.removesuffix(":cancel")
@@ -294,6 +294,10 @@ def _vertex_request(method: str, path: str, query: dict[str, str], body: str) ->
     )
 
 
+def _to_json(message: Any) -> str:
+    if hasattr(message, "DESCRIPTOR"):
+        return str(json_format.MessageToJson(message))
+    return str(type(message).to_json(message))
 
 
 def _rest_error(refusal: Refusal) -> str:
