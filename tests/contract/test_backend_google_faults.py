@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,7 +14,7 @@ from google.oauth2 import service_account
 from contract.beside import BesideCloud, places_after_a_stockout
 from contract.google_world import CONNECTION, GoogleWorld, TpuWorld, VertexWorld
 from spillway.backends.google.batch import backend as batch_backend
-from spillway.backends.protocol import Connection, Job
+from spillway.backends.protocol import Connection, Job, SupportsLogs
 from spillway.errors import AccessError, BackendError, CapacityError, RejectedError, TransientError
 from spillway.model import JobEvent, Market
 from spillway.testing.backend_suite import ENDS, Behaviour
@@ -21,7 +23,6 @@ from spillway.testing.google_server import GoogleServer, google_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 STARTED = frozenset({JobEvent.STARTED})
 LACKS = {
@@ -311,8 +312,33 @@ def test_output_is_read_over_several_pages(server: GoogleServer, tmp_path: Path)
     assert backend.read_log(job, whole.next_offset).text == ""
 
 
+PAGE = (Path(__file__).parents[2] / "docs" / "backends" / "google.md").read_text(encoding="utf-8")
+PERMISSIONS = {
+    "CancelCustomJob": "aiplatform.customJobs.cancel",
+    "CancelJob": "batch.jobs.cancel",
+    "CreateCustomJob": "aiplatform.customJobs.create",
+    "CreateJob": "batch.jobs.create",
+    "CreateQueuedResource": "tpu.nodes.create",
+    "DeleteQueuedResource": "tpu.nodes.delete",
+    "GetGuestAttributes": "tpu.nodes.get",
+    "GetJob": "batch.jobs.get",
+    "GetQueuedResource": "tpu.nodes.get",
+    "ListCustomJobs": "aiplatform.customJobs.list",
+    "ListJobs": "batch.jobs.list",
+    "ListLogEntries": "logging.logEntries.list",
+    "ListQueuedResources": "tpu.nodes.list",
+    "ListTasks": "batch.tasks.list",
+}
+
+
+def test_the_page_lists_the_permissions_of_every_call_and_no_others() -> None:
+    services = {name.partition(".")[0] for name in PERMISSIONS.values()}
+    listed = set(re.findall(rf"`((?:{'|'.join(services)})\.(?!googleapis)\w+\.\w+)`", PAGE))
+    assert listed == set(PERMISSIONS.values())
+
+
 @pytest.mark.parametrize("kind", [GoogleWorld, VertexWorld, TpuWorld])
-def test_no_credentials_go_into_the_request(
+def test_a_life_needs_known_permissions_only_and_sends_no_credentials(
     server: GoogleServer, tmp_path: Path, kind: type[GoogleWorld]
 ) -> None:
     info = server.accounts.add("ours", f"{server.rest_url}/token")
@@ -323,7 +349,10 @@ def test_no_credentials_go_into_the_request(
     backend = world.factory(world.pool(), home=tmp_path, connection=connection)
     job = backend.submit(world.submission(Behaviour.RUNS_ON))
     backend.observe([job])
+    if isinstance(backend, SupportsLogs):
+        backend.read_log(job, 0)
     backend.release(job)
+    assert {*server.calls, *server.tpu.calls} <= PERMISSIONS.keys()
     sent = "\n".join(server.received)
     assert job.key in sent
     assert [line for line in info["private_key"].splitlines() if line in sent] == []

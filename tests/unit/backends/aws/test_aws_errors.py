@@ -96,6 +96,7 @@ OPERATIONS = {
     ],
 }
 
+SOURCE = Path(failures.__file__).parents[1]
 PAGE = Path(__file__).parents[4] / "docs" / "backends" / "aws.md"
 
 
@@ -204,6 +205,17 @@ def test_what_aws_says_of_waiting_is_read() -> None:
         assert told.retry_after == timedelta(seconds=7)
     assert failures.wait_of(answered("SlowDown")) is None
     assert failures.wait_of(exceptions.NoCredentialsError()) is None
+
+
+def test_the_operations_are_those_that_the_backends_call() -> None:
+    text = "".join(
+        path.read_text()
+        for name in ("aws", "aws_batch", "aws_sagemaker")
+        for path in (SOURCE / name).glob("*.py")
+    )
+    called = set(re.findall(r'\.call\(\s*"(\w+)",\s*"(\w+)"', text))
+    assert called == {(name, one) for name, found in OPERATIONS.items() for one in found}
+    assert text.count("aws.call(") == len(re.findall(r'aws\.call\(\s*"', text))
 
 
 def test_the_policy_on_the_page_allows_every_call_and_is_json() -> None:
