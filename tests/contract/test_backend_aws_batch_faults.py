@@ -57,6 +57,7 @@ def world(market: AwsMarket, tmp_path: Path) -> Iterator[BatchWorld]:
     world.release_all()
     market.batch.missing_images.clear()
     market.batch.waiting_reason = ""
+    market.ahead = timedelta(0)
     market.meetings.clear()
 
 
@@ -189,6 +190,35 @@ def test_a_job_that_waits_for_an_instance_holds_its_slot_and_is_released(
     assert backend.free_slots() == waiting.slots - 1
     backend.release(job)
     assert backend.observe([job])[job.key].event is JobEvent.CANCELLED
+
+
+def test_a_clock_that_is_wrong_ends_nothing(market: AwsMarket, world: BatchWorld) -> None:
+    waits = BatchWorld(market, world.folder, queue="waits", start_within="PT10M")
+    backend = waits.connect()
+    job = backend.submit(waits.submission(Behaviour.RUNS_ON))
+    detail = market.batch.jobs[str(job.provider_id)].detail
+    now = detail["createdAt"]
+    for hours in (-2, 2):
+        market.ahead = timedelta(hours=hours)
+        detail["createdAt"] = now + hours * 3_600_000
+        assert backend.observe([job])[job.key].event is JobEvent.SUBMITTED
+        detail["createdAt"] -= 11 * 60_000
+        seen = backend.observe([job])[job.key]
+        assert seen.event is JobEvent.PREEMPTED
+        assert abs(seen.seen_at - datetime.now(UTC)) < timedelta(minutes=1)  # by our own clock
+    backend.release(job)
+
+
+def test_a_reservation_ends_by_our_own_clock(market: AwsMarket, world: BatchWorld) -> None:
+    market.ahead = timedelta(hours=-2)
+    end = datetime.now(UTC) + timedelta(hours=1)
+    market.reservations = [
+        Reservation(reservation_id="cr-0123", available=1, ends_at=end + market.ahead)
+    ]
+    ids = {"capacity_reservations": ["cr-0123"]}
+    backend = BatchWorld(market, world.folder, bought=Market.RESERVED, **ids).connect()
+    assert backend.free_slots() == 1
+    assert abs(backend.said_end().at - end) < timedelta(seconds=5)  # headers have whole seconds
 
 
 def test_a_job_that_no_instance_can_ever_run_fails_instead_of_waiting(

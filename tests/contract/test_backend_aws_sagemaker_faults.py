@@ -44,6 +44,7 @@ def world(market: AwsMarket, tmp_path: Path) -> Iterator[SageMakerWorld]:
         one.clear()
     market.sagemaker.missing_images.clear()
     market.meetings.clear()
+    market.ahead = timedelta(0)
     world.release_all()
 
 
@@ -95,6 +96,24 @@ def test_what_a_job_leaves_in_its_folder_is_in_our_store_and_there_for_the_next(
     second = run("b")
     wait_for(lambda: says(second, "found ['a']"))
     backend.release(second)
+
+
+def test_a_clock_that_is_wrong_ends_nothing(market: AwsMarket, world: SageMakerWorld) -> None:
+    world.options["start_within"] = "PT10M"
+    backend = world.connect()
+    job = backend.submit(world.submission(Behaviour.RUNS_ON))
+    world.wait(backend, job, STARTED)
+    detail = market.sagemaker.jobs[str(job.provider_id)].detail
+    detail["SecondaryStatus"] = "Pending"
+    now = detail["CreationTime"]
+    for hours in (-2, 2):
+        market.ahead = timedelta(hours=hours)
+        detail["CreationTime"] = now + hours * 3600
+        assert backend.observe([job])[job.key].event is JobEvent.SUBMITTED
+        detail["CreationTime"] -= 11 * 60
+        seen = backend.observe([job])[job.key]
+        assert seen.event is JobEvent.PREEMPTED
+        assert abs(seen.seen_at - datetime.now(UTC)) < timedelta(minutes=1)  # by our own clock
 
 
 def test_credentials_never_travel(market: AwsMarket, world: SageMakerWorld) -> None:

@@ -12,7 +12,7 @@ import pytest
 from google.oauth2 import service_account
 
 from contract.beside import BesideCloud, places_after_a_stockout
-from contract.google_world import CONNECTION, GoogleWorld, TpuWorld, VertexWorld
+from contract.google_world import GoogleWorld, TpuWorld, VertexWorld
 from spillway.backends.google.batch import backend as batch_backend
 from spillway.backends.protocol import Connection, Job, SupportsLogs
 from spillway.errors import AccessError, BackendError, CapacityError, RejectedError, TransientError

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -31,6 +31,7 @@ def world(server: GoogleServer, tmp_path: Path) -> Iterator[TpuWorld]:
     world = TpuWorld(server, tmp_path)
     yield world
     server.tpu.queues, server.tpu.refusal = False, None
+    server.ahead = timedelta(0)
     world.release_all()
 
 
@@ -106,6 +107,24 @@ def test_a_request_that_waits_too_long_goes_elsewhere(
     clock = backend._clock
     backend._clock = lambda: clock() + timedelta(minutes=11)
     assert backend.observe([job])[job.key].event is JobEvent.PREEMPTED
+
+
+@pytest.mark.parametrize("hours", [-2, 2])
+def test_a_clock_that_is_wrong_ends_nothing(
+    server: GoogleServer, world: TpuWorld, hours: int
+) -> None:
+    server.tpu.queues, server.ahead = True, timedelta(hours=hours)
+    world.options["start_within"] = "PT10M"
+    backend = world.connect()
+    job = backend.submit(world.submission(Behaviour.RUNS_ON))
+    (known,) = [one for one in server.tpu.resources() if one["name"].endswith(job.provider_id)]
+    created = datetime.fromisoformat(known["createTime"]) + server.ahead
+    known["createTime"] = created.isoformat()
+    assert backend.observe([job])[job.key].event is JobEvent.SUBMITTED
+    known["createTime"] = (created - timedelta(minutes=11)).isoformat()
+    seen = backend.observe([job])[job.key]
+    assert seen.event is JobEvent.PREEMPTED
+    assert abs(seen.seen_at - datetime.now(UTC)) < timedelta(minutes=1)  # by our own clock
 
 
 def test_refusals_are_errors_by_what_to_do(server: GoogleServer, world: TpuWorld) -> None:

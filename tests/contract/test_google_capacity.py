@@ -39,7 +39,7 @@ def server(cloud: GoogleServer) -> Iterator[GoogleServer]:
     cloud.compute.reservations, cloud.compute.refusal = {}, None
     cloud.compute.quotas = {"us-central1": {}}
     cloud.compute.asked.clear()
-    cloud.tpu.queues = False
+    cloud.tpu.queues, cloud.ahead = False, timedelta(0)
 
 
 class ReservedWorld(GoogleWorld):
@@ -111,6 +111,18 @@ def test_a_pool_ends_with_the_reservation_that_its_jobs_may_be_on(
     assert said is not None
     assert said.at == now + timedelta(days=2)
     assert said.said_at >= now
+
+
+@pytest.mark.parametrize("hours", [-2, 2])
+def test_a_reservation_ends_by_our_own_clock(
+    server: GoogleServer, tmp_path: Path, hours: int
+) -> None:
+    server.ahead = timedelta(hours=hours)
+    end = datetime.now(UTC) + timedelta(hours=1)
+    server.compute.reserve("ours", "us-central1-a", count=2, until=end + server.ahead)
+    backend = ReservedWorld(server, tmp_path, reservation="ours").connect()
+    assert backend.free_slots() == 2
+    assert abs(backend.said_end().at - end) < timedelta(seconds=5)  # headers have whole seconds
 
 
 def test_a_reservation_of_tpus_that_compute_engine_does_not_know_says_nothing(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
-from datetime import datetime  # read from the dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta  # read from the dataclass
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from spillway.model import SaidEnd
@@ -47,6 +47,11 @@ class Room:
     is_limit: bool = False
     ends_at: datetime | None = None
     detail: str = ""
+
+    def by_our_clock(self, now: datetime, ahead: timedelta) -> Room:
+        """Return what a provider said just now, whose clock is `ahead` of ours."""
+        end = None if self.ends_at is None else self.ends_at - ahead
+        return replace(self, asked_at=now, ends_at=end)
 
     @property
     def end(self) -> SaidEnd | None:

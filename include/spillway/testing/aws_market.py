@@ -11,7 +11,7 @@ import re
 from collections import deque
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
@@ -58,6 +58,7 @@ class AwsMarket:
         received: All that came over the wire.
         spot_prices: What an hour of each instance type costs on spot, as EC2 writes it.
         scores: Spot placement score of each region.
+        ahead: How far its clock is ahead of ours.
         meetings: Barriers at which calls of an operation wait for each other.
     """
 
@@ -65,6 +66,7 @@ class AwsMarket:
         self.url = ""
         self.calls: list[str] = []
         self.received: list[bytes] = []
+        self.ahead = timedelta(0)
         self.scores: dict[str, int] = {REGION: 9}
         self.spot_prices: dict[str, str] = {}
         self.reservations: list[Reservation] = []
@@ -195,6 +197,9 @@ def aws_market(folder: Path) -> Iterator[AwsMarket]:
     market = AwsMarket(folder, f"http://{host}:{port}")
 
     class Handler(QuietHandler):
+        def clock_ahead(self) -> timedelta:
+            return market.ahead
+
         def _serve(self) -> None:
             status, headers, body = market.answer(self)
             self.send_response(status)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
@@ -62,6 +63,7 @@ class GoogleServer:
         refusals: By method, what every call of it is answered with.
         lose_answer_of: Method whose next call is done, and then not answered.
         calls: Methods that were called, in order.
+        ahead: How far its clock is ahead of ours, over REST.
         received: All that came over the wire, in text.
     """
 
@@ -76,6 +78,7 @@ class GoogleServer:
     refusals: dict[str, Refusal] = field(default_factory=dict[str, Refusal])
     lose_answer_of: str | None = None
     calls: list[str] = field(default_factory=list[str])
+    ahead: timedelta = timedelta(0)
     received: list[str] = field(default_factory=list[str])
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -213,6 +216,10 @@ class _RestHandler(QuietHandler):
 
     cloud: GoogleServer
     methods: dict[str, Method]
+
+    def clock_ahead(self) -> timedelta:
+        """Return how far the server's clock is ahead, by which answers are dated."""
+        return self.cloud.ahead
 
     def _serve(self) -> None:
         parts = urlsplit(self.path)

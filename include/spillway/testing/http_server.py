@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import TYPE_CHECKING, Any
@@ -16,6 +18,16 @@ class QuietHandler(BaseHTTPRequestHandler):
     """Keeps connections, answers at once, and says nothing; the client reports what goes wrong."""
 
     protocol_version = "HTTP/1.1"
+
+    def clock_ahead(self) -> timedelta:
+        """Return how far the server's clock is ahead, by which answers are dated."""
+        return timedelta(0)
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        """Return an instant as the header `Date` has it, now unless one is told."""
+        told = time.time() if timestamp is None else timestamp
+        return super().date_time_string(told + self.clock_ahead().total_seconds())
+
     disable_nagle_algorithm = True
 
     def log_message(self, *_: Any) -> None:

@@ -60,7 +60,8 @@ class CapacitySource:
         now = self._clock()
         with self._lock:
             if self._room is None or now - self._room.asked_at > age:
-                self._room = self._ask(max(slots, 1), now)
+                said = self._ask(max(slots, 1), now)
+                self._room = said.by_our_clock(now, self._aws.ahead)
             return self._room
 
     def _ask(self, slots: int, now: datetime) -> Room:
@@ -68,12 +69,12 @@ class CapacitySource:
             answer = self._aws.call(
                 "ec2", "DescribeCapacityReservations", CapacityReservationIds=self._reservations
             )
-            return reserved_room(answer, now)
+            return reserved_room(answer, now + self._aws.ahead)
         if self._plan is not None:
             answer = self._aws.call(
                 "sagemaker", "DescribeTrainingPlan", TrainingPlanName=self._plan
             )
-            return plan_room(answer, now)
+            return plan_room(answer, now + self._aws.ahead)
         if self._scored:
             answer = self._aws.call(
                 "ec2",

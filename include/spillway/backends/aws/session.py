@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import boto3  # pyright: ignore[reportMissingTypeStubs]  # none of the three ships types
@@ -14,6 +14,7 @@ from botocore.config import Config  # pyright: ignore[reportMissingTypeStubs]
 
 from spillway.backends.aws import failures
 from spillway.backends.aws.pace import Pace
+from spillway.backends.skew import clock_ahead
 from spillway.errors import SpecError, TransientError
 
 if TYPE_CHECKING:
@@ -35,7 +36,12 @@ _CONFIG: Final[dict[str, Any]] = {
 
 
 class Aws:
-    """AWS as one pool sees it: in one region, with one connection's credentials; `user` names the pool in messages."""
+    """AWS as one pool sees it: in one region, with one connection's credentials; `user` names the pool in messages.
+
+    Attributes:
+        region: Where it is.
+        ahead: How far AWS's clock is ahead of ours, as its last answer had it; zero for a few seconds.
+    """
 
     def __init__(
         self,
@@ -53,6 +59,7 @@ class Aws:
         self._lock = threading.Lock()
         self._clients: dict[str, Any] = {}
         self._endpoint = _endpoint(connection)
+        self.ahead = timedelta(0)
         self.region: str = region or self._session.region_name or ""
         if not self.region:
             raise SpecError(
@@ -83,6 +90,7 @@ class Aws:
                 told.retry_after = max(pause, told.retry_after or pause)
             raise told from error
         self._pace.answered()
+        self.ahead = clock_ahead(_date(found), datetime.now(UTC))
         return found
 
     def signed_url(
@@ -120,6 +128,11 @@ class Aws:
                     config=Config(**_CONFIG),
                 )
             return self._clients[service]
+
+
+def _date(answer: Mapping[str, Any]) -> str | None:
+    headers: Mapping[str, str] = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    return headers.get("date")
 
 
 def _endpoint(connection: Connection | None) -> str | None:

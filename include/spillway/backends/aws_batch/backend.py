@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -48,7 +49,9 @@ class AwsBatchBackend:
     ) -> None:
         self._pool = pool
         self._options = options = read_options(pool)
-        aws = Aws(f"pool {pool.name!r}", connection, backend=NAME, region=options.region, pace=pace)
+        self._aws = aws = Aws(
+            f"pool {pool.name!r}", connection, backend=NAME, region=options.region, pace=pace
+        )
         self._queue = Queue(aws, options.queue_of(pool.market))
         self._logs = LogReader(aws, options.log_group)
         self._capacity = CapacitySource(
@@ -98,15 +101,16 @@ class AwsBatchBackend:
         details = self._queue.describe(job_id for job_id in ids.values() if job_id)
         nodes = self._main_nodes(details)
         now = self._clock()
-        return {
+        seen = {
             key: parse.observation(
                 details.get(job_id or ""),
-                now,
+                now + self._aws.ahead,
                 node=nodes.get(parse.main_node(job_id or "")),
                 start_within=self._options.start_within,
             )
             for key, job_id in ids.items()
         }
+        return {key: replace(one, seen_at=now) for key, one in seen.items()}
 
     def release(self, job: Job) -> None:
         """Stop the job, and wait a few seconds for it to be gone.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -46,7 +47,9 @@ class AwsSageMakerBackend:
     ) -> None:
         self._pool = pool
         self._options = options = read_options(pool)
-        aws = Aws(f"pool {pool.name!r}", connection, backend=NAME, region=options.region, pace=pace)
+        self._aws = aws = Aws(
+            f"pool {pool.name!r}", connection, backend=NAME, region=options.region, pace=pace
+        )
         self._training = Training(aws, naming.pool_prefix(pool.name))
         self._logs = LogReader(aws, LOG_GROUP)
         self._capacity = CapacitySource(
@@ -98,9 +101,12 @@ class AwsSageMakerBackend:
             else self._training.describe(name)
             for key, name in names.items()
         }
-        now = self._clock()
-        waits = self._options.start_within
-        return {key: parse.observation(one, now, start_within=waits) for key, one in found.items()}
+        now, limit = self._clock(), self._options.start_within
+        there = now + self._aws.ahead
+        return {
+            key: replace(parse.observation(one, there, start_within=limit), seen_at=now)
+            for key, one in found.items()
+        }
 
     def release(self, job: Job) -> None:
         """Stop the job, and wait a few seconds for it to be gone.

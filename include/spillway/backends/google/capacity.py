@@ -14,6 +14,7 @@ from google.auth.transport import requests
 from spillway.backends.google.access import TIMEOUT_SECONDS, Access
 from spillway.backends.google.failures import question, translated
 from spillway.backends.room import Room
+from spillway.backends.skew import clock_ahead
 from spillway.errors import TransientError
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class ComputeCapacity:
         self._reservation = reservation
         self._quotas = dict(quotas or {})
         self._clock = clock
+        self._ahead = timedelta(0)
         self._room: Room | None = None
         self._lock = threading.Lock()
 
@@ -85,7 +87,7 @@ class ComputeCapacity:
         with self._lock:
             if self._room is None or now - self._room.asked_at > ROOM_AGE:
                 with question():
-                    self._room = self._ask(now)
+                    self._room = self._ask(now).by_our_clock(now, self._ahead)
             return self._room
 
     def _ask(self, now: datetime) -> Room:
@@ -95,7 +97,7 @@ class ComputeCapacity:
             project = parts[1] if parts[0] == "projects" else self._project
             query = {"filter": f"name = {parts[-1]}"}
             answer = self._get(f"projects/{project}/aggregated/reservations", query)
-            rooms.append(reserved_room(answer, self._reservation, now))
+            rooms.append(reserved_room(answer, self._reservation, now + self._ahead))
         if self._quotas:
             answer = self._get(f"projects/{self._project}/regions/{self._region}")
             rooms.append(quota_room(answer, self._quotas, now))
@@ -109,6 +111,7 @@ class ComputeCapacity:
             if not answer.ok:
                 library: Any = exceptions  # it has no types
                 raise library.from_http_response(answer)
+        self._ahead = clock_ahead(answer.headers.get("Date"), datetime.now(UTC))
         try:
             return cast("Mapping[str, Any]", answer.json())
         except ValueError as error:

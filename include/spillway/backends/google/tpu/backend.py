@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -185,13 +186,14 @@ class GoogleTpuBackend:
             return Observation(
                 event=JobEvent.VANISHED, seen_at=now, detail="not known to Cloud TPU"
             )
-        return parse.observation(
+        seen = parse.observation(
             row,
-            now,
+            now + self._client.ahead,
             codes=self._codes.get(row.name, ()),
             hosts=self._options.hosts_of(row.accelerator_type),
             start_within=self._options.start_within,
         )
+        return replace(seen, seen_at=now)
 
     def _wait_until_gone(self, name: str) -> None:
         deadline = time.monotonic() + RELEASE_SECONDS

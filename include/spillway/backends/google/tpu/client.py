@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from google.api_core import exceptions
@@ -15,6 +16,7 @@ from spillway.backends.google.access import TIMEOUT_SECONDS, Access
 from spillway.backends.google.failures import translated
 from spillway.backends.google.tpu import parse
 from spillway.backends.google.tpu.render import NAME, NAMESPACE, queued_resource
+from spillway.backends.skew import clock_ahead
 from spillway.errors import TransientError
 
 if TYPE_CHECKING:
@@ -29,11 +31,16 @@ _PAGE: Final = 1000
 
 
 class TpuClient:
-    """Queued resources of one project and zone. Failures are `BackendError`."""
+    """Queued resources of one project and zone. Failures are `BackendError`.
+
+    Attributes:
+        ahead: How far Google's clock is ahead of ours, as its last answer had it; zero for a few seconds.
+    """
 
     def __init__(self, access: Access, options: TpuOptions) -> None:
         endpoint = options.endpoint or "tpu.googleapis.com"
         is_open = endpoint.startswith("http://")  # an emulator's; credentials do not travel there
+        self.ahead = timedelta(0)
         self._options = options
         self._base = endpoint if "://" in endpoint else f"https://{endpoint}"
         self._parent = f"projects/{access.project}/locations/{options.zone}"
@@ -115,6 +122,7 @@ class TpuClient:
         if not answer.ok:
             library: Any = exceptions  # it has no types
             raise library.from_http_response(answer)
+        self.ahead = clock_ahead(answer.headers.get("Date"), datetime.now(UTC))
         content: dict[str, Any] = answer.json()
         return content
 
