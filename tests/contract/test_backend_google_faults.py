@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -131,6 +131,25 @@ def test_a_job_that_waits_too_long_goes_elsewhere(server: GoogleServer, tmp_path
     clock = backend._clock
     backend._clock = lambda: clock() + timedelta(minutes=11)
     assert backend.observe([job])[job.key].event is JobEvent.PREEMPTED
+
+
+@pytest.mark.parametrize("kind", [GoogleWorld, VertexWorld])
+@pytest.mark.parametrize("hours", [-2, 2])
+def test_a_clock_that_is_wrong_ends_nothing_over_rest(
+    server: GoogleServer, tmp_path: Path, kind: type[GoogleWorld], hours: int
+) -> None:
+    server.ahead = timedelta(hours=hours)
+    server.batch.lack, server.vertex.queues = "VM creation is slow", True
+    rest = {"endpoint": server.rest_url, "transport": "rest"}
+    backend = (world := kind(server, tmp_path, start_within="PT10M", **rest)).connect()
+    job = backend.submit(world.submission(Behaviour.RUNS_ON))
+    (known,) = server.batch.jobs() or server.vertex.jobs()
+    known.create_time += server.ahead
+    assert backend.observe([job])[job.key].event is JobEvent.SUBMITTED
+    known.create_time -= timedelta(minutes=11)
+    seen = backend.observe([job])[job.key]
+    assert seen.event is JobEvent.PREEMPTED
+    assert abs(seen.seen_at - datetime.now(UTC)) < timedelta(minutes=1)  # by our own clock
 
 
 # What Google answers, by which class it is to us, and what the message has to say.

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import urlsplit
 
 from google.auth.credentials import AnonymousCredentials, Credentials
 
+from spillway.backends.skew import clock_ahead
 from spillway.errors import SpecError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from spillway.backends.protocol import Connection
 
 TIMEOUT_SECONDS: Final = 8.0
@@ -44,16 +49,25 @@ def access(pool: str, project: str | None, connection: Connection | None) -> Acc
     return Access(project=project, credentials=credentials)
 
 
-def make_client(kind: Any, access: Access, *, endpoint: str | None, transport: str = "grpc") -> Any:
-    """Return a client of `kind`, one of the client libraries' classes.
+def make_client(
+    kind: Any,
+    access: Access,
+    *,
+    endpoint: str | None,
+    transport: str = "grpc",
+    interceptor: object = None,
+) -> Any:
+    """Return a client of `kind`, one of the client libraries' classes; over REST `interceptor` sees its answers.
 
     An `http://` endpoint, which only emulators have, is asked without credentials: they never travel in the clear.
     """
+    transport_class = kind.get_transport_class(transport)
+    if transport == "rest" and interceptor is not None:
+        transport_class = partial(transport_class, interceptor=interceptor)
     if endpoint is None or not endpoint.startswith("http://"):
         where = {"api_endpoint": endpoint.removeprefix("https://")} if endpoint else None
-        return kind(credentials=access.credentials, transport=transport, client_options=where)
+        return kind(credentials=access.credentials, transport=transport_class, client_options=where)
     host = urlsplit(endpoint).netloc
-    transport_class = kind.get_transport_class(transport)
     if transport == "rest":
         return kind(
             transport=transport_class(
@@ -65,3 +79,8 @@ def make_client(kind: Any, access: Access, *, endpoint: str | None, transport: s
     import grpc
 
     return kind(transport=transport_class(channel=grpc.insecure_channel(host)))
+
+
+def ahead_of_us(headers: Iterable[tuple[str, Any]]) -> timedelta:
+    """Return how far ahead of ours the clock is that dated an answer over REST; zero where nothing is said of it."""
+    return clock_ahead(dict(headers).get("Date"), datetime.now(UTC))

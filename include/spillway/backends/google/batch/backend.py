@@ -198,12 +198,13 @@ class GoogleBatchBackend:
                 BackendError
             ) as error:  # it says nothing of this one, and must not hide the others
                 return Observation(event=None, seen_at=now, detail=str(error))
-        return parse.observation(
+        seen = parse.observation(
             row,
-            now,
+            now + self._client.ahead,
             start_within=self._options.start_within,
             waits_for_capacity=self._options.provisioning == "FLEX_START",
         )
+        return replace(seen, seen_at=now)
 
     def _wait_until_gone(self, name: str) -> None:
         deadline = time.monotonic() + RELEASE_SECONDS

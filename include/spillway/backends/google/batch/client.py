@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from google.api_core.exceptions import AlreadyExists, BadRequest, Conflict, NotFound
 from google.cloud import batch_v1
+from google.cloud.batch_v1.services.batch_service.transports.rest import BatchServiceRestInterceptor
 
 from spillway.backends.google import naming
-from spillway.backends.google.access import TIMEOUT_SECONDS, Access, make_client
+from spillway.backends.google.access import TIMEOUT_SECONDS, Access, ahead_of_us, make_client
 from spillway.backends.google.batch import parse
 from spillway.backends.google.batch.render import NAME, create_request
 from spillway.backends.google.failures import translated
@@ -26,18 +28,37 @@ _PAGE: Final = 500
 _ONCE: Final[dict[str, Any]] = {"timeout": TIMEOUT_SECONDS, "retry": None}
 
 
+class _Dates(BatchServiceRestInterceptor):
+    """Keeps how lists are dated."""
+
+    def __init__(self) -> None:
+        self.ahead = timedelta(0)
+
+    def post_list_jobs_with_metadata(self, response: Any, metadata: Any) -> Any:
+        """See an answer, with its headers."""
+        self.ahead = ahead_of_us(metadata)
+        return response, metadata
+
+
 class BatchClient:
     """Jobs of one project and region. Failures are `BackendError`."""
 
     def __init__(self, access: Access, options: BatchOptions) -> None:
         self._options = options
+        self._dates = _Dates()
         self._parent = f"projects/{access.project}/locations/{options.region}"
         self._api = make_client(
             batch_v1.BatchServiceClient,
             access,
             endpoint=options.endpoint,
             transport=options.transport,
+            interceptor=self._dates,
         )
+
+    @property
+    def ahead(self) -> timedelta:
+        """How far Google's clock is ahead of ours, as its last list over REST had it; gRPC does not show it."""
+        return self._dates.ahead
 
     def create(self, submission: Submission) -> JobRow | None:
         """Start the job, and return it; None when a job of that name is there already."""

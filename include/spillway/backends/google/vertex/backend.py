@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -168,7 +169,9 @@ class GoogleVertexBackend:
             return Observation(
                 event=JobEvent.VANISHED, seen_at=now, detail="not known to Vertex AI"
             )
-        return parse.observation(row, now, start_within=self._options.start_within)
+        there = now + self._client.ahead
+        seen = parse.observation(row, there, start_within=self._options.start_within)
+        return replace(seen, seen_at=now)
 
     def _wait_until_gone(self, key: str) -> None:
         deadline = time.monotonic() + RELEASE_SECONDS

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from google.api_core.exceptions import BadRequest, NotFound
 from google.cloud import aiplatform_v1
+from google.cloud.aiplatform_v1.services.job_service.transports.rest import (
+    JobServiceRestInterceptor,
+)
 
 from spillway.backends.google import naming
-from spillway.backends.google.access import TIMEOUT_SECONDS, Access, make_client
+from spillway.backends.google.access import TIMEOUT_SECONDS, Access, ahead_of_us, make_client
 from spillway.backends.google.failures import translated
 from spillway.backends.google.vertex import parse
 from spillway.backends.google.vertex.render import NAME, custom_job
@@ -25,18 +29,37 @@ _ONCE: Final[dict[str, Any]] = {"timeout": TIMEOUT_SECONDS, "retry": None}
 _LIVE: Final = " AND ".join(f'state!="{state}"' for state in parse.ENDS)
 
 
+class _Dates(JobServiceRestInterceptor):
+    """Keeps how lists are dated."""
+
+    def __init__(self) -> None:
+        self.ahead = timedelta(0)
+
+    def post_list_custom_jobs_with_metadata(self, response: Any, metadata: Any) -> Any:
+        """See an answer, with its headers."""
+        self.ahead = ahead_of_us(metadata)
+        return response, metadata
+
+
 class VertexClient:
     """Custom jobs of one project and region. Failures are `BackendError`."""
 
     def __init__(self, access: Access, options: VertexOptions) -> None:
         self._options = options
+        self._dates = _Dates()
         self._parent = f"projects/{access.project}/locations/{options.region}"
         self._api = make_client(
             aiplatform_v1.JobServiceClient,
             access,
             endpoint=options.endpoint or f"{options.region}-aiplatform.googleapis.com",
             transport=options.transport,
+            interceptor=self._dates,
         )
+
+    @property
+    def ahead(self) -> timedelta:
+        """How far Google's clock is ahead of ours, as its last list over REST had it; gRPC does not show it."""
+        return self._dates.ahead
 
     def create(self, submission: Submission) -> VertexRow:
         """Start a job, whether there is one of this key or not: Vertex AI does not ask."""
