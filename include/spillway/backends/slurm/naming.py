@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import re
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, unquote
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 _READABLE_LENGTH = 24
-_COMMENT = re.compile(r"spillway pool=(?P<pool>\S+) key=(?P<key>\S+)")
+_COMMENT = re.compile(r"spillway pool=(?P<pool>\S+) key=(?P<key>\S+)(?: \S+=\S*)*")
+_NONE: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 def pool_prefix(pool: str) -> str:
@@ -21,9 +27,11 @@ def job_name(pool: str, key: str) -> str:
     return f"{pool_prefix(pool)}{_digest(key, 24)}-{readable.strip('-')}".rstrip("-")
 
 
-def comment(pool: str, key: str) -> str:
-    """Return the comment of the job: ASCII without blanks in a value, whatever the key."""
-    return f"spillway pool={quote(pool, safe='')} key={quote(key, safe='/')}"
+def comment(pool: str, key: str, labels: Mapping[str, str] = _NONE) -> str:
+    """Return the comment of the job: ASCII without blanks in a value, whatever the key; `labels` come last."""
+    own = f"spillway pool={quote(pool, safe='')} key={quote(key, safe='/')}"
+    more = (f"{quote(name, safe='')}={quote(value, safe='/')}" for name, value in labels.items())
+    return " ".join([own, *more])
 
 
 def key_of(text: str) -> str | None:

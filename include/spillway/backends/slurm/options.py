@@ -63,6 +63,7 @@ class SlurmOptions(BaseModel):
         setup: Lines of shell that the job runs first, such as `module load cuda`.
         working_folder: Where the job runs; None for `folder`.
         environment: Environment variables of every job.
+        labels: More words in the comment of every job, such as the team's; the key stays there.
         slurm_conf: Which `slurm.conf` the commands use; None for their own default.
     """
 
@@ -89,6 +90,7 @@ class SlurmOptions(BaseModel):
     environment: Annotated[dict[str, str], AfterValidator(_environment)] = Field(
         default_factory=dict
     )
+    labels: dict[Annotated[str, Field(min_length=1)], str] = Field(default_factory=dict)
     slurm_conf: Folder | None = None
 
     def shared_folder(self) -> str:

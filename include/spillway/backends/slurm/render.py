@@ -130,7 +130,7 @@ def render(submission: Submission, options: SlurmOptions) -> JobRequest:
     notice = submission.grace_period if options.notice is None else options.notice
     return JobRequest(
         name=name,
-        comment=naming.comment(submission.pool, submission.key),
+        comment=naming.comment(submission.pool, submission.key, options.labels),
         script=_script(submission, options, mark=f"{folder}/{name}"),
         output=output_path(folder, name),
         working_folder=options.working_folder or folder,

@@ -38,9 +38,9 @@ def submission(**changes: Any) -> Submission:
     return Submission(**{**facts, **changes})
 
 
-@given(TEXTS, TEXTS)
-def test_a_key_comes_back_from_the_comment(pool: str, key: str) -> None:
-    comment = naming.comment(pool, key)
+@given(TEXTS, TEXTS, st.dictionaries(TEXTS, TEXTS, max_size=2))
+def test_a_key_comes_back_from_the_comment(pool: str, key: str, labels: dict[str, str]) -> None:
+    comment = naming.comment(pool, key, labels)
     assert naming.key_of(comment) == key
     assert comment.isascii()
     assert "|" not in comment
@@ -113,8 +113,10 @@ def test_both_ways_ask_for_the_same() -> None:
         constraint="c",
         gres="gpu:h100:8",
         time_limit=timedelta(hours=2),
+        labels={"team": "vision"},
     )
     request = render(submission(nodes=2), options)
+    assert request.comment == "spillway pool=colossus key=dag/run/task/-1/1 team=vision"
     flags = dict(
         flag.removeprefix("--").partition("=")[::2] for flag in sbatch_arguments(request)[3:]
     )
