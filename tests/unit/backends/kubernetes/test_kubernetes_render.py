@@ -100,6 +100,7 @@ def test_every_option_is_in_the_schema_of_the_client(nodes: int) -> None:
     assert pod.containers[0].resources.limits["nvidia.com/gpu"] == "8"
     assert pod.tolerations[0].toleration_seconds == 60
     assert pod.service_account_name == "trainer"
+    assert pod.priority_class_name == "low"
     assert pod.automount_service_account_token is False
 
 
