@@ -1,4 +1,4 @@
-"""Servers with buckets, one of each kind for the session."""
+"""Servers with buckets, one of each kind for the session; and a Slurm cluster."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from contract.kubernetes_real import VARIABLE
 from patience import PATIENCE_SECONDS
 from spillway.testing.bucket_servers import azure_server, gcs_bucket, s3_server
 from spillway.testing.ceph_server import ceph_server, has_ceph
+from spillway.testing.slurm_cluster import INSTALL, missing_programs, slurm_cluster
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from spillway.testing.bucket_servers import BucketServer
+    from spillway.testing.slurm_cluster import SlurmCluster
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[1]
@@ -64,6 +66,14 @@ def ceph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BucketServer]:
     )
     with ceph_server(tmp_path_factory.mktemp("ceph")) as server:
         yield server
+
+
+@pytest.fixture(scope="package")
+def cluster() -> Iterator[SlurmCluster]:
+    missing = missing_programs()
+    require(not missing, f"{', '.join(missing)} not installed: {INSTALL}")
+    with slurm_cluster() as cluster:
+        yield cluster
 
 
 @pytest.fixture

@@ -6,23 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from conftest import require
 from contract.slurm_world import RestWorld, SlurmWorld
 from spillway.testing.backend_suite import BackendContract
-from spillway.testing.slurm_cluster import INSTALL, missing_programs, slurm_cluster
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from spillway.testing.slurm_cluster import SlurmCluster
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[SlurmCluster]:
-    missing = missing_programs()
-    require(not missing, f"{', '.join(missing)} not installed: {INSTALL}")
-    with slurm_cluster() as cluster:
-        yield cluster
 
 
 class TestSlurmThroughItsCommands(BackendContract):

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from conftest import require
 from contract.slurm_world import RestWorld, SlurmWorld, wait_for
 from spillway.backends.slurm.backend import SlurmBackend
 from spillway.backends.slurm.command_line import CommandLine
@@ -23,12 +22,7 @@ from spillway.model import JobEvent, Launcher, Resources
 from spillway.runtime.exchange import read_result
 from spillway.testing.backend_suite import Behaviour
 from spillway.testing.servers import free_port
-from spillway.testing.slurm_cluster import (
-    INSTALL,
-    NODES,
-    missing_programs,
-    slurm_cluster,
-)
+from spillway.testing.slurm_cluster import NODES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,14 +32,6 @@ if TYPE_CHECKING:
 
 STARTED = frozenset({JobEvent.STARTED})
 WHOLE_NODE = Resources(cpus=8)
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[SlurmCluster]:
-    missing = missing_programs()
-    require(not missing, f"{', '.join(missing)} not installed: {INSTALL}")
-    with slurm_cluster() as cluster:
-        yield cluster
 
 
 @pytest.fixture

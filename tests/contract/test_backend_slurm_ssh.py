@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import os
-import shutil
-import socket
-import subprocess
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -16,84 +11,30 @@ import paramiko
 import pytest
 
 from conftest import require
-from contract.slurm_world import SlurmWorld, wait_for
-from spillway.backends.protocol import Connection, Job
+from contract.slurm_world import SlurmWorld
 from spillway.backends.slurm.shells import SshShell
 from spillway.errors import AccessError, TransientError
-from spillway.model import JobEvent
-from spillway.testing.backend_suite import TEXT, Behaviour
+from spillway.testing import ssh_server
+from spillway.testing.backend_suite import BackendContract
 from spillway.testing.servers import free_port
-from spillway.testing.slurm_cluster import INSTALL, missing_programs, slurm_cluster
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from spillway.backends.protocol import Connection
     from spillway.testing.slurm_cluster import SlurmCluster
-
-
-def find_sshd() -> str | None:
-    return shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin")
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[SlurmCluster]:
-    missing = missing_programs()
-    require(not missing, f"{', '.join(missing)} not installed: {INSTALL}")
-    with slurm_cluster() as cluster:
-        yield cluster
 
 
 @pytest.fixture(scope="module")
 def login_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connection]:
-    """How to get to an sshd that lets in one key, and shows one."""
-    program = find_sshd()
-    require(program, "no sshd: apt-get install openssh-server")
+    """How to get to an sshd that lets in one key, and shows one; both keys are told as text."""
+    program = ssh_server.find_sshd()
+    require(program, ssh_server.INSTALL)
     assert program is not None
-    folder = tmp_path_factory.mktemp("sshd")
-    if os.geteuid() == 0:  # where sshd locks up what has no rights yet; made at boot by Debian
-        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
-    ours, hosts = make_key(), make_key()
-    (folder / "host").touch(mode=0o600)
-    (folder / "host").write_text(text_of(hosts))
-    (folder / "keys").write_text(f"{ours.get_name()} {ours.get_base64()}\n")
-    port = free_port()
-    (folder / "conf").write_text(
-        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nPidFile none\nUsePAM no\n"
-        f"AuthorizedKeysFile {folder}/keys\nStrictModes no\nPermitRootLogin yes\n"
-        "PasswordAuthentication no\n"
-    )
-    command = [program, "-D", "-e", "-f", str(folder / "conf")]
-    with (folder / "log").open("wb") as log:
-        daemon = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-    try:
-        wait_for(lambda: listens(port))
-        yield Connection(
-            host="127.0.0.1",
-            port=port,
-            login=getpass.getuser(),
-            extra={
-                "private_key": text_of(ours),
-                "host_key": f"{hosts.get_name()} {hosts.get_base64()}",
-            },
-        )
-    finally:
-        daemon.terminate()
-        daemon.wait(timeout=10)
-
-
-def make_key() -> paramiko.ECDSAKey:
-    return paramiko.ECDSAKey.generate()
-
-
-def text_of(key: paramiko.PKey) -> str:
-    text = StringIO()
-    key.write_private_key(text)
-    return text.getvalue()
-
-
-def listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+    with ssh_server.ssh_server(program, tmp_path_factory.mktemp("sshd")) as connection:
+        files = {name: Path(path).read_text() for name, path in connection.extra.items()}
+        _, _, host_key = files["known_hosts"].strip().partition(" ")
+        yield replace(connection, extra={"private_key": files["key_file"], "host_key": host_key})
 
 
 class SshWorld(SlurmWorld):
@@ -105,30 +46,22 @@ class SshWorld(SlurmWorld):
         return self.login_node
 
 
-@pytest.fixture
-def world(cluster: SlurmCluster, login_node: Connection) -> Iterator[SshWorld]:
-    world = SshWorld(cluster, login_node)
-    yield world
-    SlurmWorld.release_all(world)
+class TestSlurmThroughALoginNode(BackendContract):
+    @pytest.fixture
+    def world(self, cluster: SlurmCluster, login_node: Connection) -> Iterator[SshWorld]:
+        world = SshWorld(cluster, login_node)
+        yield world
+        world.release_all()
 
 
-def test_a_job_lives_and_is_released_through_a_login_node(world: SshWorld) -> None:
-    backend = world.connect()
-    assert backend.free_slots() == world.slots
-    running = backend.submit(world.submission(Behaviour.RUNS_ON))
-    world.wait(backend, running, frozenset({JobEvent.STARTED}))
-    assert list(backend.list_jobs()) == [running]
-    backend.release(running)
-    assert world.wait(backend, running).event is JobEvent.CANCELLED
+def make_key() -> paramiko.ECDSAKey:
+    return paramiko.ECDSAKey.generate()
 
 
-def test_output_and_end_come_through_a_login_node(world: SshWorld) -> None:
-    backend = world.connect()
-    job = backend.submit(world.submission(Behaviour.PRINTS))
-    assert world.wait(backend, job).event is JobEvent.SUCCEEDED
-    assert TEXT in backend.read_log(job, 0).text
-    unknown = Job(key="dag/run/never submitted/-1/1")
-    assert backend.observe([unknown])[unknown.key].event is JobEvent.VANISHED
+def text_of(key: paramiko.PKey) -> str:
+    text = StringIO()
+    key.write_private_key(text)
+    return text.getvalue()
 
 
 def test_a_connection_that_broke_is_made_again(login_node: Connection) -> None:
