@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 STARTED = frozenset({JobEvent.STARTED})
 WHOLE_NODE = Resources(cpus=8)
+HALF_NODE = Resources(cpus=4)
+BOTH_WAYS = (RestWorld, SlurmWorld)
 
 
 @pytest.fixture
@@ -61,32 +63,37 @@ def somebody_more_important(cluster: SlurmCluster) -> Iterator[None]:
 
 
 def test_a_notice_saves_a_checkpoint_and_ends_in_a_preemption(
-    cluster: SlurmCluster, world: SlurmWorld, tmp_path: Path
+    cluster: SlurmCluster, tmp_path: Path
 ) -> None:
-    backend = world.connect()
     never = str(tmp_path / "gate")
-    training = world.job_of("sample_jobs:train", steps=8, gate=never)
-    submission = replace(training, resources=WHOLE_NODE, grace_period=timedelta(minutes=1))
-    store = open_store(submission.store)
-    job = backend.submit(submission)
-    wait_for(lambda: "at the gate" in backend.read_log(job, 0).text)
+    running = []
+    for world in [kind(cluster) for kind in BOTH_WAYS]:
+        training = world.job_of("sample_jobs:train", steps=8, gate=never)
+        submission = replace(training, resources=WHOLE_NODE, grace_period=timedelta(minutes=1))
+        backend = world.connect()
+        running.append((world, backend, submission, backend.submit(submission)))
+    for _, backend, _, job in running:
+        wait_for(lambda: "at the gate" in backend.read_log(job, 0).text)  # noqa: B023  # called here
     with somebody_more_important(cluster):
-        assert world.wait(backend, job).event is JobEvent.PREEMPTED
-    assert "Exited with exit code 75" in backend.read_log(job, 0).text
-    found = latest(store, submission.prefix)
-    assert found is not None
-    assert found.manifest.step == 4
+        for world, backend, _, job in running:
+            assert world.wait(backend, job).event is JobEvent.PREEMPTED
+    for _, backend, submission, job in running:
+        assert "Exited with exit code 75" in backend.read_log(job, 0).text
+        found = latest(open_store(submission.store), submission.prefix)
+        assert found is not None
+        assert found.manifest.step == 4
 
 
 def test_a_job_that_is_killed_for_another_is_preempted_and_not_run_again(
     cluster: SlurmCluster,
 ) -> None:
-    worlds = [SlurmWorld(cluster, partition=partition) for partition in ("cancels", "requeues")]
+    partitions = ("cancels", "requeues")
+    worlds = [kind(cluster, partition=name) for kind in BOTH_WAYS for name in partitions]
     backends = [world.connect() for world in worlds]
     jobs = []
     for world, backend in zip(worlds, backends, strict=True):
         stubborn = world.job_of("sample_jobs:ignore_everything")
-        jobs.append(backend.submit(replace(stubborn, resources=WHOLE_NODE)))
+        jobs.append(backend.submit(replace(stubborn, resources=HALF_NODE)))
         world.wait(backend, jobs[-1], STARTED)
     with somebody_more_important(cluster):
         for world, backend, job in zip(worlds, backends, jobs, strict=True):
@@ -106,11 +113,16 @@ def test_somebody_elses_scancel_is_no_failure(cluster: SlurmCluster, world: Slur
 def test_the_time_limit_is_told_before_it_ends_the_job(
     cluster: SlurmCluster, tmp_path: Path
 ) -> None:
-    world = SlurmWorld(cluster, time_limit="PT1M", notice="PT59S")
-    backend = world.connect()
-    job = backend.submit(world.job_of("sample_jobs:train", steps=8, gate=str(tmp_path / "gate")))
-    seen = world.wait(backend, job)
-    assert (seen.event, seen.exit_code) == (JobEvent.PREEMPTED, 75)
+    never = str(tmp_path / "gate")
+    worlds = [kind(cluster, time_limit="PT1M", notice="PT59S") for kind in BOTH_WAYS]
+    backends = [world.connect() for world in worlds]
+    jobs = [
+        backend.submit(world.job_of("sample_jobs:train", steps=8, gate=never))
+        for world, backend in zip(worlds, backends, strict=True)
+    ]
+    for world, backend, job in zip(worlds, backends, jobs, strict=True):
+        seen = world.wait(backend, job)
+        assert (seen.event, seen.exit_code) == (JobEvent.PREEMPTED, 75)
 
 
 def test_a_gang_starts_on_as_many_nodes_with_a_rank_each(world: SlurmWorld, tmp_path: Path) -> None:

@@ -202,7 +202,6 @@ def _same_in_all_versions(request: JobRequest) -> dict[str, object]:
         "tasks_per_node": 1,
         "cpus_per_task": request.cpus,
         "dependency": "singleton",
-        "requeue": False,
         "partition": request.partition,
         "qos": request.qos,
         "account": request.account,
@@ -214,6 +213,7 @@ def _same_in_all_versions(request: JobRequest) -> dict[str, object]:
 def _old_fields(request: JobRequest) -> dict[str, object]:
     return {
         "open_mode": "append",
+        "no_requeue": True,  # it takes `requeue`, and does not heed it
         "nodes": request.nodes,
         "memory_per_node": request.memory_mib,
         "signal": f"TERM@{request.notice_seconds}",
@@ -227,6 +227,7 @@ def _new_fields(request: JobRequest) -> dict[str, object]:
     gres = request.gres
     return {
         "open_mode": ["APPEND"],
+        "requeue": False,
         "nodes": str(request.nodes),
         "memory_per_node": _number(request.memory_mib),
         "kill_warning_signal": "TERM",

@@ -141,7 +141,7 @@ def test_both_ways_ask_for_the_same() -> None:
     }
     for flag, field in same.items():
         assert flags[flag] == str(body[field]), flag
-    assert body["requeue"] is False
+    assert body["no_requeue"] is True
     assert "--no-requeue" in sbatch_arguments(request)
 
 
