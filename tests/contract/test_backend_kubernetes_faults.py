@@ -493,6 +493,24 @@ def test_a_queue_that_is_not_there_is_named(make_world: Callable[..., Kubernetes
     assert list(world.connect().list_jobs()) == []
 
 
+def test_a_ray_cluster_that_is_not_there_is_named(
+    make_world: Callable[..., KubernetesWorld],
+) -> None:
+    world = make_world(kind="rayjob", ray_cluster="shared")
+    backend = world.connect()
+    submission = world.submission(Behaviour.SUCCEEDS)
+    with pytest.raises(RejectedError, match="no RayCluster 'shared'") as refusal:
+        backend.submit(submission)
+    assert refusal.value.key == submission.key
+    assert list(backend.list_jobs()) == []
+    world.server.add("rayclusters", {"metadata": {"name": "shared"}})
+    job = backend.submit(submission)
+    made = world.server.one("rayjobs", str(job.provider_id))
+    assert made is not None
+    assert made["spec"]["clusterSelector"] == {"ray.io/cluster": "shared"}
+    backend.release(job)
+
+
 def test_a_missing_permission_is_named(world: KubernetesWorld) -> None:
     world.server.allowed["robot"] = frozenset({("get", "jobs"), ("list", "jobs")})
     with pytest.raises(AccessError, match="patch jobs in default"):

@@ -211,6 +211,8 @@ class FakeCluster:
 
     def _rayjob(self, rayjob: Object) -> None:
         status = rayjob.get("status") or {}
+        if "clusterSelector" in rayjob["spec"]:  # it would run on pods that are there already
+            return
         if rayjob["spec"].get("suspend") or status.get("jobDeploymentStatus") in {
             "Complete",
             "Failed",

@@ -37,6 +37,7 @@ KINDS: Final[Mapping[str, tuple[str, str, str | None]]] = {
     "clusterrolebindings": (_RIGHTS, "ClusterRoleBinding", "V1ClusterRoleBinding"),
     "jobsets": ("/apis/jobset.x-k8s.io/v1alpha2", "JobSet", None),
     "rayjobs": ("/apis/ray.io/v1", "RayJob", None),
+    "rayclusters": ("/apis/ray.io/v1", "RayCluster", None),
     "workloads": ("/apis/kueue.x-k8s.io/v1beta1", "Workload", None),
     "localqueues": ("/apis/kueue.x-k8s.io/v1beta1", "LocalQueue", None),
     "clusterqueues": ("/apis/kueue.x-k8s.io/v1beta1", "ClusterQueue", None),

@@ -12,7 +12,14 @@ from spillway.backends.kubernetes import pods as pods_of
 from spillway.backends.kubernetes.capacity import pods_that_fit, quota_left
 from spillway.backends.kubernetes.client import Client, client_of
 from spillway.backends.kubernetes.failures import NAME, ConflictError, MissingError
-from spillway.backends.kubernetes.kinds import EVENTS, KINDS, PODS, SERVICES, WORKLOADS
+from spillway.backends.kubernetes.kinds import (
+    EVENTS,
+    KINDS,
+    PODS,
+    RAY_CLUSTERS,
+    SERVICES,
+    WORKLOADS,
+)
 from spillway.backends.kubernetes.logs import Cursor, lines_after
 from spillway.backends.kubernetes.manifests import Manifest
 from spillway.backends.kubernetes.options import read_options
@@ -169,6 +176,7 @@ class KubernetesBackend:
             manifest = render(submission, self._options, minor=self._minor_version())
             check_slots(self._pool, submission, taken=_slots_taken(self._live()))
             self._check_queue()
+            self._check_ray_cluster()
             workload = self._apply(name, manifest)
         if needs_service(submission, self._options) and parse.is_live(workload):
             uid = str(workload["metadata"]["uid"])
@@ -203,6 +211,22 @@ class KubernetesBackend:
             ) from error
         except AccessError:  # it is for people only
             return
+
+    def _check_ray_cluster(self) -> None:
+        """Refuse a RayCluster that is not there: KubeRay would let the job wait for it for ever."""
+        name = self._options.ray_cluster
+        if name is None:
+            return
+        try:
+            there = self._client.get(RAY_CLUSTERS, name)
+        except AccessError:  # it is for people only
+            return
+        if there is None:
+            raise RejectedError(
+                f"namespace {self._client.namespace!r} has no RayCluster {name!r}: make it, or correct the option"
+                " ray_cluster",
+                backend=NAME,
+            )
 
     def _live(self) -> list[Manifest]:
         """Return the pool's live objects, as the server has them now."""

@@ -49,6 +49,13 @@ KINDS: Final[Mapping[str, Kind]] = {
         needs="the KubeRay operator",
     ),
 }
+RAY_CLUSTERS: Final = Kind(
+    prefix="/apis/ray.io/v1",
+    plural="rayclusters",
+    api_version="ray.io/v1",
+    name="RayCluster",
+    needs="the KubeRay operator",
+)
 PODS: Final = Kind(prefix="/api/v1", plural="pods", api_version="v1", name="Pod")
 SERVICES: Final = Kind(prefix="/api/v1", plural="services", api_version="v1", name="Service")
 EVENTS: Final = Kind(prefix="/api/v1", plural="events", api_version="v1", name="Event")
