@@ -18,6 +18,7 @@ from kubernetes import client as kubernetes_client
 from kubernetes import config as kubernetes_config
 from kubernetes.client.exceptions import ApiException
 
+from contract.in_shell import IN_SHELL
 from contract.kubernetes_world import TOKEN, KubernetesWorld, Pods
 from patience import PATIENCE_SECONDS
 from spillway.backends.kubernetes import naming
@@ -39,17 +40,6 @@ INDEXED_SINCE = 22
 CONTROLLERS_SECONDS = 10.0
 """How long a cluster may take to make a pod, or a scheduler to say something of it."""
 IMAGES_SECONDS = 180.0
-
-# What the entry points of the contract do, where the image has no Spillway.
-IN_SHELL = r"""
-case "$SPILLWAY_SUBMISSION" in
-  *:exit_with_3*) exit 3 ;;
-  *:run_on*) trap 'exit 1' TERM; while :; do sleep 0.2; done ;;
-  *:print_text*) printf 'first line\nsecond line: \303\244\342\202\254\360\237\230\200\n' ;;
-  *:preempt_itself*) exit 75 ;;
-  *:meet*) [ "$SPILLWAY_GANG_NODES" -gt 1 ] && [ -n "$JOB_COMPLETION_INDEX" ] ;;
-esac
-"""
 
 
 class RealCluster:

@@ -11,9 +11,13 @@ import paramiko
 import pytest
 
 from conftest import require
+from contract.in_shell import IN_SHELL
 from contract.slurm_world import SlurmWorld
 from spillway.backends.slurm.shells import SshShell
+from spillway.checkpoints import open_store
 from spillway.errors import AccessError, TransientError
+from spillway.model import JobEvent
+from spillway.runtime.exchange import read_result
 from spillway.testing import ssh_server
 from spillway.testing.backend_suite import BackendContract
 from spillway.testing.servers import free_port
@@ -47,11 +51,28 @@ class SshWorld(SlurmWorld):
 
 
 class TestSlurmThroughALoginNode(BackendContract):
+    """With jobs of shell, which cost nothing beside the way to them."""
+
     @pytest.fixture
     def world(self, cluster: SlurmCluster, login_node: Connection) -> Iterator[SshWorld]:
         world = SshWorld(cluster, login_node)
+        world.python.write_text(IN_SHELL)
         yield world
         world.release_all()
+
+
+def test_what_is_sent_through_a_login_node_arrives_as_it_was(
+    cluster: SlurmCluster, login_node: Connection
+) -> None:
+    world = SshWorld(cluster, login_node)
+    backend = world.connect()
+    arguments = {"text": "'\"$(exit 9)`exit 9`\\ ${HOME}\nEOF\n\u00e4\u20ac"}
+    submission = world.job_of("sample_jobs:echo", **arguments)
+    job = backend.submit(submission)
+    assert world.wait(backend, job).event is JobEvent.SUCCEEDED
+    result = read_result(open_store(submission.store), submission.prefix, submission.token)
+    assert result is not None
+    assert result.value == arguments
 
 
 def make_key() -> paramiko.ECDSAKey:
