@@ -119,6 +119,25 @@ class KubernetesWorld(World):
     def connect(self, token: str = TOKEN) -> KubernetesBackend:
         return KubernetesBackend(self.pool(), home=Path(), connection=self.connection(token))
 
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any],
+        content_type: str = "application/json",
+        **query: str,
+    ) -> None:
+        """Ask the API server for what the backend does not ask it for."""
+        self.connection().client.call_api(
+            path,
+            method,
+            body=body,
+            query_params=list(query.items()),
+            header_params={"Accept": "application/json", "Content-Type": content_type},
+            auth_settings=["BearerToken"],
+            response_types_map=dict.fromkeys((200, 201), "object"),
+        )
+
     def entry_point(self, behaviour: Behaviour) -> str:
         return f"sample_jobs:{FUNCTIONS[behaviour]}"
 

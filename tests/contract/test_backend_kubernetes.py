@@ -12,11 +12,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from kubernetes import client as kubernetes_client
 from kubernetes.client.exceptions import ApiException
 
+from contract.in_shell import IN_SHELL
 from contract.kubernetes_real import VARIABLE, RealWorld
 from contract.kubernetes_world import KubernetesWorld, wait_for
 from contract.kubernetes_worlds import world_by_hand, worlds
+from spillway.backends.kubernetes.failures import ConflictError
+from spillway.backends.kubernetes.kinds import KINDS
+from spillway.backends.kubernetes.options import read_options
+from spillway.backends.kubernetes.render import render
 from spillway.backends.protocol import Job
 from spillway.checkpoints import open_store
 from spillway.errors import AccessError, RejectedError
@@ -28,9 +34,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from spillway.backends.kubernetes.backend import KubernetesBackend
     from spillway.backends.protocol import Backend
+    from spillway.model import Submission
 
 STARTED = frozenset({JobEvent.STARTED})
+POLICY_SINCE = 22
+"""Which Kubernetes 1 evicts by `policy/v1`."""
 
 needs_fake = pytest.mark.skipif(
     VARIABLE in os.environ,
@@ -67,6 +77,34 @@ class TestKubernetesJobs(BackendContract):
         if not world.pods().shows_output:
             pytest.skip("the API server is on another machine, and cannot ask us for output")
         super().test_output_is_read_on_from_an_offset(world, backend)
+
+
+@needs_fake
+class TestKubernetesJobSets(BackendContract):
+    """With pods of shell, which cost nothing beside their kind; `test_every_kind_ends_as_its_pods_do` has ours."""
+
+    @pytest.fixture
+    def world(self, make_world: Callable[..., KubernetesWorld]) -> Iterator[KubernetesWorld]:
+        world = make_world(kind="jobset", command=["/bin/sh", "-c", IN_SHELL])
+        yield world
+        world.release_all()
+
+
+@needs_fake
+class TestKubernetesRayJobs(BackendContract):
+    """The same; Ray spans the nodes of a RayJob."""
+
+    @pytest.fixture
+    def world(self, make_world: Callable[..., KubernetesWorld]) -> Iterator[KubernetesWorld]:
+        world = make_world(kind="rayjob", command=["/bin/sh", "-c", IN_SHELL])
+        yield world
+        world.release_all()
+
+    def test_the_nodes_of_a_gang_meet_and_end_as_one_job(
+        self, world: World, backend: Backend
+    ) -> None:
+        del world, backend
+        pytest.skip("a RayJob has one driver, on whose cluster Ray spans the nodes: nobody meets")
 
 
 # ---- what needs an API server only ------------------------------------------------------------------------------
@@ -111,6 +149,78 @@ def test_what_is_deleted_has_vanished(world: KubernetesWorld) -> None:
     world.connect().release(job)
     gone = {JobEvent.VANISHED, JobEvent.CANCELLED}
     wait_for(lambda: backend.observe([job])[job.key].event in gone)
+
+
+def test_what_somebody_else_has_changed_is_found_and_not_fought_over(
+    make_world: Callable[..., KubernetesWorld],
+) -> None:
+    world = make_world(labels={"team": "vision"})
+    backend = world.connect()
+    submission = world.submission(Behaviour.RUNS_ON)
+    job = backend.submit(submission)
+    ours = manifest_of(world, backend, submission)
+    labels = {**ours["metadata"]["labels"], "team": "audio"}
+    theirs = {**ours, "metadata": {**ours["metadata"], "labels": labels}}
+    apply_as("somebody", world, theirs)
+    with pytest.raises(
+        ConflictError, match=r'conflicts? with "somebody":.*\.metadata\.labels\.team'
+    ):
+        backend._client.apply(KINDS["job"], ours)
+    assert backend._apply(str(job.provider_id), ours)["metadata"]["labels"]["team"] == "audio"
+    assert world.connect().submit(submission) == job
+    backend.release(job)
+
+
+def test_a_job_is_not_changed_once_it_is_there(world: KubernetesWorld) -> None:
+    backend = world.connect()
+    submission = world.submission(Behaviour.RUNS_ON)
+    job = backend.submit(submission)
+    there = backend._client.get(KINDS["job"], str(job.provider_id))
+    assert there is not None
+    world.options["image"] = "a-newer-one"
+    assert world.connect().submit(submission) == job
+    with pytest.raises(RejectedError, match=r"is invalid: spec\.template"):
+        backend._client.apply(KINDS["job"], manifest_of(world, backend, submission))
+    now = backend._client.get(KINDS["job"], str(job.provider_id))
+    assert now is not None
+    assert now["spec"]["template"] == there["spec"]["template"]
+
+
+def manifest_of(
+    world: KubernetesWorld, backend: KubernetesBackend, submission: Submission
+) -> dict[str, Any]:
+    options = read_options(world.pool(), world.connection())
+    return render(submission, options, minor=backend._minor_version())
+
+
+def apply_as(manager: str, world: KubernetesWorld, manifest: dict[str, Any]) -> None:
+    """Apply the Job in somebody else's name, who insists."""
+    name, namespace = manifest["metadata"]["name"], manifest["metadata"]["namespace"]
+    path, content_type = KINDS["job"].path(namespace, name), "application/apply-patch+yaml"
+    world.call("PATCH", path, manifest, content_type, fieldManager=manager, force="true")
+
+
+def test_a_pod_that_is_evicted_is_a_preemption(
+    make_world: Callable[..., KubernetesWorld],
+) -> None:
+    world = make_world(command=["/bin/sh", "-c", "exec sleep 600"])
+    if world.pods().nobody:
+        pytest.skip(world.pods().nobody)
+    backend = world.connect()
+    job = backend.submit(world.submission(Behaviour.RUNS_ON))
+    world.wait(backend, job, STARTED)
+    namespace = world.options.get("namespace", "default")
+    core = kubernetes_client.CoreV1Api(world.connection().client)
+    selector = f"spillway/job={job.provider_id}"
+    (pod,) = core.list_namespaced_pod(namespace, label_selector=selector).items
+    minor = backend._minor_version()
+    assert minor is not None
+    version = "policy/v1" if minor >= POLICY_SINCE else "policy/v1beta1"
+    body = {"apiVersion": version, "kind": "Eviction", "metadata": {"name": pod.metadata.name}}
+    path = f"/api/v1/namespaces/{namespace}/pods/{pod.metadata.name}/eviction"
+    world.call("POST", path, body)
+    assert world.wait(backend, job).event is JobEvent.PREEMPTED
+    backend.release(job)
 
 
 def test_wrong_credentials_are_told_from_a_missing_job(world: KubernetesWorld) -> None:

@@ -13,10 +13,8 @@ import pytest
 from contract.kubernetes_world import TOKEN, KubernetesWorld, wait_for
 from patience import PATIENCE_SECONDS
 from spillway.backends.kubernetes import watch
-from spillway.backends.kubernetes.failures import ConflictError, GoneError
+from spillway.backends.kubernetes.failures import GoneError
 from spillway.backends.kubernetes.kinds import KINDS
-from spillway.backends.kubernetes.options import read_options
-from spillway.backends.kubernetes.render import render
 from spillway.checkpoints import latest, open_store
 from spillway.errors import AccessError, BackendError, CapacityError, RejectedError, TransientError
 from spillway.model import JobEvent, Resources
@@ -292,42 +290,6 @@ def test_a_queue_admits_evicts_and_says_what_is_left(
     assert seen.event is JobEvent.PREEMPTED
     assert "Preempted: for another" in seen.detail
     backend.release(job)
-
-
-# ---- objects that somebody else has a hand in --------------------------------------------------------------------
-
-
-def test_an_object_that_kueue_has_changed_is_found_and_not_fought_over(
-    make_world: Callable[..., KubernetesWorld],
-) -> None:
-    world = make_world(queue="ml", slots=5)
-    world.server.add("localqueues", {"metadata": {"name": "ml"}, "spec": {"clusterQueue": "all"}})
-    backend = world.connect()
-    submission = world.submission(Behaviour.RUNS_ON)
-    job = backend.submit(submission)
-    name = str(job.provider_id)
-    world.server.update(
-        "jobs", name, lambda one: one["spec"].update(suspend=False), manager="kueue"
-    )
-    manifest = render(submission, read_options(world.pool(), world.connection()))
-    with pytest.raises(ConflictError, match=r'conflict with "kueue": \.spec\.suspend'):
-        backend._client.apply(KINDS["job"], manifest)
-    assert backend._apply(name, manifest)["spec"]["suspend"] is False
-    backend.release(job)
-
-
-def test_an_object_is_not_changed_once_it_is_there(
-    world: KubernetesWorld, backend: KubernetesBackend, job: Job
-) -> None:
-    there = world.server.one("jobs", str(job.provider_id))
-    assert there is not None
-    world.options["image"] = "a newer one"
-    submission = world.submission(Behaviour.RUNS_ON, key=job.key)
-    assert world.connect().submit(submission) == job
-    manifest = render(submission, read_options(world.pool(), world.connection()))
-    with pytest.raises(RejectedError, match="field is immutable"):
-        backend._client.apply(KINDS["job"], manifest)
-    assert world.server.one("jobs", str(job.provider_id))["spec"] == there["spec"]  # type: ignore[index]
 
 
 def test_an_object_that_is_half_deleted_is_neither_live_nor_made_again(

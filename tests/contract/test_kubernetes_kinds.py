@@ -1,4 +1,4 @@
-"""JobSets, RayJobs, Kueue and evictions on the real API server that `SPILLWAY_TEST_KUBECONFIG` names, but for their controllers.
+"""JobSets, RayJobs and Kueue on the real API server that `SPILLWAY_TEST_KUBECONFIG` names, but for their controllers.
 
 Kinds that the cluster lacks are made for the length of the tests, if its user may, with schemas of the parts that we use;
 what their controllers would say is said by the tests. A kind that is there already has a controller, which would disagree.
@@ -23,12 +23,9 @@ from spillway.testing.backend_suite import Behaviour
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from spillway.backends.protocol import Job
-
 pytestmark = pytest.mark.skipif(
     VARIABLE not in os.environ, reason=f"{VARIABLE} names no API server"
 )
-STARTED = frozenset({JobEvent.STARTED})
 ANYTHING = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
 KINDS = {
     "jobsets": ("jobset.x-k8s.io", "v1alpha2", "JobSet", "Namespaced"),
@@ -183,30 +180,3 @@ def test_a_queue_of_kueue_says_what_is_left_and_takes_back(kinds: Kinds) -> None
     assert seen.event is JobEvent.PREEMPTED
     assert "Preempted: for another" in seen.detail
     backend.release(job)
-
-
-def test_a_pod_that_is_evicted_is_a_preemption(kinds: Kinds) -> None:
-    world = RealWorld(kinds.cluster)
-    if world.pods().nobody:
-        pytest.skip(world.pods().nobody)
-    backend = world.connect()
-    job = backend.submit(world.submission(Behaviour.RUNS_ON))
-    world.wait(backend, job, STARTED)
-    _evict(kinds.cluster, job)
-    assert world.wait(backend, job).event is JobEvent.PREEMPTED
-    backend.release(job)
-
-
-def _evict(cluster: RealCluster, job: Job) -> None:
-    selector = f"spillway/job={job.provider_id}"
-    (pod,) = cluster.core.list_namespaced_pod(cluster.namespace, label_selector=selector).items
-    version = "policy/v1" if cluster.minor >= 22 else "policy/v1beta1"
-    body = {"apiVersion": version, "kind": "Eviction", "metadata": {"name": pod.metadata.name}}
-    cluster.client.call_api(
-        f"/api/v1/namespaces/{cluster.namespace}/pods/{pod.metadata.name}/eviction",
-        "POST",
-        body=body,
-        header_params={"Accept": "application/json", "Content-Type": "application/json"},
-        auth_settings=["BearerToken"],
-        response_types_map={201: "object"},
-    )

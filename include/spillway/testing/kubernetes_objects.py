@@ -95,6 +95,11 @@ class Request:
             return "watch" if self.query.get("watch") == "true" else "list"
         return _VERBS[self.method]
 
+    @property
+    def resource(self) -> str:
+        """What a Role calls it: `pods`, or `pods/log` for a part."""
+        return f"{self.plural}/{self.part}" if self.part else self.plural
+
 
 class Objects(Protocol):
     """What controllers and kubelets use of an API server, a fake or a real one.
@@ -230,6 +235,23 @@ def validate(request: Request, body: Object, *, minor: int) -> None:
         problems.append("spec.entrypoint: Required value")
     if problems:
         raise Refusal(422, "Invalid", f'{kind} "{request.name}" is invalid: {"; ".join(problems)}')
+
+
+def check_version(request: Request, there: Object) -> None:
+    """Check that what is there is still the version that the request is about, where it names one.
+
+    Raises:
+        Refusal: Somebody has changed it since.
+    """
+    body, now = request.body, there["metadata"]["resourceVersion"]
+    about = {**(body.get("metadata") or {}), **(body.get("preconditions") or {})}
+    if about.get("resourceVersion", now) != now:
+        raise Refusal(
+            409,
+            "Conflict",
+            f'Operation cannot be fulfilled on {request.plural} "{request.name}": the object has been modified; please'
+            " apply your changes to the latest version and try again",
+        )
 
 
 def _problems_of_job(spec: Object) -> list[str]:

@@ -1,7 +1,7 @@
 """An API server of Kubernetes of one's own, in memory: what the backend uses of it, right under race.
 
-Objects with uid and resourceVersion, server-side apply with owners of fields, validation, selectors, watches with bookmarks
-and a history that can be forgotten, deletion in the background, evictions, permissions. Written from "Kubernetes API
+Objects with uid and resourceVersion, which a write may name, server-side apply with owners of fields, validation, selectors,
+watches with bookmarks and a history that can be forgotten, deletion in the background, evictions, permissions. Written from "Kubernetes API
 Concepts", "Server-Side Apply" and "API conventions" of the Kubernetes documentation. What makes pods of jobs, and runs
 them, is in `kubernetes_cluster.py`.
 """
@@ -29,6 +29,7 @@ from spillway.testing.kubernetes_objects import (
     Object,
     Refusal,
     Request,
+    check_version,
     fits,
     leaves,
     lines_since,
@@ -50,7 +51,8 @@ class FakeApiServer:
     """The objects, and what the API does to them. One at a time, under `lock`, which may be taken again.
 
     Attributes:
-        allowed: Which verbs on which plurals each token may; None for all.
+        allowed: Which verbs on which resources each token may; None for all.
+        needed: Which of them each token was asked for until now.
         authenticate: Makes of a token that was sent the one that `allowed` knows.
         refuse: Asked before each request; what it returns is the answer instead.
         minor: Which Kubernetes 1 it is.
@@ -62,6 +64,7 @@ class FakeApiServer:
         self.news = Condition(self.lock)
         self.namespaces = namespaces
         self.allowed: dict[str, frozenset[tuple[str, str]] | None] = {token: None}
+        self.needed: defaultdict[str, set[tuple[str, str]]] = defaultdict(set)
         self.authenticate: Callable[[str], str] = str
         self.refuse: Callable[[Request], Refusal | None] = lambda _: None
         self.requests: list[Request] = []
@@ -187,6 +190,8 @@ class FakeApiServer:
                 act = {"POST": self._create, "DELETE": self._delete_all}
                 return act.get(request.method, self._list)(request)
             there = self._objects[request.plural].get((request.namespace, request.name))
+            if there is not None:
+                check_version(request, there)
             if request.method == "PATCH" and request.part != "status":
                 return self._apply(request, there)
             if there is None:
@@ -216,23 +221,26 @@ class FakeApiServer:
             Refusal: They may not.
         """
         self.requests.append(request)
-        token = self.authenticate(request.token)
-        if token not in self.allowed:
+        if self.authenticate(request.token) not in self.allowed:
             raise Refusal(401, "Unauthorized", "Unauthorized")
-        allowed = self.allowed[token]
-        if allowed is not None and (request.verb, request.plural) not in allowed:
-            group = (
-                KINDS[request.plural][0].split("/")[2] if "apis" in KINDS[request.plural][0] else ""
-            )
-            raise Refusal(
-                403,
-                "Forbidden",
-                f'{request.plural} is forbidden: User "robot" cannot {request.verb} resource "{request.plural}" in API'
-                f' group "{group}" in the namespace "{request.namespace}"',
-            )
+        self._authorize(request, request.verb)
         refusal = self.refuse(request)
         if refusal is not None:
             raise refusal
+
+    def _authorize(self, request: Request, verb: str) -> None:
+        token, right = self.authenticate(request.token), (verb, request.resource)
+        self.needed[token].add(right)
+        allowed = self.allowed[token]
+        if allowed is not None and right not in allowed:
+            prefix = KINDS[request.plural][0]
+            group = prefix.split("/")[2] if "apis" in prefix else ""
+            raise Refusal(
+                403,
+                "Forbidden",
+                f'{request.plural} is forbidden: User "robot" cannot {verb} resource "{request.resource}" in API'
+                f' group "{group}" in the namespace "{request.namespace}"',
+            )
 
     def read_log(self, request: Request) -> bytes:
         """Return what the pod printed, from `sinceTime` on."""
@@ -320,6 +328,7 @@ class FakeApiServer:
             path: value for path, value in leaves(body).items() if path != "metadata.namespace"
         }
         if there is None:
+            self._authorize(request, "create")
             made = self.add(request.plural, body, request.namespace)
             self._owners[made["metadata"]["uid"]] = dict.fromkeys(fields, manager)
             return HTTPStatus.CREATED, made
