@@ -27,3 +27,8 @@ def save_for_ever(session: Session) -> None:
         step += 1
         session.checkpoint(step, {"step": step})
         time.sleep(0.1)
+
+
+def use_memory(session: Session, mib: int) -> int:
+    """Have that much memory for a moment."""
+    return len(bytearray(mib << 20))

@@ -33,12 +33,15 @@ INSTALL: Final = (
 NODES: Final = ("pn1", "pn2", "pn3")
 API_VERSION: Final = "v0.0.38"
 
+_NO_LIMITS: Final = "CgroupAutomount=no\n"
+_LIMITS: Final = f"{_NO_LIMITS}CgroupPlugin=cgroup/v1\nConstrainRAMSpace=yes\n"
 _NONE: Final[Mapping[str, str]] = MappingProxyType({})
 _SECONDS_TO_START: Final = 60
 _SECONDS_TO_STOP: Final = 10
 
 # The machine has fewer cores than the nodes say, hence config_overrides. A requeued or cancelled job would wait for its
-# credential to expire, two minutes by default. A gres needs files to be counted; null devices are enough.
+# credential to expire, two minutes by default. A gres needs files to be counted; null devices are enough. Control groups are
+# named by node and number of the job, and clusters of one machine share them.
 _CONF: Final = """
 ClusterName=partner
 SlurmctldHost=localhost(127.0.0.1)
@@ -57,7 +60,8 @@ SlurmdPidFile={folder}/run/slurmd-%n.pid
 SlurmctldLogFile={folder}/log/slurmctld.log
 SlurmdLogFile={folder}/log/slurmd-%n.log
 ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
+TaskPlugin={task_plugin}
+FirstJobId={first_job}
 SlurmdParameters=config_overrides
 JobAcctGatherType=jobacct_gather/none
 MpiDefault=none
@@ -82,6 +86,15 @@ PartitionName=requeues Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=1 Preemp
 PartitionName=cancels Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=CANCEL GraceTime=0
 PartitionName=reserved Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
 """
+
+
+MEMORY_GROUPS: Final = Path("/sys/fs/cgroup/memory")
+"""Where control groups of version 1 limit memory."""
+
+
+def can_limit_memory() -> bool:
+    """Return whether a cluster can hold its jobs to their memory here."""
+    return os.geteuid() == 0 and (MEMORY_GROUPS / "memory.limit_in_bytes").exists()
 
 
 def missing_programs() -> tuple[str, ...]:
@@ -132,9 +145,10 @@ class SlurmCluster:
             raise RuntimeError(f"{' '.join(command)} failed: {done.stderr}")
         return done.stdout
 
-    def token(self, *, seconds: int = 3600) -> str:
-        """Return a JWT for the cluster's user."""
-        printed = self.run("scontrol", "token", f"username={self.user}", f"lifespan={seconds}")
+    def token(self, *, seconds: int = 3600, user: str | None = None) -> str:
+        """Return a JWT for the user, by default the cluster's."""
+        name = self.user if user is None else user
+        printed = self.run("scontrol", "token", f"username={name}", f"lifespan={seconds}")
         return printed.strip().partition("=")[2]
 
     def start_node(self, name: str) -> None:
@@ -163,6 +177,7 @@ def slurm_cluster(
     variables: Mapping[str, str] = _NONE,
     *,
     accounting: bool = False,
+    limits_memory: bool = False,
     remembered_seconds: int = 300,
 ) -> Iterator[SlurmCluster]:
     """Run a cluster of three nodes, each with 8 CPUs, 16 GB and 8 GPUs that are null devices.
@@ -170,13 +185,18 @@ def slurm_cluster(
     Args:
         variables: More environment variables of its daemons.
         accounting: Whether `slurmdbd` keeps accounts, and their limits count.
+        limits_memory: Whether jobs are killed that use more memory than they asked for; see `can_limit_memory`.
         remembered_seconds: How long the controller remembers a job that has ended, 2 at least.
     """
     # Not pytest's folder: slurmrestd refuses root, and whom it runs as must get to the configuration.
     folder = Path(tempfile.mkdtemp(prefix="spillway-slurm-"))
     folder.chmod(0o755)
     cluster = _lay_out(
-        folder, variables, accounting=accounting, remembered_seconds=remembered_seconds
+        folder,
+        variables,
+        accounting=accounting,
+        limits_memory=limits_memory,
+        remembered_seconds=remembered_seconds,
     )
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -207,7 +227,12 @@ def processes_of(cluster: SlurmCluster) -> Iterator[psutil.Process]:
 
 
 def _lay_out(
-    folder: Path, variables: Mapping[str, str], *, accounting: bool, remembered_seconds: int
+    folder: Path,
+    variables: Mapping[str, str],
+    *,
+    accounting: bool,
+    limits_memory: bool,
+    remembered_seconds: int,
 ) -> SlurmCluster:
     for name in ("etc", "log", "state", "run", "jobs", "dev", *(f"spool/{one}" for one in NODES)):
         (folder / name).mkdir(parents=True)
@@ -224,6 +249,8 @@ def _lay_out(
         slurm_accounting.configure(folder, port=accounting_port, user=user)
     settings = _CONF.format(
         accounting=accounts,
+        task_plugin="task/cgroup" if limits_memory else "task/none",
+        first_job=1 + secrets.randbelow(1 << 24),
         remembered_seconds=remembered_seconds,
         user=user,
         port=free_port(),
@@ -232,7 +259,7 @@ def _lay_out(
     )
     (folder / "etc" / "slurm.conf").write_text(settings)
     (folder / "etc" / "gres.conf").write_text(_gres_lines(folder))
-    (folder / "etc" / "cgroup.conf").write_text("CgroupAutomount=no\n")
+    (folder / "etc" / "cgroup.conf").write_text(_LIMITS if limits_memory else _NO_LIMITS)
     return SlurmCluster(
         folder=folder,
         environment={

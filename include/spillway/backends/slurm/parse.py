@@ -65,6 +65,9 @@ ENDS: Final = frozenset(
 )
 """States in which a job holds nothing any more."""
 
+KILLED: Final = 137
+"""How a shell says that what it ran was ended by SIGKILL."""
+
 CANNOT_OPEN_OUTPUT: Final = -53
 """How Slurm says that a job's output could not be opened, in the place of a signal."""
 
@@ -124,6 +127,12 @@ def observation(row: JobRow, now: datetime, *, start_within: timedelta | None) -
         )
     if row.exit_code in {NO_FOLDER, CANNOT_OPEN_OUTPUT}:
         said += ": it cannot write to the option folder, which must exist on a file system that all nodes share"
+    if (
+        event is JobEvent.FAILED and row.exit_code == KILLED
+    ):  # of a step that it kills for memory, Slurm tells `srun` only
+        said += (
+            ": it was killed; if its output says Out Of Memory, raise memory_gib of its resources"
+        )
     if event is JobEvent.SUBMITTED and _waits_too_long(row, now, start_within):
         return _seen(
             JobEvent.PREEMPTED, row, now, f"{said}: it has not started within {start_within}"

@@ -9,7 +9,14 @@ import pytest
 
 from spillway.backends.slurm import parse
 from spillway.backends.slurm.capacity import gres_counts, jobs_that_fit, rest_nodes, sinfo_nodes
-from spillway.backends.slurm.parse import CANNOT_OPEN_OUTPUT, ENDS, EVENTS, JobRow, observation
+from spillway.backends.slurm.parse import (
+    CANNOT_OPEN_OUTPUT,
+    ENDS,
+    EVENTS,
+    KILLED,
+    JobRow,
+    observation,
+)
 from spillway.backends.slurm.render import NO_FOLDER
 from spillway.model import JobEvent, Resources
 
@@ -107,11 +114,12 @@ def test_each_end_is_told_from_the_others(
     ("job", "words"),
     [
         (row("OUT_OF_MEMORY", exit_code=-125), "raise memory_gib"),
+        (row("FAILED", exit_code=KILLED), "raise memory_gib"),
         (row("FAILED", exit_code=NO_FOLDER), "option folder"),
         (row("FAILED", exit_code=CANNOT_OPEN_OUTPUT), "option folder"),
         (row("PENDING", reason="QOSMaxGRESPerUser"), "QOSMaxGRESPerUser"),
     ],
-    ids=["memory", "marks", "output", "reason"],
+    ids=["memory", "killed", "marks", "output", "reason"],
 )
 def test_an_observation_says_what_to_do(job: JobRow, words: str) -> None:
     assert words in observation(job, NOW, start_within=None).detail
