@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from conftest import require
+from contract.in_shell import IN_SHELL
 from contract.slurm_world import RestWorld, SlurmWorld, wait_for
 from spillway.backends.slurm.backend import SlurmBackend
 from spillway.backends.slurm.command_line import CommandLine
@@ -20,7 +24,7 @@ from spillway.checkpoints import claim, latest, open_store
 from spillway.errors import AccessError, BackendError, RejectedError, TransientError
 from spillway.model import JobEvent, Launcher, Resources
 from spillway.runtime.exchange import read_result
-from spillway.testing.backend_suite import Behaviour
+from spillway.testing.backend_suite import TEXT, Behaviour
 from spillway.testing.servers import free_port
 from spillway.testing.slurm_cluster import NODES
 
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from spillway.backends.protocol import Connection
     from spillway.testing.slurm_cluster import SlurmCluster
 
 STARTED = frozenset({JobEvent.STARTED})
@@ -154,6 +159,21 @@ def test_ray_spans_the_nodes_of_a_gang(world: SlurmWorld) -> None:
 
 
 @pytest.mark.parametrize("kind", [RestWorld, SlurmWorld])
+def test_a_job_sees_the_accelerators_that_it_asked_for(
+    cluster: SlurmCluster, kind: type[SlurmWorld]
+) -> None:
+    device = cluster.folder / "dev" / "h100-0"
+    require(device.is_char_device(), "this user may not make device nodes, which accelerators are")
+    world = kind(cluster)
+    backend = world.connect()
+    two = Resources(accelerator="H100", accelerator_count=2)
+    printing = world.job_of("sample_jobs:print_variable", name="CUDA_VISIBLE_DEVICES")
+    job = backend.submit(replace(printing, resources=two))
+    assert world.wait(backend, job).event is JobEvent.SUCCEEDED
+    assert backend.read_log(job, 0).text.splitlines()[-1] == "0,1"
+
+
+@pytest.mark.parametrize("kind", [RestWorld, SlurmWorld])
 def test_what_is_sent_arrives_as_it_was(cluster: SlurmCluster, kind: type[SlurmWorld]) -> None:
     world = kind(cluster)
     backend = world.connect()
@@ -176,6 +196,60 @@ def test_nothing_of_the_scheduler_reaches_the_job(
     result = read_result(open_store(submission.store), submission.prefix, submission.token)
     assert result is not None
     assert "a secret" not in json.dumps(result.value)
+
+
+def test_the_token_is_in_nothing_that_slurm_is_given(cluster: SlurmCluster) -> None:
+    world = RestWorld(cluster)
+    connection = world.connection()
+    backend = SlurmBackend(world.pool(), home=cluster.folder, connection=connection)
+    submission = world.job_of("sample_jobs:show_environment")
+    job = backend.submit(submission)
+    assert world.wait(backend, job).event is JobEvent.SUCCEEDED
+    kept = [*cluster.folder.glob(f"state/hash.*/job.{job.provider_id}/*")]
+    assert {"environment", "script"} <= {path.name for path in kept}
+    written = [*cluster.jobs.glob(f"{backend._name(job)}*")]
+    shown = cluster.run("scontrol", "--details", "show", "job", str(job.provider_id))
+    result = read_result(open_store(submission.store), submission.prefix, submission.token)
+    assert result is not None
+    assert connection.password is not None
+    for text in (*(path.read_bytes() for path in kept + written), shown, str(result.value)):
+        assert connection.password not in str(text)
+
+
+class OrdinaryWorld(RestWorld):
+    """The same as a user who owns nothing but a folder; its jobs are of shell, as it may not see our Python."""
+
+    user = "nobody"
+
+    def __init__(self, cluster: SlurmCluster) -> None:
+        super().__init__(cluster)
+        folder = cluster.jobs / self.name
+        folder.mkdir()
+        shutil.chown(folder, self.user)
+        self.python.write_text(IN_SHELL)
+        self.options = {"folder": str(folder), "folder_here": str(folder)}
+
+    def connection(self) -> Connection:
+        return replace(
+            super().connection(), login=self.user, password=self.cluster.token(user=self.user)
+        )
+
+
+def test_an_ordinary_user_will_do(cluster: SlurmCluster) -> None:
+    require(os.geteuid() == 0, "only root runs a cluster that runs jobs of other users")
+    world = OrdinaryWorld(cluster)
+    backend = world.connect()
+    done = backend.submit(world.submission(Behaviour.PRINTS))
+    assert world.wait(backend, done).event is JobEvent.SUCCEEDED
+    assert backend.read_log(done, 0).text == TEXT
+    running = backend.submit(world.submission(Behaviour.RUNS_ON))
+    world.wait(backend, running, STARTED)
+    name = cluster.run("squeue", "-h", "-j", str(running.provider_id), "-o", "%u").strip()
+    assert name == world.user
+    assert list(backend.list_jobs()) == [running]
+    assert backend.free_slots() == world.slots - 1
+    backend.release(running)
+    assert world.wait(backend, running).event is JobEvent.CANCELLED
 
 
 class Forgetful(CommandLine):
