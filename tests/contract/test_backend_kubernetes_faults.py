@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -231,22 +230,6 @@ def test_what_is_sent_arrives_as_it_was(world: KubernetesWorld) -> None:
     assert result.value == arguments
 
 
-def test_a_secret_reaches_the_job_and_nothing_else(
-    make_world: Callable[..., KubernetesWorld],
-) -> None:
-    world = make_world(secret_environment={"STORE_TOKEN": {"secret": "store", "key": "token"}})
-    data = {"token": base64.b64encode(b"a secret").decode()}
-    world.server.add("secrets", {"metadata": {"name": "store"}, "data": data})
-    submission = world.job_of("sample_jobs:show_environment")
-    backend = world.connect()
-    job = backend.submit(submission)
-    assert world.wait(backend, job).event is JobEvent.SUCCEEDED
-    result = read_result(open_store(submission.store), submission.prefix, submission.token)
-    assert result is not None
-    assert result.value["STORE_TOKEN"] == "a secret"  # type: ignore[index,call-overload]
-    assert "a secret" not in str(world.server.one("jobs", str(job.provider_id)))
-
-
 # ---- Kueue ------------------------------------------------------------------------------------------------------
 
 
@@ -471,12 +454,6 @@ def test_a_ray_cluster_that_is_not_there_is_named(
     assert made is not None
     assert made["spec"]["clusterSelector"] == {"ray.io/cluster": "shared"}
     backend.release(job)
-
-
-def test_a_missing_permission_is_named(world: KubernetesWorld) -> None:
-    world.server.allowed["robot"] = frozenset({("get", "jobs"), ("list", "jobs")})
-    with pytest.raises(AccessError, match="patch jobs in default"):
-        world.connect("robot").submit(world.submission(Behaviour.SUCCEEDS))
 
 
 @pytest.mark.parametrize(
