@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 INSTALL: Final = "no sshd: apt-get install openssh-server"
 _PATIENCE_SECONDS: Final = 20.0
+# The shell of each command would read what the user has for it at home, such as tools that take a tenth of a second to set up.
 _SETTINGS: Final = """Port {port}
+SetEnv HOME={folder}
 ListenAddress 127.0.0.1
 HostKey {folder}/host
 PidFile none
