@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON_IN_VENV := env -u PYTHONDONTWRITEBYTECODE .venv/bin/python
 
-.PHONY: help setup demo demo-wide test check bench up down lock docs
+.PHONY: help setup demo demo-wide test check check-types check-rules bench up down lock docs
 
 help: ## Show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -24,10 +24,14 @@ else
 	@$(PYTHON_IN_VENV) -m pytest --numprocesses 3 --no-loadscope-reorder
 endif
 
-check: setup ## Run every check that is not a test: style, types, import rules, spelling
+check: check-types check-rules ## Run every check that is not a test: style, types, import rules, spelling; -j2 does two at once
+
+check-types: setup
+	@.venv/bin/mypy
+
+check-rules: setup
 	@.venv/bin/ruff format --check .
 	@.venv/bin/ruff check .
-	@.venv/bin/mypy
 	@.venv/bin/pyright --pythonpath .venv/bin/python
 	@.venv/bin/lint-imports
 	@.venv/bin/codespell include dags plugins tests docs README.md

@@ -170,7 +170,7 @@ def test_a_job_sees_the_accelerators_that_it_asked_for(
     printing = world.job_of("sample_jobs:print_variable", name="CUDA_VISIBLE_DEVICES")
     job = backend.submit(replace(printing, resources=two))
     assert world.wait(backend, job).event is JobEvent.SUCCEEDED
-    assert backend.read_log(job, 0).text.splitlines()[-1] == "0,1"
+    assert "0,1" in backend.read_log(job, 0).text.splitlines()
 
 
 @pytest.mark.parametrize("kind", [RestWorld, SlurmWorld])

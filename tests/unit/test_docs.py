@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from spillway import backends
 from spillway.backends import registry
 from spillway.backends.protocol import (
     Connection,
@@ -91,7 +92,7 @@ def test_the_backend_of_the_page_passes_the_contract(acme: Path) -> None:
 
 def test_the_row_of_the_page_loads_its_backend(acme: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     row: dict[str, Any] = eval((acme / "registry.py").read_text(), {"Row": registry.Row})
-    monkeypatch.setattr("spillway.backends.__path__", [str(acme)])
+    monkeypatch.setattr(backends, "__path__", [str(acme), *backends.__path__])
     monkeypatch.delitem(sys.modules, "spillway.backends.acme", raising=False)
     pool = Pool(
         name="mine",

@@ -167,7 +167,8 @@ def queue_before(
     if not line or sum(one.nodes for one in line) + task.nodes <= free:
         return timedelta(0)
     speed = reference_speed(usable)
-    work = (one.nodes * (one.work / speed + one.restart_overhead) for one in line)
+    # An end is seen within a look, and who is next asks again within another.
+    work = (one.nodes * (one.work / speed + one.restart_overhead + 2 * LOOK) for one in line)
     return sum(work, timedelta(0)) / max(free, 1)
 
 

@@ -109,15 +109,14 @@ def test_what_is_held_is_kept_while_the_last_resort_is_full(
 def test_who_comes_before_takes_the_steady_slots_in_turn(task: TaskSpec, offer: Offer) -> None:
     two, spot = replace(offer, free_slots=2), replace(offer, market=Market.SPOT, pool="spot")
     usable = [(two, True), (replace(spot, free_slots=9), True)]
-    hours = [
-        queue_before([task] * count, task, usable, NOW) / timedelta(hours=1) for count in range(5)
-    ]
-    assert hours == [0, 0, 2, 3, 4]  # each takes two hours
+    each = task.work + 2 * MINUTE  # to see its end, and to ask again
+    queues = [queue_before([task] * count, task, usable, NOW) for count in range(5)]
+    assert queues == [each * count / 2 for count in (0, 0, 2, 3, 4)]
 
 
 def test_who_can_do_without_steady_slots_is_not_waited_for(task: TaskSpec, offer: Offer) -> None:
     larger = replace(task, resources=replace(task.resources, cpus=64))
     assert queue_before([larger] * 5, task, [(offer, True)], NOW) == timedelta(0)
     full = [(replace(offer, free_slots=0), False)]
-    assert queue_before([task], task, full, NOW) == timedelta(hours=2)
+    assert queue_before([task], task, full, NOW) == task.work + 2 * MINUTE
     assert queue_before([], task, full, NOW) == timedelta(0)
