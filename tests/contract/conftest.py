@@ -12,9 +12,11 @@ import pytest
 
 from conftest import require
 from contract.kubernetes_real import VARIABLE
+from contract.kubernetes_world import TOKEN, KubernetesWorld
 from patience import PATIENCE_SECONDS
 from spillway.testing.bucket_servers import azure_server, gcs_bucket, s3_server
 from spillway.testing.ceph_server import ceph_server, has_ceph
+from spillway.testing.kubernetes_cluster import fake_kubernetes
 from spillway.testing.slurm_cluster import INSTALL, missing_programs, slurm_cluster
 
 if TYPE_CHECKING:
@@ -36,6 +38,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.timeout(3 * PATIENCE_SECONDS))
+
+
+@pytest.fixture(scope="module")
+def make_kubernetes_world(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Callable[..., KubernetesWorld]]:
+    """Makes worlds on one fake cluster, each with options of its own."""
+    folder = tmp_path_factory.mktemp("kubernetes")
+    with fake_kubernetes(folder, token=TOKEN) as (url, server, cluster):
+        yield lambda **options: KubernetesWorld(folder, url, server, cluster, **options)
 
 
 @pytest.fixture(scope="package")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from contract.kubernetes_world import TOKEN, KubernetesWorld, wait_for
+from contract.kubernetes_world import KubernetesWorld, wait_for
 from patience import PATIENCE_SECONDS
 from spillway.backends.kubernetes import watch
 from spillway.backends.kubernetes.failures import GoneError
@@ -20,7 +20,6 @@ from spillway.model import JobEvent, Resources
 from spillway.runtime.exchange import read_result
 from spillway.testing import kubernetes_objects
 from spillway.testing.backend_suite import Behaviour
-from spillway.testing.kubernetes_cluster import fake_kubernetes
 from spillway.testing.kubernetes_objects import Refusal
 
 if TYPE_CHECKING:
@@ -33,18 +32,9 @@ STARTED = frozenset({JobEvent.STARTED})
 SUBMITTED = frozenset({JobEvent.SUBMITTED})
 
 
-@pytest.fixture(scope="module")
-def make_world(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Callable[..., KubernetesWorld]]:
-    folder = tmp_path_factory.mktemp("kubernetes")
-    with fake_kubernetes(folder, token=TOKEN) as (url, server, cluster):
-        yield lambda **options: KubernetesWorld(folder, url, server, cluster, **options)
-
-
 @pytest.fixture
-def world(make_world: Callable[..., KubernetesWorld]) -> Iterator[KubernetesWorld]:
-    world = make_world()
+def world(make_kubernetes_world: Callable[..., KubernetesWorld]) -> Iterator[KubernetesWorld]:
+    world = make_kubernetes_world()
     yield world
     world.server.refuse = lambda _: None
     world.cluster.no_pods = ""
@@ -108,10 +98,10 @@ def test_a_node_that_is_gone_leaves_a_job_that_vanished(
 
 
 def test_a_pod_that_somebody_deletes_goes_on_elsewhere(
-    make_world: Callable[..., KubernetesWorld],
+    make_kubernetes_world: Callable[..., KubernetesWorld],
 ) -> None:
     stubborn = "trap '' TERM; echo ready; while :; do sleep 0.1; done"
-    world = make_world(command=["/bin/sh", "-c", stubborn])
+    world = make_kubernetes_world(command=["/bin/sh", "-c", stubborn])
     backend = world.connect()
     submission = world.submission(Behaviour.RUNS_ON)
     job = backend.submit(replace(submission, grace_period=submission.grace_period / 4))
@@ -172,9 +162,9 @@ def test_a_shape_that_no_node_has_waits_and_says_why(world: KubernetesWorld) -> 
 
 
 def test_a_job_that_does_not_start_in_time_gives_way(
-    make_world: Callable[..., KubernetesWorld],
+    make_kubernetes_world: Callable[..., KubernetesWorld],
 ) -> None:
-    world = make_world(start_within="PT1S", node_selector={"pool": "none"})
+    world = make_kubernetes_world(start_within="PT1S", node_selector={"pool": "none"})
     backend = world.connect()
     job = backend.submit(world.submission(Behaviour.SUCCEEDS))
     seen = world.wait(backend, job)
@@ -185,9 +175,9 @@ def test_a_job_that_does_not_start_in_time_gives_way(
 
 
 def test_an_image_that_is_not_there_waits_for_a_while(
-    make_world: Callable[..., KubernetesWorld],
+    make_kubernetes_world: Callable[..., KubernetesWorld],
 ) -> None:
-    world = make_world(image="missing")
+    world = make_kubernetes_world(image="missing")
     world.cluster.kubelet.missing_images.add("missing")
     backend = world.connect()
     job = backend.submit(world.submission(Behaviour.SUCCEEDS))
@@ -197,9 +187,11 @@ def test_an_image_that_is_not_there_waits_for_a_while(
 
 
 def test_a_secret_that_is_not_there_fails_the_job_and_is_named(
-    make_world: Callable[..., KubernetesWorld],
+    make_kubernetes_world: Callable[..., KubernetesWorld],
 ) -> None:
-    world = make_world(secret_environment={"TOKEN": {"secret": "absent", "key": "token"}})
+    world = make_kubernetes_world(
+        secret_environment={"TOKEN": {"secret": "absent", "key": "token"}}
+    )
     backend = world.connect()
     job = backend.submit(world.submission(Behaviour.SUCCEEDS))
     seen = world.wait(backend, job)
@@ -234,9 +226,9 @@ def test_what_is_sent_arrives_as_it_was(world: KubernetesWorld) -> None:
 
 
 def test_a_queue_admits_evicts_and_says_what_is_left(
-    make_world: Callable[..., KubernetesWorld],
+    make_kubernetes_world: Callable[..., KubernetesWorld],
 ) -> None:
-    world = make_world(queue="ml", slots=5)
+    world = make_kubernetes_world(queue="ml", slots=5)
     quota = {"name": "spot", "resources": [{"name": "cpu", "nominalQuota": 3}]}
     group = {"coveredResources": ["cpu"], "flavors": [quota]}
     used = [{"name": "spot", "resources": [{"name": "cpu", "total": "1"}]}]
@@ -324,9 +316,9 @@ def test_what_an_old_cluster_cannot_run_is_named(old: KubernetesWorld) -> None:
 
 
 def test_a_thousand_looks_at_many_jobs_are_one_list_and_one_watch(
-    make_world: Callable[..., KubernetesWorld],
+    make_kubernetes_world: Callable[..., KubernetesWorld],
 ) -> None:
-    world = make_world(slots=6)
+    world = make_kubernetes_world(slots=6)
     backend = world.connect()
     jobs = [backend.submit(world.submission(Behaviour.RUNS_ON)) for _ in range(4)]
     for job in jobs:
@@ -429,8 +421,10 @@ def test_a_clock_that_is_wrong_ends_nothing(
     assert abs(seen.seen_at - datetime.now(UTC)) < timedelta(minutes=1)  # by our own clock
 
 
-def test_a_queue_that_is_not_there_is_named(make_world: Callable[..., KubernetesWorld]) -> None:
-    world = make_world(queue="nope", room="slots")
+def test_a_queue_that_is_not_there_is_named(
+    make_kubernetes_world: Callable[..., KubernetesWorld],
+) -> None:
+    world = make_kubernetes_world(queue="nope", room="slots")
     submission = world.submission(Behaviour.SUCCEEDS)
     with pytest.raises(RejectedError, match="no LocalQueue 'nope'") as refusal:
         world.connect().submit(submission)
@@ -439,9 +433,9 @@ def test_a_queue_that_is_not_there_is_named(make_world: Callable[..., Kubernetes
 
 
 def test_a_ray_cluster_that_is_not_there_is_named(
-    make_world: Callable[..., KubernetesWorld],
+    make_kubernetes_world: Callable[..., KubernetesWorld],
 ) -> None:
-    world = make_world(kind="rayjob", ray_cluster="shared")
+    world = make_kubernetes_world(kind="rayjob", ray_cluster="shared")
     backend = world.connect()
     submission = world.submission(Behaviour.SUCCEEDS)
     with pytest.raises(RejectedError, match="no RayCluster 'shared'") as refusal:
@@ -483,9 +477,9 @@ def test_a_refused_submission_is_sorted_by_what_to_do(
 
 
 def test_a_kind_that_the_cluster_lacks_says_what_to_install(
-    make_world: Callable[..., KubernetesWorld],
+    make_kubernetes_world: Callable[..., KubernetesWorld],
 ) -> None:
-    world = make_world(kind="jobset")
+    world = make_kubernetes_world(kind="jobset")
     world.server.refuse = lambda request: (
         Refusal(404, "NotFound", "the server could not find the requested resource")
         if request.plural == "jobsets"

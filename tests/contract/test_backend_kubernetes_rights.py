@@ -13,13 +13,12 @@ import pytest
 import yaml
 
 from contract.in_shell import IN_SHELL
-from contract.kubernetes_world import TOKEN, KubernetesWorld, wait_for
+from contract.kubernetes_world import KubernetesWorld, wait_for
 from spillway.checkpoints import open_store
 from spillway.errors import AccessError
 from spillway.model import JobEvent
 from spillway.runtime.exchange import read_result
 from spillway.testing.backend_suite import Behaviour
-from spillway.testing.kubernetes_cluster import fake_kubernetes
 from spillway.testing.kubernetes_objects import KINDS
 
 if TYPE_CHECKING:
@@ -40,36 +39,27 @@ ROBOT = "the token of a robot"
 STARTED = frozenset({JobEvent.STARTED})
 
 
-@pytest.fixture(scope="module")
-def make_world(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Callable[..., KubernetesWorld]]:
-    folder = tmp_path_factory.mktemp("kubernetes")
-    with fake_kubernetes(folder, token=TOKEN) as (url, server, cluster):
-        yield lambda **options: KubernetesWorld(folder, url, server, cluster, **options)
-
-
 @pytest.fixture
-def world(make_world: Callable[..., KubernetesWorld]) -> Iterator[KubernetesWorld]:
-    world = make_world()
+def world(make_kubernetes_world: Callable[..., KubernetesWorld]) -> Iterator[KubernetesWorld]:
+    world = make_kubernetes_world()
     yield world
     world.release_all()
 
 
 @pytest.fixture(scope="module")
-def server(make_world: Callable[..., KubernetesWorld]) -> FakeApiServer:
+def server(make_kubernetes_world: Callable[..., KubernetesWorld]) -> FakeApiServer:
     """One on which jobs of every kind have lived, with the documented rights and no others."""
-    server = make_world().server
+    server = make_kubernetes_world().server
     server.allowed[ROBOT] = RIGHTS
     for kind, nodes in (("job", 2), ("jobset", 1), ("rayjob", 1)):
-        live(make_world(kind=kind, command=["/bin/sh", "-c", IN_SHELL]), nodes=nodes)
+        live(make_kubernetes_world(kind=kind, command=["/bin/sh", "-c", IN_SHELL]), nodes=nodes)
     server.add("rayclusters", {"metadata": {"name": "shared"}})
-    wait_in_line(make_world(kind="rayjob", ray_cluster="shared"))
+    wait_in_line(make_kubernetes_world(kind="rayjob", ray_cluster="shared"))
     server.add("localqueues", {"metadata": {"name": "ml"}, "spec": {"clusterQueue": "all"}})
     quota = {"name": "spot", "resources": [{"name": "cpu", "nominalQuota": 3}]}
     group = {"coveredResources": ["cpu"], "flavors": [quota]}
     server.add("clusterqueues", {"metadata": {"name": "all"}, "spec": {"resourceGroups": [group]}})
-    wait_in_line(make_world(queue="ml"))
+    wait_in_line(make_kubernetes_world(queue="ml"))
     return server
 
 
@@ -113,9 +103,11 @@ def test_a_missing_permission_is_named(world: KubernetesWorld) -> None:
 
 
 def test_a_secret_reaches_the_job_and_nothing_else(
-    make_world: Callable[..., KubernetesWorld],
+    make_kubernetes_world: Callable[..., KubernetesWorld],
 ) -> None:
-    world = make_world(secret_environment={"STORE_TOKEN": {"secret": "store", "key": "token"}})
+    world = make_kubernetes_world(
+        secret_environment={"STORE_TOKEN": {"secret": "store", "key": "token"}}
+    )
     data = {"token": base64.b64encode(b"a secret").decode()}
     world.server.add("secrets", {"metadata": {"name": "store"}, "data": data})
     submission = world.job_of("sample_jobs:show_environment")
