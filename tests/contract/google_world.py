@@ -121,3 +121,16 @@ class TpuWorld(GoogleWorld):
         slices = {"1": "v5p-8", "2": "v5p-16"}
         own = {"zone": "us-east5-a", "slices": slices, "runtime_version": "v2-alpha-tpuv5"}
         super().__init__(server, folder, **{**own, "endpoint": server.rest_url, **options})
+
+
+def live_and_die(world: GoogleWorld, backend: GoogleBatchBackend | GoogleVertexBackend) -> None:
+    """Have one job fail, and another found again, listed and released twice."""
+    failing = backend.submit(world.submission(Behaviour.FAILS_WITH_3))
+    seen = world.wait(backend, failing)
+    assert (seen.event, seen.exit_code) == (JobEvent.FAILED, 3)
+    job = backend.submit(submission := world.submission(Behaviour.RUNS_ON))
+    assert backend.submit(submission) == job
+    assert list(backend.list_jobs()) == [job]
+    backend.release(job)
+    backend.release(job)
+    assert backend.observe([job])[job.key].event is JobEvent.CANCELLED

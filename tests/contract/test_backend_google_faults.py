@@ -12,7 +12,7 @@ import pytest
 from google.oauth2 import service_account
 
 from contract.beside import BesideCloud, places_after_a_stockout
-from contract.google_world import GoogleWorld, TpuWorld, VertexWorld
+from contract.google_world import GoogleWorld, TpuWorld, VertexWorld, live_and_die
 from spillway.backends.google.batch import backend as batch_backend
 from spillway.backends.protocol import Connection, Job, SupportsLogs
 from spillway.errors import AccessError, BackendError, CapacityError, RejectedError, TransientError
@@ -46,16 +46,7 @@ def world(request: pytest.FixtureRequest, server: GoogleServer, tmp_path: Path) 
 
 
 def test_a_job_runs_fails_and_is_released(world: GoogleWorld) -> None:
-    backend = world.connect()
-    failing = backend.submit(world.submission(Behaviour.FAILS_WITH_3))
-    seen = world.wait(backend, failing)
-    assert (seen.event, seen.exit_code) == (JobEvent.FAILED, 3)
-    job = backend.submit(submission := world.submission(Behaviour.RUNS_ON))
-    assert backend.submit(submission) == job
-    assert list(backend.list_jobs()) == [job]
-    backend.release(job)
-    backend.release(job)
-    assert backend.observe([job])[job.key].event is JobEvent.CANCELLED
+    live_and_die(world, world.connect())
 
 
 @pytest.mark.parametrize(

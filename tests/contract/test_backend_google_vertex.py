@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from contract.google_world import VertexWorld
+from contract.google_world import VertexWorld, live_and_die
 from spillway.errors import AccessError, CapacityError, RejectedError, TransientError
 from spillway.model import JobEvent
 from spillway.testing.backend_suite import BackendContract, Behaviour
@@ -146,15 +146,7 @@ def test_a_job_that_waits_too_long_goes_elsewhere(server: GoogleServer, world: V
 def test_a_job_lives_over_rest(server: GoogleServer, tmp_path: Path) -> None:
     world = VertexWorld(server, tmp_path, endpoint=server.rest_url, transport="rest")
     backend = world.connect()
-    failing = backend.submit(world.submission(Behaviour.FAILS_WITH_3))
-    seen = world.wait(backend, failing)
-    assert (seen.event, seen.exit_code) == (JobEvent.FAILED, 3)
-    job = backend.submit(submission := world.submission(Behaviour.RUNS_ON))
-    assert backend.submit(submission) == job
-    assert list(backend.list_jobs()) == [job]
-    backend.release(job)
-    backend.release(job)
-    assert backend.observe([job])[job.key].event is JobEvent.CANCELLED
+    live_and_die(world, backend)
     server.refusals["CreateCustomJob"] = permission_denied("aiplatform.customJobs.create")
     with pytest.raises(AccessError, match=r"customJobs\.create"):
         backend.submit(world.submission(Behaviour.RUNS_ON))
