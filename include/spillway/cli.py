@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from spillway.catalog import offers_command as offers
 from spillway.sim import command as simulate
+from spillway.sim import plan_command as plan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +33,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     offers.add_arguments(offered)
     offered.set_defaults(run=offers.run)
+    planned = commands.add_parser(
+        "plan",
+        help="where a set of jobs would go together",
+        description="Print where jobs that could all start now add least to the bill, commitments reckoned with.",
+    )
+    plan.add_arguments(planned)
+    planned.set_defaults(run=plan.run)
     options = parser.parse_args(arguments)
     status: int = options.run(options)
     return status

@@ -20,7 +20,7 @@ def reasons_table(decision: Placement | Unplaced) -> str:
     if isinstance(decision, Placement):
         rows.append(_row(decision.offer, decision.estimate, f"taken: {decision.reason}"))
     rows += [_row(p.offer, p.estimate, p.reason) for p in decision.passed_over]
-    return _aligned(rows)
+    return aligned(rows)
 
 
 def usd(amount: Decimal | float) -> str:
@@ -48,7 +48,8 @@ def _row(offer: Offer, estimate: Estimate | None, reason: str) -> tuple[str, ...
     return (offer.pool, offer.market, usd(offer.marginal_usd_per_hour), leased, cost, reason)
 
 
-def _aligned(rows: Sequence[tuple[str, ...]]) -> str:
+def aligned(rows: Sequence[tuple[str, ...]]) -> str:
+    """Return the rows as lines with columns of one width each."""
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

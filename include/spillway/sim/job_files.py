@@ -17,7 +17,8 @@ from spillway.sim.scenario import SimulatedJob
 if TYPE_CHECKING:
     from pathlib import Path
 
-_WANTED = ("arrives_at", "work_hours")
+_WORK = "work_hours"
+_ARRIVAL = "arrives_at"
 
 Instant = Annotated[datetime, BeforeValidator(to_instant)]
 
@@ -36,7 +37,7 @@ class _JobRow(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: str | None = None
-    arrives_at: Instant
+    arrives_at: Instant | None = None
     work_hours: float = Field(gt=0, le=87_600)
     deadline: Instant | None = None
     deadline_hours: float | None = Field(default=None, gt=0, le=87_600)
@@ -48,6 +49,7 @@ class _JobRow(BaseModel):
     markets: Markets = ALL_MARKETS
     regions: Words = frozenset()
     providers: Words = frozenset()
+    nodes: int = Field(default=1, ge=1)
     checkpoints: bool = False
     checkpoint_write_seconds: float = Field(default=1.0, ge=0)
     restart_seconds: float = Field(default=5.0, ge=0)
@@ -55,31 +57,40 @@ class _JobRow(BaseModel):
     max_cost_usd: Decimal | None = None
 
 
-def read_jobs(path: Path) -> tuple[SimulatedJob, ...]:
+def read_jobs(path: Path, *, now: datetime | None = None) -> tuple[SimulatedJob, ...]:
     """Return the jobs of a `.csv` or `.jsonl` file, by their arrival.
+
+    Args:
+        path: The file.
+        now: When all of them come, in the order of the file, whatever it says; None where it is to say.
 
     Raises:
         ScenarioError: The file cannot be read, or a row has a mistake; the message names its line.
     """
-    jobs = [_job(row, number) for number, row in enumerate(read_rows(path, _WANTED), start=1)]
+    wanted = (_ARRIVAL, _WORK) if now is None else (_WORK,)
+    jobs = [_job(row, number, now) for number, row in enumerate(read_rows(path, wanted), start=1)]
+    if now is not None:
+        return tuple(jobs)
     return tuple(sorted(jobs, key=lambda job: (job.arrives_at, job.name)))
 
 
-def _job(row: Row, number: int) -> SimulatedJob:
+def _job(row: Row, number: int, now: datetime | None) -> SimulatedJob:
     try:
         said = _JobRow.model_validate(row.cells)
     except ValidationError as error:
         raise ScenarioError(f"{row.place}: {_problems(error)}") from error
+    arrives_at = now or said.arrives_at
+    assert arrives_at is not None  # rows without it are refused where it is needed
     deadline = said.deadline
     if said.deadline_hours is not None:
         if deadline is not None:
             raise ScenarioError(
                 f"{row.place}: has deadline and deadline_hours; keep one of the two"
             )
-        deadline = said.arrives_at + timedelta(hours=said.deadline_hours)
+        deadline = arrives_at + timedelta(hours=said.deadline_hours)
     return SimulatedJob(
         name=said.name or f"job-{number:06}",
-        arrives_at=said.arrives_at,
+        arrives_at=arrives_at,
         spec=TaskSpec(
             entry_point="simulated:job",
             workload=said.workload,
@@ -90,6 +101,7 @@ def _job(row: Row, number: int) -> SimulatedJob:
                 accelerator_count=max(said.accelerator_count, int(said.accelerator is not None)),
             ),
             work=timedelta(hours=said.work_hours),
+            nodes=said.nodes,
             markets=said.markets,
             regions=said.regions,
             providers=said.providers,

@@ -35,7 +35,7 @@ def ledger_jobs(
         ScenarioError: There is no such ledger, or it has no lease in that time.
         LedgerError: It cannot be read.
     """
-    _check_exists(url)
+    check_exists(url)
     ledger = Ledger.open(url)
     try:
         leases: dict[TaskKey, list[Lease]] = defaultdict(list)
@@ -56,8 +56,12 @@ def ledger_jobs(
     return tuple(sorted(jobs, key=lambda job: (job.arrives_at, job.name)))
 
 
-def _check_exists(url: str) -> None:
-    """Refuse a SQLite file that is not there: opening it would make an empty ledger."""
+def check_exists(url: str) -> None:
+    """Refuse a SQLite file that is not there: opening it would make an empty ledger.
+
+    Raises:
+        ScenarioError: It is not there.
+    """
     parsed = parse_url(url)
     if parsed.drivername.startswith("sqlite") and not Path(parsed.database or "").is_file():
         raise ScenarioError(
