@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
 from collections import Counter
@@ -32,10 +33,15 @@ _REASONS: Final = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranked:
-    """An offer that would do, and what completing the task on it is expected to take."""
+    """An offer that would do, and what completing the task on it is expected to take.
+
+    Attributes:
+        tasks: How many go there.
+    """
 
     offer: Offer
     estimate: Estimate
+    tasks: int = 1
 
     @property
     def machine(self) -> str:
@@ -60,6 +66,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--hours", type=float, default=1, help="of work, undisturbed; default 1")
     parser.add_argument("--deadline-hours", type=float, help="until it must be complete")
     parser.add_argument("--no-checkpoints", action="store_true", help="it starts over if preempted")
+    parser.add_argument("--tasks", type=int, default=1, help="alike, all at once; default 1")
+    parser.add_argument("--machines", type=int, metavar="N",
+                        help="how many of a kind can be had in one place; default as many as one task takes")  # fmt: skip
     parser.add_argument("--nodes", type=int, default=1, help="machines at once; default 1")
     parser.add_argument("--markets", help="such as spot,on_demand; by default all")
     parser.add_argument("--regions", help="shell patterns, such as europe-*,eu-*")
@@ -79,12 +88,15 @@ def run(options: argparse.Namespace) -> int:
     try:
         files = _files(options.lists)
         task = _task(options, datetime.now(UTC))
-        terms = Terms(spot_preemptions_per_hour=options.preemptions_per_hour, slots=task.nodes)
+        terms = Terms(
+            spot_preemptions_per_hour=options.preemptions_per_hour,
+            slots=task.nodes if options.machines is None else options.machines,
+        )
         table = make_catalogue([read_price_list(path, name) for name, path in files.items()], terms)
-        choice = choose_from(table, task, datetime.now(UTC))
-        ranked = _ranked(choice, options.top)
-        if not ranked:
-            raise SpecError(_why_none(choice))
+        if options.tasks > 1:
+            ranked = _spread(table, task, options.tasks)
+        else:
+            ranked = _ranked(choose_from(table, task, datetime.now(UTC)), options.top)
     except SpillwayError as error:
         sys.stderr.write(f"spillway offers: {error}\n")
         return 1
@@ -92,10 +104,12 @@ def run(options: argparse.Namespace) -> int:
         text = json.dumps([_as_json(one) for one in ranked], indent=2) + "\n"
     elif options.pools:
         text = yaml.safe_dump(
-            {"pools": [_as_pool(one, files) for one in ranked]}, sort_keys=False, width=120
+            {"pools": [_as_pool(one, files, task.nodes) for one in ranked]},
+            sort_keys=False,
+            width=120,
         )
     else:
-        text = _as_text(ranked, table)
+        text = _as_text(ranked, table, counts=options.tasks > 1)
     sys.stdout.write(text)
     return 0
 
@@ -144,10 +158,14 @@ def _words(text: str | None) -> list[str]:
 
 
 def _ranked(choice: TableChoice, count: int) -> list[Ranked]:
-    """Return the best offers, in the order in which placement would take them."""
+    """Return the best offers, in the order in which placement would take them.
+
+    Raises:
+        SpecError: None would do.
+    """
     decision = choice.to_record(others=count - 1)
     if not isinstance(decision, Placement):
-        return []
+        raise SpecError(_why_none(choice))
     others = [
         Ranked(offer=one.offer, estimate=one.estimate)
         for one in decision.passed_over
@@ -164,6 +182,33 @@ def _ranked(choice: TableChoice, count: int) -> list[Ranked]:
     return [best, *sorted(others, key=rank)][:count]
 
 
+def _spread(table: OfferTable, task: TaskSpec, count: int) -> list[Ranked]:
+    """Return the offers that `count` tasks alike take together, the cheapest first.
+
+    Raises:
+        SpecError: There are too few of them, or SciPy is not installed.
+    """
+    if importlib.util.find_spec("scipy") is None:
+        raise SpecError("several tasks need SciPy; pip install 'spillway[planning]'")
+    from spillway.placement.plan import plan_from
+
+    choices = plan_from(table, [task] * count, datetime.now(UTC))
+    taken = Counter(choice.row for choice in choices)
+    if len(taken) == 1 and None in taken:
+        raise SpecError(_why_none(choices[0]))
+    if missing := taken[None]:
+        raise SpecError(
+            f"{missing} of {count} tasks find no machine; raise --machines, ask for less, or give other lists"
+        )
+    found = {choice.row: choice.decision for choice in choices}
+    ranked = [
+        Ranked(offer=decision.offer, estimate=decision.estimate, tasks=taken[row])
+        for row, decision in found.items()
+        if isinstance(decision, Placement)
+    ]
+    return sorted(ranked, key=lambda one: (one.estimate.cost_usd, one.offer.pool))
+
+
 def _why_none(choice: TableChoice) -> str:
     """Return the most frequent reasons against all the offers."""
     reasons = Counter(one.reason for one in choice.passed_over)
@@ -173,12 +218,15 @@ def _why_none(choice: TableChoice) -> str:
     )
 
 
-def _as_text(ranked: Sequence[Ranked], table: OfferTable) -> str:
+def _as_text(ranked: Sequence[Ranked], table: OfferTable, *, counts: bool) -> str:
     rows = [_HEADER, *map(_row, ranked)]
+    if counts:
+        counted = ["tasks", *(str(one.tasks) for one in ranked)]
+        rows = [(count, *row) for count, row in zip(counted, rows, strict=True)]
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(
-            cell.rjust(width) if place < _HEADER.index("market") else cell.ljust(width)
+            cell.rjust(width) if place < rows[0].index("market") else cell.ljust(width)
             for place, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows
@@ -206,6 +254,7 @@ def _row(one: Ranked) -> tuple[str, ...]:
 def _as_json(one: Ranked) -> dict[str, Any]:
     offer, estimate = one.offer, one.estimate
     return {
+        "tasks": one.tasks,
         "expected_usd": float(estimate.cost_usd),
         "leased_hours": estimate.leased / timedelta(hours=1),
         "usd_per_hour": float(offer.marginal_usd_per_hour),
@@ -217,7 +266,7 @@ def _as_json(one: Ranked) -> dict[str, Any]:
     }
 
 
-def _as_pool(one: Ranked, files: dict[str, Path]) -> dict[str, Any]:
+def _as_pool(one: Ranked, files: dict[str, Path], nodes: int) -> dict[str, Any]:
     """Return the offer as a pools file has it: its price read from the list, so that a newer list is a newer price."""
     offer, shape = one.offer, one.offer.shape
     accelerators = {
@@ -232,7 +281,7 @@ def _as_pool(one: Ranked, files: dict[str, Path]) -> dict[str, Any]:
         "provider": offer.provider,
         "region": offer.region,
         **zone,
-        "slots": 1,
+        "slots": one.tasks * nodes,
         "shape": {
             "cpus": shape.cpus,
             "memory_gib": shape.memory_gib,

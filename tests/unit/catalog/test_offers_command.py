@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 
 from spillway.catalog.pools_file import load_pools
 from spillway.cli import main
@@ -109,6 +110,30 @@ def test_pools_are_ones_that_the_pools_file_takes(
     assert spot.shape.accelerator_count == 8
 
 
+def test_tasks_beyond_the_machines_of_the_cheapest_place_go_to_the_next(
+    prices: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Five tasks where two machines of a kind can be had in a place: two on spot, two and one on demand."""
+    wanted = ["--cpus", "2", "--tasks", "5", "--machines", "2"]
+    assert main(["offers", prices, *wanted]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:3] == ["tasks", "expected", "$"]
+    assert [(line.split()[0], *line.split()[4:]) for line in lines[1:4]] == [
+        ("2", "spot", "aws", "small", "us-east-1a"),
+        ("2", "on_demand", "aws", "small", "us-east-1a"),
+        ("1", "on_demand", "aws", "small", "us-east-1b"),
+    ]
+
+
+def test_pools_for_several_gangs_have_a_slot_for_each_machine(
+    prices: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted = ["--cpus", "2", "--tasks", "2", "--nodes", "3", "--machines", "6", "--pools"]
+    assert main(["offers", prices, *wanted]) == 0
+    (pool,) = yaml.safe_load(capsys.readouterr().out)["pools"]
+    assert (pool["market"], pool["slots"]) == ("spot", 6)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -117,6 +142,8 @@ def test_pools_are_ones_that_the_pools_file_takes(
         (["LIST", "--markets", "sport"], "--markets sport: there is reserved, spot"),
         (["LIST", "--accelerator", "H1000"], "3 times: has H100, not H1000"),
         (["LIST", "--markets", "reserved"], "none of 7 offers would do"),
+        (["LIST", "--markets", "reserved", "--tasks", "2"], "none of 7 offers would do"),
+        (["LIST", "--cpus", "2", "--tasks", "9"], "3 of 9 tasks find no machine; raise --machines"),
     ],
 )
 def test_mistakes_are_said_with_a_remedy(
