@@ -12,6 +12,28 @@ from spillway.sim import plan_command as plan
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+COMMANDS = (
+    (
+        "simulate",
+        simulate,
+        "what a month of jobs would have cost",
+        "Simulate a month of jobs on the pools of a file, and compare what policies would have cost.",
+    ),
+    (
+        "plan",
+        plan,
+        "where a set of jobs would go together",
+        "Print where jobs that could all start now add least to the bill, commitments reckoned with.",
+    ),
+    (
+        "offers",
+        offers,
+        "what price lists have for a task",
+        "Print the offers of price lists that would complete a task for the least, preemptions reckoned with.",
+    ),
+)
+"""Of each its name, the module with its `add_arguments` and `run`, and what it does, in short and at length."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return the exit status."""
@@ -19,27 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="spillway", description="Sends ML tasks to the cheapest pool."
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    simulated = commands.add_parser(
-        "simulate",
-        help="what a month of jobs would have cost",
-        description="Simulate a month of jobs on the pools of a file, and compare what policies would have cost.",
-    )
-    simulate.add_arguments(simulated)
-    simulated.set_defaults(run=simulate.run)
-    offered = commands.add_parser(
-        "offers",
-        help="what price lists have for a task",
-        description="Print the offers of price lists that would complete a task for the least, preemptions reckoned with.",
-    )
-    offers.add_arguments(offered)
-    offered.set_defaults(run=offers.run)
-    planned = commands.add_parser(
-        "plan",
-        help="where a set of jobs would go together",
-        description="Print where jobs that could all start now add least to the bill, commitments reckoned with.",
-    )
-    plan.add_arguments(planned)
-    planned.set_defaults(run=plan.run)
+    for name, module, short, long in COMMANDS:
+        command = commands.add_parser(name, help=short, description=long)
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
     options = parser.parse_args(arguments)
     status: int = options.run(options)
     return status
