@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 import torch
 
@@ -12,7 +14,6 @@ from spillway.workloads import preprocess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +30,24 @@ def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def session(tmp_path: Path) -> Session:
     return Session.local(tmp_path / "session")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the sample trainables leave their marks; they can be imported here and in the processes of Ray."""
+    here = str(Path(__file__).parent)
+    monkeypatch.syspath_prepend(here)
+    monkeypatch.setenv("PYTHONPATH", here)
+    return tmp_path
+
+
+@pytest.fixture
+def leaves_nothing_running() -> Iterator[None]:
+    """Fail a test of whose processes some are left."""
+    before = set(psutil.Process().children(recursive=True))  # servers that other tests share
+    yield
+    after = set(psutil.Process().children(recursive=True))
+    assert [process.cmdline() for process in after - before] == []
 
 
 @pytest.fixture(autouse=True)

@@ -36,12 +36,6 @@ class NoticedSession(Session):
             self._notice.receive()
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    return tmp_path
-
-
 def search(folder: Path, **changes: Any) -> dict[str, Any]:
     asked = {
         "dataset": str(folder),

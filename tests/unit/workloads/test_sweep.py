@@ -2,10 +2,8 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
 import pytest
 
 from spillway.errors import SpecError
@@ -15,7 +13,9 @@ from spillway.runtime.signals import Notice
 from spillway.workloads.sweep import sweep
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.usefixtures("leaves_nothing_running")
 
 SPACE = {"x": {"uniform": [0, 1]}}
 
@@ -29,23 +29,6 @@ class NoticedSession(Session):
         super().progress(step, total, **metrics)
         if step >= self.notice_after:
             self._notice.receive()
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the sample trainables leave their marks; they can be imported here and in the processes of Ray."""
-    here = str(Path(__file__).parent)
-    monkeypatch.syspath_prepend(here)
-    monkeypatch.setenv("PYTHONPATH", here)
-    return tmp_path
-
-
-@pytest.fixture(autouse=True)
-def _leaves_nothing_running() -> Iterator[None]:
-    before = set(psutil.Process().children(recursive=True))  # servers that other tests share
-    yield
-    after = set(psutil.Process().children(recursive=True))
-    assert [process.cmdline() for process in after - before] == []
 
 
 def run(session: Session, folder: Path, **changes: Any) -> dict[str, Any]:

@@ -7,7 +7,6 @@ import sys
 import time
 from contextlib import contextmanager, suppress
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -20,26 +19,13 @@ from spillway.workloads.sweep import sweep
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.usefixtures("leaves_nothing_running")
 
 SPACE = {"x": {"uniform": [0, 1]}}
 TRIALS = 20
 STEPS = 5
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    here = str(Path(__file__).parent)
-    monkeypatch.syspath_prepend(here)
-    monkeypatch.setenv("PYTHONPATH", here)
-    return tmp_path
-
-
-@pytest.fixture(autouse=True)
-def _leaves_nothing_running() -> Iterator[None]:
-    before = set(psutil.Process().children(recursive=True))  # servers that other tests share
-    yield
-    after = set(psutil.Process().children(recursive=True))
-    assert [process.cmdline() for process in after - before] == []
 
 
 def run(session: Session, folder: Path, **changes: Any) -> dict[str, Any]:
