@@ -250,7 +250,7 @@ class Ledger:
             )
             for pool in pools:
                 if isinstance(pool.commitment, PrepaidHours):
-                    since = pool.commitment.starts_at
+                    since = min(pool.commitment.starts_at, now)
                     total = history.slot_hours(connection, pool.name, since=since, now=now)
                     used[pool.name] = replace(
                         used[pool.name], period_slot_hours=round(Decimal(total), 6)

@@ -29,10 +29,12 @@ def with_forecasts(
     """Return `usage` with the forecast of every pool whose commitment is for a period."""
     forecasts = dict(usage)
     for pool in pools:
-        until = period_end(pool, now)
-        if until is not None:
+        period = period_ahead(pool, now)
+        if period is not None:
             used = usage.get(pool.name, PoolUsage())
-            expected = forecast_use(history.get(pool.name, ()), now=now, until=until)
+            since, until = period
+            days = history.get(pool.name, ())
+            expected = forecast_use(days, now=now, since=since, until=until)
             forecasts[pool.name] = replace(
                 used,
                 forecast_slot_hours=expected.slot_hours,
@@ -41,20 +43,25 @@ def with_forecasts(
     return forecasts
 
 
-def period_end(pool: Pool, now: datetime) -> datetime | None:
-    """Return when the period ends that the hours of `pool` are bought for; None where they are not bought for one."""
+def period_ahead(pool: Pool, now: datetime) -> tuple[datetime, datetime] | None:
+    """Return what is left, or to come, of the period that the hours of `pool` are bought for; None where they are for none.
+
+    It is over where it ends before it begins.
+    """
     match pool.commitment:
         case MonthlyMinimum() as monthly:
             month = next_month(now.astimezone(UTC))
-            return month if monthly.ends_at is None else min(month, monthly.ends_at)
+            return now, month if monthly.ends_at is None else min(month, monthly.ends_at)
         case PrepaidHours() as prepaid:
-            return prepaid.ends_at
+            return max(now, prepaid.starts_at), prepaid.ends_at
         case _:
             return None
 
 
-def forecast_use(days: Iterable[PoolDay], *, now: datetime, until: datetime) -> Forecast:
-    """Return the slot hours expected in `[now, until)` if things go on as in the last `WINDOW_DAYS`.
+def forecast_use(
+    days: Iterable[PoolDay], *, now: datetime, until: datetime, since: datetime | None = None
+) -> Forecast:
+    """Return the slot hours expected in `[since, until)` if things go on as in the last `WINDOW_DAYS`; from `now` on unless said.
 
     The mean of the days since the first that was seen, times the days to come. Its error holds both what days differ by
     and how badly so few of them tell the mean; after a single day it is as large as the forecast.
@@ -63,7 +70,7 @@ def forecast_use(days: Iterable[PoolDay], *, now: datetime, until: datetime) -> 
     """
     today = now.astimezone(UTC).date()
     recent = {d.day: d.slot_hours for d in days if 1 <= (today - d.day).days <= WINDOW_DAYS}
-    left = max(until - now, timedelta(0)) / timedelta(days=1)
+    left = max(until - (since or now), timedelta(0)) / timedelta(days=1)
     if not recent or left == 0:
         return NOTHING_FORECAST
     whole_days = (today - min(recent)).days

@@ -369,6 +369,10 @@ class LedgerContract:
         grant(ledger, "open", now=NOON)
         usage = ledger.usage([pool], now=NOON + HOUR, cool_down=HOUR)
         assert usage["spot"].period_slot_hours == Decimal("2.5")
+        still_to_begin = replace(bought, starts_at=NOON + 50 * HOUR)
+        later = [replace(pool, commitment=still_to_begin)]
+        usage = ledger.usage(later, now=NOON + HOUR, cool_down=HOUR)
+        assert usage["spot"].period_slot_hours == 0
 
     # ---- history
 

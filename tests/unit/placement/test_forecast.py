@@ -23,7 +23,7 @@ from spillway.model import (
     PrepaidHours,
     Resources,
 )
-from spillway.placement.forecast import forecast_use, period_end, with_forecasts
+from spillway.placement.forecast import forecast_use, period_ahead, with_forecasts
 from spillway.placement.price import NOTHING_FORECAST, Forecast, price
 from spillway.testing.strategies import pool_days
 
@@ -98,21 +98,29 @@ def test_no_forecast_is_negative(seen: list[PoolDay]) -> None:
     assert forecast.error >= 0
 
 
-def test_only_what_is_bought_for_a_period_has_an_end_of_it() -> None:
+def test_only_what_is_bought_for_a_period_has_one_ahead() -> None:
     block = CapacityBlock(usd_per_slot_hour=Decimal(1), starts_at=NOW, ends_at=APRIL)
     prepaid = PrepaidHours(
         slot_hours=Decimal(9),
         usd_per_slot_hour=Decimal(1),
         overage_usd_per_slot_hour=Decimal(2),
-        starts_at=NOW,
+        starts_at=NOW - timedelta(days=9),
         ends_at=NOW + timedelta(days=90),
     )
+    to_come = replace(prepaid, starts_at=NOW + timedelta(days=30))
     hourly = HourlyCommitment(usd_per_slot_hour=Decimal(1))
-    ends = [
-        period_end(replace(PARTNER, commitment=each), NOW)
-        for each in (None, hourly, block, prepaid, PARTNER.commitment)
+    ahead = [
+        period_ahead(replace(PARTNER, commitment=each), NOW)
+        for each in (None, hourly, block, prepaid, to_come, PARTNER.commitment)
     ]
-    assert ends == [None, None, None, prepaid.ends_at, APRIL]
+    assert ahead == [
+        None,
+        None,
+        None,
+        (NOW, prepaid.ends_at),
+        (to_come.starts_at, to_come.ends_at),
+        (NOW, APRIL),
+    ]
 
 
 @pytest.mark.parametrize(("daily", "marginal"), [(40.0, "0"), (140.0, "2")])
@@ -125,3 +133,20 @@ def test_use_so_far_and_use_to_come_set_the_price_together(daily: float, margina
     assert quoted.marginal == Decimal(marginal)
     unaware = price(PARTNER, usage["partner"], leased=timedelta(hours=5), now=NOW)
     assert unaware.marginal == 0, "use up to now alone is 90 % of the minimum"
+
+
+def test_use_before_a_prepaid_period_begins_is_not_forecast_of_it() -> None:
+    """Eleven days to go, of which the period has the last five."""
+    bought = PrepaidHours(
+        slot_hours=Decimal(500),
+        usd_per_slot_hour=Decimal(1),
+        overage_usd_per_slot_hour=Decimal(2),
+        starts_at=APRIL - timedelta(days=5),
+        ends_at=APRIL,
+    )
+    history = {"partner": days(*[100.0] * 20)}
+    ahead = with_forecasts({}, [replace(PARTNER, commitment=bought)], history, NOW)
+    assert ahead["partner"].forecast_slot_hours == 500
+    begun = replace(bought, starts_at=NOW - timedelta(days=5))
+    ahead = with_forecasts({}, [replace(PARTNER, commitment=begun)], history, NOW)
+    assert ahead["partner"].forecast_slot_hours == 1100
