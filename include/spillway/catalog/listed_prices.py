@@ -39,7 +39,8 @@ def listed_price(
 ) -> ListedPrice:
     """Return what `provider` asks for `instance`: the spot price on that market, the public one on the others.
 
-    Where no zone is named the cheapest of the region counts: a backend may start the machine in any.
+    Where no zone is named the cheapest of the region counts: a backend may start the machine in any. A price that is doubted
+    stands for the region only where all of them are.
 
     Raises:
         SpecError: The list cannot be read, or has no such machine there; names the places that have it.
@@ -54,8 +55,8 @@ def listed_price(
     rows = np.flatnonzero(there & ~np.isnan(prices))
     if not len(rows):
         raise SpecError(_missing(listed, path, instance, market))
-    row = int(rows[np.argmin(prices[rows])])
     found = listed.spot_doubts if market is Market.SPOT else listed.on_demand_doubts
+    row = int(rows[np.lexsort((prices[rows], found[rows] != 0))[0]])
     return ListedPrice(
         usd_per_hour=Decimal(str(float(prices[row]))),
         doubts=Doubt(int(found[row])).words,

@@ -436,6 +436,20 @@ def test_a_price_that_looks_wrong_keeps_its_doubts(file: Path, prices: Path) -> 
     assert "spot costs what on-demand does" in spot.price_doubts
 
 
+@pytest.mark.parametrize("wrong", ["0", "0.01", "0.8", "0.08"])
+def test_one_zone_that_is_priced_wrong_does_not_stand_for_its_region(
+    file: Path, prices: Path, wrong: str
+) -> None:
+    zone = f"g6.xlarge,4,16,L4,1,0.8,{wrong},us-east-1,us-east-1c\n"
+    prices.write_text(PRICES + zone, encoding="utf-8")
+    spot, _ = load(file, LISTED)
+    assert (spot.list_usd_per_hour, spot.price_doubts) == (Decimal("0.29"), ())
+    there = LISTED.replace("instance: g6.xlarge}", "instance: g6.xlarge, zone: us-east-1c}", 1)
+    spot, _ = load(file, there)
+    assert spot.list_usd_per_hour == Decimal(wrong)
+    assert spot.price_doubts != ()
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
