@@ -117,6 +117,7 @@ class Pool:
         zone: Where in the region, in the provider's words; None where that is not said.
         interruption_band: What AWS's Spot Instance Advisor says of its kind, such as `<5%`; None where nothing is known.
         quota: The provider's quota that its slots count against; None where there is none.
+        mig_profile: What each whole slot of its provider was divided by, such as `3g.40gb`; None where nothing was.
         said_end: When its slots end, where its provider says so; what is configured is part of the commitment.
         connection: Airflow connection with its credentials; None when it needs none.
         options: What only its backend understands; checked by the backend.
@@ -142,6 +143,7 @@ class Pool:
     zone: str | None = None
     interruption_band: str | None = None
     quota: Quota | None = None
+    mig_profile: str | None = None
     said_end: SaidEnd | None = None
     connection: str | None = None
     options: Mapping[str, JsonValue] = field(default_factory=dict[str, JsonValue])

@@ -72,6 +72,7 @@ def in_slices(pool: Pool, profile: str) -> Pool:
             accelerator_fraction=part,
             accelerator_memory_gib=float(memory_gib),
         ),
+        mig_profile=profile,
         list_usd_per_hour=pro_rata(pool.list_usd_per_hour, share),
         commitment=None if pool.commitment is None else _shared(pool.commitment, fit),
     )
@@ -99,6 +100,14 @@ def _shared(owed: Commitment, fit: int) -> Commitment:
                 overage_usd_per_slot_hour=pro_rata(owed.overage_usd_per_slot_hour, each),
             )
     assert_never(owed)
+
+
+def slot_price(pool: Pool, usd_per_hour: Decimal) -> Decimal:
+    """Return the public price of one slot of `pool`, where a whole one, as its provider rents it, costs `usd_per_hour`."""
+    if pool.mig_profile is None:
+        return usd_per_hour
+    assert pool.shape.accelerator is not None  # it was divided
+    return pro_rata(usd_per_hour, mig_share(pool.shape.accelerator, pool.mig_profile))
 
 
 def pro_rata(usd_per_hour: Decimal, share: Fraction) -> Decimal:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from spillway.errors import ScenarioError
 from spillway.model import Market
+from spillway.placement.fractions import slot_price
 from spillway.sim.rows import Row, read_rows, read_text
 from spillway.sim.scenario import PriceChange, unknown_pool
 from spillway.sim.trace_files import row_instant
@@ -52,7 +53,8 @@ def read_prices(
 
     A table with a column `pool` names pools. Any other names machines, or accelerators sold without one (`A100 x1`): a pool follows
     the series that `choices` gives it as `type/place`, or the sum of several with a plus between them; or else, a spot pool with the option `instance_type` follows that type in its region, if the file has one
-    such series. A history that is over before `start` is moved there, so that its first price holds from `start` on.
+    such series. Prices are of a slot as the pools file says it: those of a pool with a `mig_profile` are of the whole accelerator.
+    A history that is over before `start` is moved there, so that its first price holds from `start` on.
 
     Raises:
         ScenarioError: A file cannot be read or has a mistake, a choice names nothing in it, or no pool follows anything.
@@ -69,8 +71,11 @@ def read_prices(
         )
     changes = [
         change
-        for pool, name in followed.items()
-        for change in _moved(pool, _added([quotes[part] for part in name.split("+")]), start)
+        for pool in pools
+        if pool.name in followed
+        for change in _changes(
+            pool, [quotes[part] for part in followed[pool.name].split("+")], start
+        )
     ]
     return tuple(sorted(changes, key=lambda change: (change.at, change.pool)))
 
@@ -124,12 +129,13 @@ def _added(parts: Sequence[Sequence[Quote]]) -> list[Quote]:
     return total
 
 
-def _moved(pool: str, quotes: Sequence[Quote], start: datetime) -> list[PriceChange]:
-    ordered = sorted(quotes, key=lambda quote: quote.at)
+def _changes(pool: Pool, parts: Sequence[Sequence[Quote]], start: datetime) -> list[PriceChange]:
+    ordered = sorted(_added(parts), key=lambda quote: quote.at)
     by_instant = {quote.at: quote.usd_per_hour for quote in ordered}
     shift = start - ordered[0].at if ordered[-1].at < start else start - start
     return [
-        PriceChange(at=at + shift, pool=pool, usd_per_hour=usd) for at, usd in by_instant.items()
+        PriceChange(at=at + shift, pool=pool.name, usd_per_hour=slot_price(pool, usd))
+        for at, usd in by_instant.items()
     ]
 
 
