@@ -10,6 +10,7 @@ import pytest
 
 from spillway.dispatch import Waiting
 from spillway.placement.again import recompute
+from spillway.placement.shifting import WEEKS_BACK
 from spillway.testing.fake_deployment import ON_DEMAND, RESERVED, SPEC, FakeDeployment, running
 
 if TYPE_CHECKING:
@@ -62,6 +63,32 @@ def test_two_tasks_do_not_wait_for_one_slot(world: FakeDeployment) -> None:
     assert again.unplaced.planned == first.unplaced.planned
     assert recompute(again.unplaced) == again.unplaced
     assert holder.pool == "reserved"
+
+
+def test_a_nightly_pattern_is_waited_past(tmp_path: Path) -> None:
+    """Both slots are taken every night from 22:00 to 02:00, and now until shortly after 20:00."""
+    world = FakeDeployment(tmp_path, pools=(replace(RESERVED, slots=2), ON_DEMAND))
+    gang = replace(SPEC, nodes=2)
+    world.clock.advance(2 * HOUR)
+    for night in range(7 * WEEKS_BACK):
+        world.clock.advance(20 * HOUR)
+        request = world.request(f"night_{night}", spec=replace(gang, work=4 * HOUR))
+        lease = running(world.dispatcher.begin(request))
+        world.clock.advance(4 * HOUR)
+        world.succeed(lease)
+        world.dispatcher.advance(request, lease.key)
+    world.clock.advance(16 * HOUR)
+    evening = world.request("evening", spec=replace(gang, work=2 * HOUR))
+    assert running(world.dispatcher.begin(evening)).pool == "reserved"
+
+    def planned(name: str, work: timedelta) -> str:
+        spec = replace(SPEC, work=work, deadline=world.clock() + 16 * HOUR)
+        step = world.dispatcher.begin(world.request(name, spec=spec))
+        assert isinstance(step, Waiting)
+        return step.unplaced.reason
+
+    assert "start Fri 02:00 UTC on reserved" in planned("long", 3 * HOUR)
+    assert "start Thu 21:00 UTC on reserved" in planned("short", HOUR / 2)
 
 
 def test_a_task_in_a_hurry_does_not_wait(world: FakeDeployment) -> None:

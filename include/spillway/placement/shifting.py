@@ -189,21 +189,26 @@ def _first_room(
 
 
 def usual_use(taken: Iterable[SlotInterval], now: datetime) -> Mapping[int, float]:
-    """Return how many slots are usually taken in each hour of the week: the mean of the last weeks, and one deviation."""
-    weeks: dict[tuple[int, int], float] = defaultdict(float)
-    first = now - WEEKS_BACK * _WEEK
+    """Return how many slots are usually taken in each hour of the week: the mean of the last weeks, and one deviation.
+
+    Only whole hours count, and none before the first lease: a pool that is new was not idle before.
+    """
+    last = _hour_of(now)
+    first = last - WEEKS_BACK * _WEEK
+    used: dict[int, float] = defaultdict(float)
     for one in taken:
-        start, end = max(one.start, first), min(one.end, now)
+        start, end = max(one.start, first), min(one.end, last)
         hour = _hour_of(start)
         while hour < end:
             part = (min(end, hour + _HOUR) - max(start, hour)) / _HOUR
-            week = int((now - hour) / _WEEK)
-            weeks[_hour_of_week(hour), week] += part * one.slots
+            used[(hour - first) // _HOUR] += part * one.slots
             hour += _HOUR
-    by_hour: dict[int, list[float]] = defaultdict(lambda: [0.0] * WEEKS_BACK)
-    for (hour_of_week, week), slots in weeks.items():
-        if week < WEEKS_BACK:
-            by_hour[hour_of_week][week] = slots
+    hours_a_week = _WEEK // _HOUR
+    hours = WEEKS_BACK * hours_a_week
+    by_hour: dict[int, list[float]] = defaultdict(list)
+    begins = _hour_of_week(first)
+    for number in range(min(used, default=hours), hours):
+        by_hour[(begins + number) % hours_a_week].append(used.get(number, 0.0))
     return {hour: _careful_mean(seen) for hour, seen in by_hour.items()}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -28,6 +29,7 @@ from spillway.placement.shifting import (
     RoomAhead,
     later_start,
     room_ahead,
+    usual_use,
     waiting,
 )
 
@@ -114,6 +116,22 @@ def test_hours_that_are_taken_every_night_are_not_free() -> None:
 def test_one_busy_night_of_four_is_reckoned_with() -> None:
     ahead = room_ahead(POOL, nightly(22, 4, weeks=1), NOW, NOW + 10 * HOUR)
     assert ahead.free[4] < 2
+
+
+@pytest.mark.parametrize("weeks", [1, 2, 3, WEEKS_BACK])
+def test_a_pattern_is_known_in_full_after_its_first_week(weeks: int) -> None:
+    usual = usual_use(nightly(22, 4, weeks=weeks, slots=100), NOW)
+    for hour in range(7 * 24):
+        expected = 100.0 if hour % 24 in (22, 23, 0, 1) else 0.0
+        assert usual.get(hour, 0.0) == pytest.approx(expected)
+
+
+def test_weeks_without_a_lease_count_once_there_was_one() -> None:
+    """Of three Mondays since the first lease one had its night."""
+    once = SlotInterval(start=NOW - 22 * 24 * HOUR, end=NOW - 22 * 24 * HOUR + HOUR)
+    usual = usual_use([once, *nightly(22, 4, weeks=1, slots=100)], NOW)
+    assert usual[22] == pytest.approx(100 / 3 + 100 * math.sqrt(2) / 3)
+    assert usual_use([], NOW) == {}
 
 
 def test_what_another_task_waits_for_is_not_free() -> None:
