@@ -170,6 +170,7 @@ speed_sample = Table(
     Column("speed", Double, nullable=False),
     Column("hours", Double, nullable=False),
     Column("measured_at", UtcDateTime, nullable=False),
+    Column("accelerator_fraction", Double, nullable=False, server_default="1"),
 )
 Index("ix_speed_sample_workload", speed_sample.c.workload, speed_sample.c.measured_at)
 

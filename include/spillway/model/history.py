@@ -28,6 +28,7 @@ class SpeedSample:
         workload: What kind of work it did.
         accelerator: Model of the accelerators it had; None for none.
         accelerator_count: How many it had.
+        accelerator_fraction: Which part of one it had, from 0 to 1.
         speed: Hours of work at speed 1 that it did in an hour.
         hours: How long that was measured.
         measured_at: When it was last measured.
@@ -39,6 +40,7 @@ class SpeedSample:
     speed: float
     hours: float
     measured_at: datetime
+    accelerator_fraction: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

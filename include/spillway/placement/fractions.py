@@ -8,6 +8,7 @@ Source: NVIDIA, "Multi-Instance GPU User Guide", supported profiles, docs.nvidia
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import replace
 from fractions import Fraction
@@ -20,7 +21,7 @@ from spillway.placement.price import MICRO_USD
 if TYPE_CHECKING:
     from decimal import Decimal
 
-    from spillway.model import Commitment, Pool
+    from spillway.model import Commitment, Pool, Resources
 
 COMPUTE_SLICES: Final = 7
 
@@ -33,6 +34,7 @@ MIG_MEMORY_GIB: Final = {
     "H200": 141,
     "B200": 180,
 }
+_ROUNDING: Final = 1e-9
 _PROFILE: Final = re.compile(r"^([1-7])g\.(\d+)gb$")
 
 
@@ -47,11 +49,24 @@ def mig_share(accelerator: str, profile: str) -> Fraction:
     return max(Fraction(compute, COMPUTE_SLICES), Fraction(max(eighths, 1), 8))
 
 
+def compute_share(shape: Resources) -> float:
+    """Return which part of an accelerator's arithmetic a slot of `shape` has; 1 for whole ones, or none.
+
+    A slice has whole sevenths of it. Where it takes more than that, for its memory, it is less than one seventh more in every
+    profile that there is: so its compute is the whole sevenths of what it takes.
+    """
+    part = shape.accelerator_fraction
+    sevenths = math.floor(COMPUTE_SLICES * part + _ROUNDING)
+    if shape.accelerator not in MIG_MEMORY_GIB or not sevenths:
+        return part
+    return sevenths / COMPUTE_SLICES
+
+
 def in_slices(pool: Pool, profile: str) -> Pool:
     """Return `pool`, whose slots have one whole accelerator each, as the slices of `profile` that they divide into.
 
-    CPUs, memory and the public price are pro rata. What is owed is shared by the slices that fit, so that all of them together
-    cost what the whole does, with what no slice can have of it.
+    CPUs, memory and the public price are pro rata, and a speed that is said follows the compute. What is owed is shared by
+    the slices that fit, so that all of them together cost what the whole does, with what no slice can have of it.
 
     Raises:
         SpecError: The accelerator cannot be divided so, or a slot does not have exactly one.
@@ -62,16 +77,18 @@ def in_slices(pool: Pool, profile: str) -> Pool:
     share = mig_share(shape.accelerator, profile)
     part, fit = float(share), int(1 / share)
     _, memory_gib = _parsed(shape.accelerator, profile)
+    slice_shape = replace(
+        shape,
+        cpus=shape.cpus * part,
+        memory_gib=shape.memory_gib * part,
+        accelerator_fraction=part,
+        accelerator_memory_gib=float(memory_gib),
+    )
     return replace(
         pool,
         slots=pool.slots * fit,
-        shape=replace(
-            shape,
-            cpus=shape.cpus * part,
-            memory_gib=shape.memory_gib * part,
-            accelerator_fraction=part,
-            accelerator_memory_gib=float(memory_gib),
-        ),
+        shape=slice_shape,
+        speed=pool.speed * compute_share(slice_shape) if pool.speed != 1.0 else 1.0,
         mig_profile=profile,
         list_usd_per_hour=pro_rata(pool.list_usd_per_hour, share),
         commitment=None if pool.commitment is None else _shared(pool.commitment, fit),

@@ -1,8 +1,9 @@
 """How fast a kind of work goes on a kind of machine: learned from reported progress, seeded by a table.
 
 Speeds are relative: an hour at speed 1 is an hour of `TaskSpec.work`, which is the task on as many A100-80GB as it asks
-for. Beliefs are about the logarithm of speed, so that half and double are equally far away. Work that asks for no
-accelerator is left at the speed that is configured for a pool: a pool says nothing of its processors to learn by.
+for, on a whole one where a part would do. Beliefs are about the logarithm of speed, so that half and double are equally far
+away. Work that asks for no accelerator is left at the speed that is configured for a pool: a pool says nothing of its
+processors to learn by.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from spillway.model import Heartbeat, Pool, Resources, SpeedSample, TaskSpec
+from spillway.placement.fractions import compute_share
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -46,6 +48,8 @@ _DATA_SHEETS: Final = MappingProxyType(
 )
 _REFERENCE: Final = "A100-80GB"
 
+_Machine = tuple[str | None, int, float]
+
 # What more accelerators of one machine are worth: eight do the work of 6.5. A guess between the perfect scaling of small
 # models and what links cost large ones.
 _SCALING: Final = 0.9
@@ -71,7 +75,7 @@ _CAUTION: Final = 1.645
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpeedBelief:
-    """What is believed of one (workload, accelerator, count).
+    """What is believed of one (workload, accelerator, count, part of it).
 
     Attributes:
         log_speed: Mean of the natural logarithm of the speed.
@@ -112,6 +116,7 @@ def speed_sample(task: TaskSpec, shape: Resources, heartbeat: Heartbeat) -> Spee
         workload=task.workload,
         accelerator=shape.accelerator,
         accelerator_count=shape.accelerator_count,
+        accelerator_fraction=shape.accelerator_fraction,
         speed=done / took,
         hours=took / timedelta(hours=1),
         measured_at=heartbeat.written_at,
@@ -123,12 +128,14 @@ def seed(task: TaskSpec, pool: Pool) -> SpeedBelief:
 
     A speed configured for the pool, other than 1, goes before the table. The table is the geometric mean of what the data
     sheets promise of arithmetic and of memory: training lies between the two. It fails for work that fills neither.
-    For H100 over A100 it says 2.3; MLPerf Training closed-division results of both say 2 to 3, by model.
+    For H100 over A100 it says 2.3; MLPerf Training closed-division results of both say 2 to 3, by model. A slice of an
+    accelerator is its share of the compute; work that does not fill the whole goes faster in it.
     """
     asked, there = task.resources, pool.shape
     if pool.speed != 1.0:
         return SpeedBelief(log_speed=math.log(pool.speed), spread=_SPREAD_FROM_TABLE)
     more = _SCALING * math.log(max(there.accelerator_count, 1) / max(asked.accelerator_count, 1))
+    more += math.log(compute_share(there))
     one = None if there.accelerator is None else relative_speed(there.accelerator)
     if one is None:
         return SpeedBelief(log_speed=more, spread=_SPREAD_UNKNOWN)
@@ -144,7 +151,7 @@ def relative_speed(accelerator: str) -> float | None:
 
 
 def learn(start: SpeedBelief, samples: Iterable[SpeedSample], now: datetime) -> SpeedBelief:
-    """Return the belief after `samples` of its own workload, accelerator and count.
+    """Return the belief after `samples` of its own workload, accelerator, count and part of it.
 
     A normal-inverse-gamma update in which a sample counts half after each `HALF_LIFE`, so that a new driver or a new
     dataset is learned anew within weeks. The prior's mean counts as many leases as its spread is wide against the noise.
@@ -214,8 +221,7 @@ def with_learned_speeds(
     left = None if task.deadline is None else task.deadline - now
 
     def speed(pool: Pool) -> float:
-        machine = pool.shape.accelerator, pool.shape.accelerator_count
-        belief = learn(seed(task, pool), found.get(machine, ()), now)
+        belief = learn(seed(task, pool), found.get(_machine(pool.shape), ()), now)
         overhead = pool.restart_overhead + task.restart_overhead
         return speed_to_reckon_with(belief, work=task.work, overhead=overhead, left=left)
 
@@ -224,9 +230,13 @@ def with_learned_speeds(
 
 def _by_machine(
     task: TaskSpec, samples: Iterable[SpeedSample]
-) -> Mapping[tuple[str | None, int], list[SpeedSample]]:
-    found: dict[tuple[str | None, int], list[SpeedSample]] = {}
+) -> Mapping[_Machine, list[SpeedSample]]:
+    found: dict[_Machine, list[SpeedSample]] = {}
     for sample in samples:
         if sample.workload == task.workload and sample.speed > 0:
-            found.setdefault((sample.accelerator, sample.accelerator_count), []).append(sample)
+            found.setdefault(_machine(sample), []).append(sample)
     return found
+
+
+def _machine(what: Resources | SpeedSample) -> _Machine:
+    return what.accelerator, what.accelerator_count, what.accelerator_fraction

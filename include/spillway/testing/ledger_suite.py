@@ -409,7 +409,10 @@ class LedgerContract:
         assert ledger.speeds("gpt", since=since, limit=1) == [
             _a_speed(speed=3.0, at=NOON + 2 * HOUR)
         ]
-        assert ledger.speeds("gpt", since=NOON + 2 * HOUR) == []
+        part = replace(_a_speed(speed=0.4, at=NOON + 3 * HOUR), accelerator_fraction=1 / 7)
+        ledger.note_speed(second.key, part)
+        assert ledger.speeds("gpt", since=NOON + 2 * HOUR) == [part]
+        assert ledger.speeds("gpt", since=NOON + 3 * HOUR) == []
         assert ledger.speeds("other", since=since) == []
 
     def test_a_speed_of_no_lease_is_refused(self, ledger: Ledger) -> None:

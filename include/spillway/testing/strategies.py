@@ -308,6 +308,7 @@ def speed_samples() -> st.SearchStrategy[SpeedSample]:
         workload=names,
         accelerator=st.sampled_from(ACCELERATORS),
         accelerator_count=st.integers(0, 8),
+        accelerator_fraction=st.sampled_from([1.0, 0.5, 1 / 7]),
         speed=st.floats(0.01, 100),
         hours=st.floats(0.01, 100),
         measured_at=instants,

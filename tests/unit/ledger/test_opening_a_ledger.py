@@ -3,10 +3,12 @@ from __future__ import annotations
 import os
 import socket
 from dataclasses import replace
+from datetime import timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -18,11 +20,23 @@ from spillway.errors import LedgerError, LedgerUnavailableError
 from spillway.ledger import Ledger, schema
 from spillway.ledger.database import Database, parse_url
 from spillway.ledger.migrate import HEAD, VERSION_TABLE, config, migrate
+from spillway.model import Heartbeat
+from spillway.placement.throughput import speed_sample
 from spillway.testing.ledger_race import together
 from spillway.testing.ledger_samples import NOON, sample_request, sample_task
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+WORKED = Heartbeat(
+    token=1,
+    written_at=NOON,
+    step=20,
+    total_steps=100,
+    first_progress_at=NOON - timedelta(hours=1),
+    first_step=10,
+)
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
@@ -104,6 +118,31 @@ def test_what_was_written_is_there_when_it_is_opened_again(url: str) -> None:
     first.close()
     again = Ledger.open(url)
     assert again.open_leases() == [lease]
+    again.close()
+
+
+def test_speeds_kept_before_slices_were_told_apart_are_those_of_what_was_leased(url: str) -> None:
+    ledger = Ledger.open(url)
+    for part in (1.0, 3 / 7):
+        request = sample_request(sample_task(f"task_{part:.1f}"))
+        shape = replace(request.placement.offer.shape, accelerator_fraction=part)
+        offer = replace(request.placement.offer, shape=shape)
+        request = replace(request, placement=replace(request.placement, offer=offer))
+        lease = ledger.grant(request, slots=2, now=NOON)
+        sample = speed_sample(request.spec, shape, WORKED)
+        assert sample is not None
+        ledger.note_speed(lease.key, sample)
+    before = ledger.speeds(request.spec.workload, since=NOON - timedelta(days=1))
+    ledger.close()
+    database = Database(url)
+    with database.write() as connection:
+        settings = config()
+        settings.attributes["connection"] = connection
+        command.downgrade(settings, "0007")
+    database.close()
+    again = Ledger.open(url)
+    assert [one.accelerator_fraction for one in before] == [1.0, 3 / 7]
+    assert again.speeds(request.spec.workload, since=NOON - timedelta(days=1)) == before
     again.close()
 
 

@@ -22,7 +22,7 @@ from spillway.model import (
     PrepaidHours,
     Resources,
 )
-from spillway.placement.fractions import in_slices, mig_share, pro_rata
+from spillway.placement.fractions import compute_share, in_slices, mig_share, pro_rata
 from spillway.testing.strategies import money
 
 WHOLE = Resources(cpus=14, memory_gib=112, accelerator="H100", accelerator_count=1)
@@ -45,6 +45,34 @@ def test_a_profile_takes_the_larger_of_its_compute_and_its_memory(
     accelerator: str, profile: str, share: Fraction
 ) -> None:
     assert mig_share(accelerator, profile) == share
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "profiles"),
+    [
+        ("A100", "1g.5gb 1g.10gb 2g.10gb 3g.20gb 4g.20gb 7g.40gb"),
+        ("A100-80GB", "1g.10gb 1g.20gb 2g.20gb 3g.40gb 4g.40gb 7g.80gb"),
+        ("H100", "1g.10gb 1g.20gb 2g.20gb 3g.40gb 4g.40gb 7g.80gb"),
+        ("H200", "1g.18gb 1g.35gb 2g.35gb 3g.71gb 4g.71gb 7g.141gb"),
+        ("B200", "1g.23gb 1g.45gb 2g.45gb 3g.90gb 4g.90gb 7g.180gb"),
+    ],
+)
+def test_the_compute_of_a_slice_follows_from_what_it_takes(accelerator: str, profiles: str) -> None:
+    whole = replace(POOL, shape=replace(WHOLE, accelerator=accelerator))
+    for profile in profiles.split():
+        shape = in_slices(whole, profile).shape
+        assert compute_share(shape) == pytest.approx(int(profile[0]) / 7), profile
+
+
+def test_a_part_of_what_mig_does_not_divide_is_that_part_of_its_compute() -> None:
+    shape = replace(WHOLE, accelerator="A10", accelerator_fraction=0.333)
+    assert compute_share(shape) == 0.333
+    assert compute_share(WHOLE) == compute_share(Resources()) == 1
+
+
+def test_a_speed_said_of_the_whole_is_shared_too() -> None:
+    assert in_slices(replace(POOL, speed=2.1), "2g.20gb").speed == pytest.approx(0.6)
+    assert in_slices(replace(POOL, speed=1.0), "2g.20gb").speed == 1.0, "nothing was said"
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from spillway.model import (
     TaskSpec,
 )
 from spillway.placement.choose import choose
+from spillway.placement.fractions import in_slices
 from spillway.placement.throughput import (
     HALF_LIFE,
     SpeedBelief,
@@ -112,6 +113,40 @@ def test_an_l4_does_not_beat_an_h100_merely_by_the_hour() -> None:
     assert placed([gpu("L4", "0.80"), gpu("H100", "3.00")], TRAIN) == "h100"
 
 
+TENTH = Resources(cpus=0.1, memory_gib=0.1, accelerator_count=1, accelerator_fraction=0.1)
+SLICED = replace(TRAIN, resources=TENTH)
+
+
+@pytest.mark.parametrize(
+    ("profile", "part"),
+    [("1g.10gb", 1 / 7), ("1g.20gb", 1 / 7), ("3g.40gb", 3 / 7), ("7g.80gb", 1)],
+)
+def test_a_slice_is_as_fast_as_its_share_of_compute(profile: str, part: float) -> None:
+    whole = gpu("H100", "7")
+    assert seed(SLICED, in_slices(whole, profile)).speed == pytest.approx(
+        part * seed(SLICED, whole).speed
+    )
+
+
+def test_a_slice_does_not_win_merely_for_its_price() -> None:
+    """A quarter of the price, for the memory, and a seventh of the speed."""
+    whole = gpu("H100", "7")
+    quarter = replace(in_slices(whole, "1g.20gb"), name="slice")
+    assert placed([whole, quarter], SLICED) == "h100"
+    cheap = replace(quarter, list_usd_per_hour=Decimal("0.9"))
+    assert placed([whole, cheap], SLICED) == "slice"
+
+
+def test_a_slice_and_a_whole_one_are_learned_apart() -> None:
+    """Work that does not fill a whole accelerator goes as fast in a slice, which shows after a few leases."""
+    whole = gpu("H100", "7")
+    quarter = replace(in_slices(whole, "1g.20gb"), name="slice")
+    seen = [sample(2.3), sample(2.3), sample(2.3)]
+    assert placed([whole, quarter], SLICED, *seen) == "h100"
+    parts = [replace(one, accelerator_fraction=0.25) for one in seen]
+    assert placed([whole, quarter], SLICED, *seen, *parts) == "slice"
+
+
 def placed(some: list[Pool], task: TaskSpec, *seen: SpeedSample) -> str:
     fast = with_learned_speeds(some, task, seen, NOW)
     offers = make_offers(fast, usage={}, free_slots={}, task=task, now=NOW)
@@ -141,6 +176,8 @@ def test_a_share_of_the_steps_left_is_that_share_of_the_work_left() -> None:
         hours=1.0,
         measured_at=NOW + HOUR,
     )
+    part = speed_sample(TRAIN, in_slices(gpu("H100", "1"), "3g.40gb").shape, heartbeat)
+    assert part == replace(seen, accelerator_fraction=0.5)
 
 
 @pytest.mark.parametrize(
