@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from spillway.model import Heartbeat, Pool, Resources, SpeedSample, TaskSpec
+from spillway.placement.feasible import lacks
 from spillway.placement.fractions import compute_share
 
 if TYPE_CHECKING:
@@ -124,22 +125,25 @@ def speed_sample(task: TaskSpec, shape: Resources, heartbeat: Heartbeat) -> Spee
 
 
 def seed(task: TaskSpec, pool: Pool) -> SpeedBelief:
-    """Return what is believed of `task`, which asks for accelerators, on `pool` before anything was measured.
+    """Return what is believed of `task`, which may use accelerators, on `pool` before anything was measured.
 
     A speed configured for the pool, other than 1, goes before the table. The table is the geometric mean of what the data
     sheets promise of arithmetic and of memory: training lies between the two. It fails for work that fills neither.
     For H100 over A100 it says 2.3; MLPerf Training closed-division results of both say 2 to 3, by model. A slice of an
-    accelerator is its share of the compute; work that does not fill the whole goes faster in it.
+    accelerator is its share of the compute; work that does not fill the whole goes faster in it. Work is said of what the
+    task asks for first; where that is no accelerator, the table tells those apart and not from processors.
     """
-    asked, there = task.resources, pool.shape
+    first, there = task.resources, pool.shape
     if pool.speed != 1.0:
         return SpeedBelief(log_speed=math.log(pool.speed), spread=_SPREAD_FROM_TABLE)
-    more = _SCALING * math.log(max(there.accelerator_count, 1) / max(asked.accelerator_count, 1))
+    asked = first.accelerator_count or _asked(task, there).accelerator_count
+    more = _SCALING * math.log(max(there.accelerator_count, 1) / max(asked, 1))
     more += math.log(compute_share(there))
     one = None if there.accelerator is None else relative_speed(there.accelerator)
     if one is None:
         return SpeedBelief(log_speed=more, spread=_SPREAD_UNKNOWN)
-    return SpeedBelief(log_speed=math.log(one) + more, spread=_SPREAD_FROM_TABLE)
+    spread = _SPREAD_FROM_TABLE if first.accelerator_count else _SPREAD_UNKNOWN
+    return SpeedBelief(log_speed=math.log(one) + more, spread=spread)
 
 
 def relative_speed(accelerator: str) -> float | None:
@@ -215,17 +219,28 @@ def with_learned_speeds(
         samples: What leases of its workload reported; others are left out.
         now: When it is to be placed.
     """
-    if not task.resources.accelerator_count:
+    if not any(shape.accelerator_count for shape in _shapes(task)):
         return tuple(pools)
     found = _by_machine(task, samples)
     left = None if task.deadline is None else task.deadline - now
 
     def speed(pool: Pool) -> float:
+        if not _asked(task, pool.shape).accelerator_count:
+            return pool.speed
         belief = learn(seed(task, pool), found.get(_machine(pool.shape), ()), now)
         overhead = pool.restart_overhead + task.restart_overhead
         return speed_to_reckon_with(belief, work=task.work, overhead=overhead, left=left)
 
     return tuple(replace(pool, speed=speed(pool)) for pool in pools)
+
+
+def _shapes(task: TaskSpec) -> tuple[Resources, ...]:
+    return (task.resources, *task.alternatives)
+
+
+def _asked(task: TaskSpec, there: Resources) -> Resources:
+    """Return what the task would use of a slot: the first of the shapes that would do which fits into it, if one does."""
+    return next((shape for shape in _shapes(task) if not any(lacks(shape, there))), task.resources)
 
 
 def _by_machine(

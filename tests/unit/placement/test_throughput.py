@@ -295,6 +295,41 @@ def test_work_without_accelerators_goes_at_the_configured_speed(
     assert with_learned_speeds([pool], plain, seen, NOW) == (pool,)
 
 
+PROCESSORS = Resources(cpus=32, memory_gib=64)
+CPUS = replace(gpu("none", "1"), name="cpus", shape=PROCESSORS)
+EITHER = replace(TRAIN, resources=PROCESSORS, alternatives=(Resources(accelerator_count=1),))
+
+
+def test_accelerators_that_are_an_alternative_are_learned_too() -> None:
+    """An H100 does in an hour what the processors do in six, which shows after a few leases."""
+    some = [CPUS, gpu("H100", "3"), gpu("L4", "0.9")]
+    seen = [sample(6.0) for _ in range(10)]
+    cpus, fast, unseen = with_learned_speeds(some, EITHER, seen, NOW)
+    assert cpus == CPUS
+    assert fast.speed == pytest.approx(6.0, rel=0.1)
+    assert unseen.speed != 1.0
+    assert placed(some, EITHER, *seen) == "h100"
+    slow = [replace(one, speed=2.0) for one in seen]
+    assert placed(some[:2], EITHER, *slow) == "cpus"
+
+
+def test_against_processors_a_data_sheet_says_less() -> None:
+    assert seed(EITHER, gpu("H100", "3")).spread > seed(TRAIN, gpu("H100", "3")).spread
+
+
+def test_processors_that_are_an_alternative_go_at_the_configured_speed() -> None:
+    task = replace(TRAIN, alternatives=(PROCESSORS,))
+    assert with_learned_speeds([CPUS], task, [], NOW) == (CPUS,)
+
+
+def test_an_alternative_is_held_against_what_was_asked_for_first() -> None:
+    """Work is said of eight accelerators, so that one is slow, asked for or not."""
+    eight = replace(TRAIN, resources=Resources(accelerator_count=8))
+    one_too = replace(eight, alternatives=(Resources(accelerator_count=1),))
+    assert seed(one_too, gpu("H100", "3")) == seed(eight, gpu("H100", "3"))
+    assert seed(one_too, gpu("H100", "3")).speed < 0.5
+
+
 # Truly the best is an accelerator that no table knows; the table's favourite is a disappointment for this workload.
 TRULY = {"H100": 1.1, "A100-80GB": 1.0, "Photon-1": 2.0}
 MACHINES = [gpu("H100", "2.40"), gpu("A100-80GB", "1.60"), gpu("Photon-1", "1.90")]
