@@ -200,7 +200,7 @@ class Dispatcher:
             BackendError: The provider did not do as asked.
         """
         self._check_attempts_left(request)
-        spec = replace(request.spec, work=self._left_to_do(request))
+        spec = self._left_to_do(request)
         refused: set[str] = set()
         while True:
             decision = self.place(spec, refused, asking=request.task)
@@ -213,14 +213,18 @@ class Dispatcher:
                 log.info("pool had no room after all: %s: %s", pool, error)
                 refused.add(pool)
 
-    def _left_to_do(self, request: TaskRequest) -> timedelta:
-        """Return the task's work without the share that a checkpoint of an earlier lease has saved."""
+    def _left_to_do(self, request: TaskRequest) -> TaskSpec:
+        """Return the task without the work that a checkpoint of an earlier lease has saved, and with what those cost."""
         attempts = [
             attempt
             for attempt in reversed(self.ledger.attempts(request.task))
             if not request.fresh_start or attempt.owner_clear == request.owner_clear
         ]
-        return self._heard.work_left(request.spec.work, attempts)
+        spec = replace(request.spec, work=self._heard.work_left(request.spec.work, attempts))
+        if spec.max_cost_usd is None:
+            return spec
+        spent = self.ledger.added_to_bill([attempt.key for attempt in attempts])
+        return replace(spec, spent_usd=spent)
 
     def _grant(self, request: TaskRequest, decision: Placement) -> Lease:
         pool = self.pools[decision.offer.pool]

@@ -86,7 +86,7 @@ class SpillwayOperator(BaseOperator):
         residency: Jurisdictions that its machines, checkpoints and outputs must stay in, such as `EU`.
         providers: Providers allowed.
         architectures: Processor architectures its image is built for, such as `amd64`.
-        max_cost_usd: What completing it may be expected to cost; a run may set a lower one.
+        max_cost_usd: What completing it may be expected to cost, over all of its tries; a run may set a lower one.
         max_attempts: Leases it may use in one try.
         spillway_conn_id: Connection of type `spillway`; the default needs not be defined.
     """

@@ -61,7 +61,7 @@ def placement_params(*, deadline_minutes: int | None = None) -> dict[str, Param]
             type=["null", "number"],
             exclusiveMinimum=0,
             title="Budget, USD",
-            description="What completing one task may be expected to cost. Empty: no budget.",
+            description="What one task may be expected to cost, over all of its tries. Empty: no budget.",
             section=_PLACEMENT,
         ),
         "fresh_start": Param(

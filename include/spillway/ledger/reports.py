@@ -17,7 +17,7 @@ from spillway.ledger.leases import lease_of
 from spillway.model import CostRecord, Lease, LeaseState, Market, PoolUsage, PricingCategory
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
 _lease = schema.lease.c
 _cost = schema.cost_record.c
@@ -102,6 +102,13 @@ def cost_records(connection: Connection, lease_key: str) -> Sequence[CostRecord]
     token = select(_lease.token).where(_lease.key == lease_key).scalar_subquery()
     rows = connection.execute(_select_costs().where(_cost.lease_token == token))
     return [_cost_record_of(row) for row in rows]
+
+
+def added_to_bill(connection: Connection, keys: Collection[str]) -> Decimal:
+    """Return the marginal costs that the leases `keys` were charged, all together."""
+    # Added up here: on SQLite they are text.
+    marginal = select(_cost.marginal_cost).join(schema.lease).where(_lease.key.in_(list(keys)))
+    return sum(connection.execute(marginal).scalars(), Decimal(0))
 
 
 def _promised(connection: Connection) -> Mapping[str, int]:

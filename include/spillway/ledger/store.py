@@ -358,6 +358,11 @@ class Ledger:
         with self._database.read() as connection:
             return storage.charges(connection, now=now, dag_id=dag_id, run_id=run_id)
 
+    def added_to_bill(self, keys: Collection[str]) -> Decimal:
+        """Return what the leases `keys` have added to the bill, in US dollars; those that are open add nothing yet."""
+        with self._database.read() as connection:
+            return reports.added_to_bill(connection, keys)
+
     def cost_records(self, lease_key: str) -> Sequence[CostRecord]:
         """Return what the lease was charged, first period first; nothing while it is open."""
         with self._database.read() as connection:

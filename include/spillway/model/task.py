@@ -83,7 +83,8 @@ class TaskSpec:
         state_gib: Size of one checkpoint, in GiB.
         input_gib: What every start reads out of the store beside it, in GiB.
         alternatives: Other shapes that would do as well as `resources`.
-        max_cost_usd: What completing the task may be expected to add to the bill: its budget.
+        max_cost_usd: What completing the task may be expected to add to the bill, all of its leases together: its budget.
+        spent_usd: What its leases so far have added; only known where there is a budget.
         regions: Shell patterns of the regions allowed, such as `europe-*`; empty for any.
         residency: Jurisdictions the task may run in and leave checkpoints and outputs in; empty for any.
         providers: Providers allowed; empty for any.
@@ -109,6 +110,7 @@ class TaskSpec:
     input_gib: float = 0.0
     alternatives: tuple[Resources, ...] = ()
     max_cost_usd: Decimal | None = None
+    spent_usd: Decimal = Decimal(0)
     regions: frozenset[str] = frozenset()
     residency: frozenset[str] = frozenset()
     providers: frozenset[str] = frozenset()
@@ -116,6 +118,15 @@ class TaskSpec:
     nodes: int = 1
     retention: Retention = field(default_factory=Retention)
     launcher: Launcher = Launcher.PLAIN
+
+    @property
+    def budget_left_usd(self) -> Decimal | None:
+        """What of the budget is not spent; None where there is no budget."""
+        return (
+            None
+            if self.max_cost_usd is None
+            else max(self.max_cost_usd - self.spent_usd, Decimal(0))
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

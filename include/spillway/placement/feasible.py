@@ -136,12 +136,15 @@ def _price_cap(task: TaskSpec, offer: Offer, _now: datetime) -> str | None:
 
 
 def _budget(task: TaskSpec, offer: Offer, _now: datetime) -> str | None:
-    if task.max_cost_usd is None:
+    if task.max_cost_usd is None or task.budget_left_usd is None:
         return None
     expected = estimate(task, offer).cost_usd
-    if expected <= task.max_cost_usd:
+    if expected <= task.budget_left_usd:
         return None
-    return f"is expected to cost {usd(expected)}; the budget is {usd(task.max_cost_usd)}"
+    if not task.spent_usd:
+        return f"is expected to cost {usd(expected)}; the budget is {usd(task.max_cost_usd)}"
+    spent, budget = usd(task.spent_usd), usd(task.max_cost_usd)
+    return f"is expected to cost {usd(expected)} more; {spent} of the budget of {budget} is spent"
 
 
 def _trust(_task: TaskSpec, offer: Offer, now: datetime) -> str | None:

@@ -125,7 +125,8 @@ class OfferTable:
         known already of which rows fit, from a task that `fits_alike` says is like this one.
         """
         fits = fits or Fits(self, task, now, ignore_room=ignore_room, without=without)
-        budget = math.inf if task.max_cost_usd is None else float(task.max_cost_usd)
+        left = task.budget_left_usd
+        budget = math.inf if left is None else float(left)
         budget += tolerance(budget)
         found: list[Found] = []
         courses: dict[int, tuple[float, int, float] | None] = {}

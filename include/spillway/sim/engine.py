@@ -11,10 +11,12 @@ import heapq
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from decimal import Decimal
 from enum import IntEnum
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from spillway.ledger.accrual import cost
 from spillway.model import CapacityBlock, Offer, SlotInterval
 from spillway.placement.cadence import checkpoint_interval
 from spillway.placement.recovery import restart_overhead, undisturbed_work
@@ -75,6 +77,7 @@ class _Run:
     lease: _Lease | None = None
     attempts: int = 0
     held: timedelta = _NOTHING
+    spent_usd: Decimal = Decimal(0)
     finished_at: datetime | None = None
     is_new: bool = True
     asked_at: datetime | None = None
@@ -330,7 +333,9 @@ class _Simulation:
                 checkpoint_interval=lease.course.interval,
                 is_saved_on_notice=lease.is_saved_on_notice,
             )
-        spec = job.spec if left == job.spec.work else replace(job.spec, work=left)
+        spec = job.spec
+        if left != spec.work or run.spent_usd:
+            spec = replace(spec, work=left, spent_usd=run.spent_usd)
         run.ask_from = self._ask_from(run, left, now)
         return Question(
             job=job.name,
@@ -408,6 +413,9 @@ class _Simulation:
             kept += spent.at_risk
         run.left = max(run.left - kept * lease.offer.speed, _LEAST_WORK)
         run.held += now - lease.granted_at
+        if run.job.spec.max_cost_usd is not None:
+            usd, since = lease.offer.marginal_usd_per_hour, lease.granted_at
+            run.spent_usd += cost(usd, since=since, start=since, end=now)
         attempt = Attempt(
             job=run.job.name,
             number=run.attempts,

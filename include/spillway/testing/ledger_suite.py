@@ -374,6 +374,16 @@ class LedgerContract:
         usage = ledger.usage(later, now=NOON + HOUR, cool_down=HOUR)
         assert usage["spot"].period_slot_hours == 0
 
+    def test_what_leases_added_to_the_bill_is_summed_up(self, ledger: Ledger) -> None:
+        first, second = grant(ledger, "first", now=NOON), grant(ledger, "second", now=NOON)
+        run_through(ledger, first, JobEvent.PREEMPTED, ended_at=NOON + HOUR / 3)
+        run_through(ledger, second, JobEvent.FAILED, ended_at=NOON + 2 * HOUR)
+        still_open = grant(ledger, "open", now=NOON)
+        one, two = (price_times_time(MARGINAL, held) for held in (HOUR / 3, 2 * HOUR))
+        assert ledger.added_to_bill([first.key]) == one
+        assert ledger.added_to_bill([first.key, second.key, still_open.key]) == one + two
+        assert ledger.added_to_bill([still_open.key]) == ledger.added_to_bill([]) == 0
+
     # ---- history
 
     def test_a_pool_s_days_have_its_hours_and_losses(self, ledger: Ledger) -> None:

@@ -161,6 +161,7 @@ def tasks(
         restart_overhead=durations(longest=timedelta(minutes=20)),
         deadline=st.none() | instants if deadlines is None else deadlines,
         max_usd_per_hour=st.none() | money(),
+        spent_usd=money(),
         max_attempts=st.integers(1, 100),
         state_gib=sizes_gib(),
         input_gib=sizes_gib(),

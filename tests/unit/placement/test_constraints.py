@@ -48,6 +48,10 @@ def reason(task: TaskSpec, offer: Offer, now: datetime) -> str:
         ({"max_cost_usd": Decimal("0.20")}, {}, ""),
         ({"max_cost_usd": Decimal("0.19")}, {},
          "is expected to cost $0.2000; the budget is $0.1900"),
+        ({"max_cost_usd": Decimal(5), "spent_usd": Decimal("4.80")}, {}, ""),
+        ({"max_cost_usd": Decimal(5), "spent_usd": Decimal("4.81")}, {},
+         "is expected to cost $0.2000 more; $4.81 of the budget of $5.00 is spent"),
+        ({"max_cost_usd": Decimal(5), "spent_usd": Decimal(6)}, {"marginal_usd_per_hour": Decimal(0)}, ""),
     ],
 )  # fmt: skip
 def test_a_constraint_lets_pass_or_says_why_not(

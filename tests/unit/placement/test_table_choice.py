@@ -93,6 +93,7 @@ rich_tasks = st.builds(
     providers=some(PROVIDERS),
     architectures=some(["amd64", "arm64"]),
     max_cost_usd=st.none() | usd | st.sampled_from([Decimal("1.2"), Decimal(90)]),
+    spent_usd=st.just(Decimal(0)) | usd,
     max_usd_per_hour=st.none() | usd,
     alternatives=st.lists(resources(), max_size=2).map(tuple),
 )
