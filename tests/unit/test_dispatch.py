@@ -69,6 +69,15 @@ def test_a_task_runs_on_the_cheapest_pool_and_returns_what_its_job_returned(
     world.check_books(request.task)
 
 
+def test_a_job_asks_its_pool_for_the_shape_that_fits_there(world: FakeDeployment) -> None:
+    """What would do as well is asked for where only that fits, and not what no slot there has."""
+    large = replace(SPEC.resources, cpus=64)
+    fits = replace(SPEC.resources, cpus=1)
+    spec = replace(SPEC, resources=large, alternatives=(fits,))
+    lease = running(world.dispatcher.begin(world.request(spec=spec)))
+    assert lease.submission.resources == fits
+
+
 def test_a_job_that_fails_says_why_in_its_own_words(world: FakeDeployment) -> None:
     request = world.request()
     lease = running(world.dispatcher.begin(request))

@@ -27,6 +27,7 @@ from spillway.model import (
     TaskSpec,
 )
 from spillway.model.codec import decode, encode
+from spillway.placement.feasible import shape_for
 from spillway.placement.lifecycle import is_final, move
 
 if TYPE_CHECKING:
@@ -303,7 +304,7 @@ def _submission(request: LeaseRequest, *, key: str, token: int) -> Submission:
         token=token,
         entry_point=request.spec.entry_point,
         arguments=request.spec.arguments,
-        resources=request.spec.resources,
+        resources=shape_for(request.spec, request.placement.offer.shape),
         store=request.store,
         prefix=request.prefix,
         grace_period=request.grace_period,

@@ -120,6 +120,11 @@ class TaskSpec:
     launcher: Launcher = Launcher.PLAIN
 
     @property
+    def shapes(self) -> tuple[Resources, ...]:
+        """Every shape that would do, the one that is asked for first."""
+        return (self.resources, *self.alternatives)
+
+    @property
     def budget_left_usd(self) -> Decimal | None:
         """What of the budget is not spent; None where there is no budget."""
         return (

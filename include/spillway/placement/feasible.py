@@ -77,6 +77,11 @@ def lacks(needed: Resources, there: Resources) -> Iterator[str]:
         )
 
 
+def shape_for(task: TaskSpec, there: Resources) -> Resources:
+    """Return what the task takes of a slot: the first of the shapes that would do which fits; `resources` where none does."""
+    return next((shape for shape in task.shapes if not any(lacks(shape, there))), task.resources)
+
+
 def _market(task: TaskSpec, offer: Offer, _now: datetime) -> str | None:
     if offer.market in task.markets:
         return None
@@ -87,7 +92,7 @@ def _market(task: TaskSpec, offer: Offer, _now: datetime) -> str | None:
 def _shape(task: TaskSpec, offer: Offer, _now: datetime) -> str | None:
     """Say what is missing for each shape that would do, unless one of them is there."""
     missing: list[str] = []
-    for needed in (task.resources, *task.alternatives):
+    for needed in task.shapes:
         lacking = "; ".join(lacks(needed, offer.shape))
         if not lacking:
             return None

@@ -43,7 +43,7 @@ class Fits:
         without: frozenset[int] = frozenset(),
     ) -> None:
         self.table, self.columns, self.task = table, table.columns, task
-        self.shapes = (task.resources, *task.alternatives)
+        self.shapes = task.shapes
         self.ready = table.hopeful if ignore_room else table.ready
         if task.nodes > 1:
             enough = self.columns.slots if ignore_room else self.columns.room

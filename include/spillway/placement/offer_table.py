@@ -199,7 +199,7 @@ class OfferTable:
     def _suitable(self, task: TaskSpec) -> NDArray[np.bool_]:
         """Return the classes of a market, accelerator and size that may do; not every one of them has to."""
         allowed = np.array([market in task.markets for market in Market])
-        shapes = (task.resources, *task.alternatives)
+        shapes = task.shapes
         chosen = allowed[self._market] & np.isfinite(self._cheapest)
         chosen &= self._most_cpus >= min(shape.cpus for shape in shapes)
         if any(shape.accelerator is None for shape in shapes):

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from spillway.model import Heartbeat, Pool, Resources, SpeedSample, TaskSpec
-from spillway.placement.feasible import lacks
+from spillway.placement.feasible import shape_for
 from spillway.placement.fractions import compute_share
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def seed(task: TaskSpec, pool: Pool) -> SpeedBelief:
     first, there = task.resources, pool.shape
     if pool.speed != 1.0:
         return SpeedBelief(log_speed=math.log(pool.speed), spread=_SPREAD_FROM_TABLE)
-    asked = first.accelerator_count or _asked(task, there).accelerator_count
+    asked = first.accelerator_count or shape_for(task, there).accelerator_count
     more = _SCALING * math.log(max(there.accelerator_count, 1) / max(asked, 1))
     more += math.log(compute_share(there))
     one = None if there.accelerator is None else relative_speed(there.accelerator)
@@ -219,28 +219,19 @@ def with_learned_speeds(
         samples: What leases of its workload reported; others are left out.
         now: When it is to be placed.
     """
-    if not any(shape.accelerator_count for shape in _shapes(task)):
+    if not any(shape.accelerator_count for shape in task.shapes):
         return tuple(pools)
     found = _by_machine(task, samples)
     left = None if task.deadline is None else task.deadline - now
 
     def speed(pool: Pool) -> float:
-        if not _asked(task, pool.shape).accelerator_count:
+        if not shape_for(task, pool.shape).accelerator_count:
             return pool.speed
         belief = learn(seed(task, pool), found.get(_machine(pool.shape), ()), now)
         overhead = pool.restart_overhead + task.restart_overhead
         return speed_to_reckon_with(belief, work=task.work, overhead=overhead, left=left)
 
     return tuple(replace(pool, speed=speed(pool)) for pool in pools)
-
-
-def _shapes(task: TaskSpec) -> tuple[Resources, ...]:
-    return (task.resources, *task.alternatives)
-
-
-def _asked(task: TaskSpec, there: Resources) -> Resources:
-    """Return what the task would use of a slot: the first of the shapes that would do which fits into it, if one does."""
-    return next((shape for shape in _shapes(task) if not any(lacks(shape, there))), task.resources)
 
 
 def _by_machine(
