@@ -23,6 +23,7 @@ from spillway.checkpoints.layout import (
     part_path,
 )
 from spillway.checkpoints.readers import beginning
+from spillway.checkpoints.sealing import seal
 from spillway.checkpoints.verify import Claim, read_claim, read_manifest, read_part
 from spillway.errors import (
     CorruptCheckpointError,
@@ -32,7 +33,6 @@ from spillway.errors import (
     StoreError,
 )
 from spillway.model import Manifest, Part
-from spillway.model.codec import encode_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -62,7 +62,7 @@ def claim(store: ObjectStore, prefix: str, token: int, *, fresh: bool = False) -
         found = None if fresh and not begun else latest(store, prefix)
         if not begun:
             base = str(found.name) if found else None
-            store.create(claim_path(prefix, token), encode_json(Claim(token=token, base=base)))
+            store.create(claim_path(prefix, token), seal(Claim(token=token, base=base)))
             _check_fence(store, prefix, token)
     return found
 
@@ -113,7 +113,7 @@ def commit(  # noqa: PLR0913  # half of them are facts to remember, each by its 
             entry_point=entry_point,
         )
         _check_fence(store, prefix, name.token)
-        _create_manifest(store, manifest_path(prefix, name), encode_json(manifest))
+        _create_manifest(store, manifest_path(prefix, name), seal(manifest))
         _check_fence(store, prefix, name.token)
     except (FencedError, SpecError, StoreError):
         with suppress(StoreError):  # the first error is the one to report

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, TypeVar
 from spillway.checkpoints.checksums import matches
 from spillway.checkpoints.files import INDEX, PIECES
 from spillway.checkpoints.layout import CheckpointName, claim_path, manifest_path
+from spillway.checkpoints.sealing import unseal
 from spillway.errors import CorruptCheckpointError, IncompleteCheckpointError, SpecError
 from spillway.model import Manifest, Part
-from spillway.model.codec import decode_json
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
     from spillway.checkpoints.store import ObjectStore
 
-T = TypeVar("T")
+T = TypeVar("T", bound="DataclassInstance")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +148,6 @@ def _is_before(base: str | None, token: int) -> bool:
 
 def _decode(path: str, data: bytes, kind: type[T]) -> T:
     try:
-        return decode_json(data, kind)
+        return unseal(data, kind)
     except SpecError as error:
         raise CorruptCheckpointError(f"{path} is not what was written: {error}") from error
