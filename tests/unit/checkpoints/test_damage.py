@@ -11,15 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spillway.checkpoints import CheckpointName, claim, commit, latest, prune
-from spillway.checkpoints.layout import claim_path, manifest_names, manifest_path
+from spillway.checkpoints.layout import claim_path, manifest_names, manifest_path, part_paths
+from spillway.checkpoints.prune import STRAY_AGE
 from spillway.checkpoints.verify import Claim, read_claim, read_manifest
 from spillway.errors import CorruptCheckpointError, SpecError
-from spillway.testing.stores import MemoryStore
+from spillway.model import Retention
+from spillway.testing.stores import GarblingStore, MemoryStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+MANY = 1000
 
 
 def saved(*steps: int) -> MemoryStore:
@@ -164,11 +167,65 @@ def test_pruning_never_removes_the_newest_whole_one() -> None:
     store = saved(1, 2, 3, 4)
     for step in (3, 4):
         store.objects[paths_of(store, step)[-1]] = b"?"
-    prune(store, "task", keep=1)
+    prune(store, "task", keep=1, now=NOW)
+    assert [name.step for name in manifest_names(store, "task")] == [2, 3, 4]
+    prune(store, "task", keep=1, now=NOW + STRAY_AGE)
     assert [name.step for name in manifest_names(store, "task")] == [2]
+    assert [name.step for name in part_paths(store, "task")] == [2]
     found = latest(store, "task")
     assert found is not None
     assert found.manifest.step == 2
+
+
+def test_a_damaged_one_that_turns_out_to_be_whole_stays() -> None:
+    store = saved(1, 2, 3)
+    path = manifest_path("task", CheckpointName(token=1, step=2))
+    whole, store.objects[path] = store.objects[path], b"?"
+    prune(store, "task", keep=2, now=NOW)
+    store.objects[path] = whole
+    prune(store, "task", keep=2, now=NOW + STRAY_AGE / 2)
+    store.objects[path] = b"?"
+    prune(store, "task", keep=2, now=NOW + STRAY_AGE)
+    store.objects[path] = whole
+    prune(store, "task", keep=2, now=NOW + STRAY_AGE)
+    assert [name.step for name in manifest_names(store, "task")] == [2, 3]
+
+
+@pytest.mark.parametrize("times", [1, 2, 3, MANY])
+def test_answers_that_are_damaged_while_pruning_cost_no_checkpoint_that_is_to_stay(
+    times: int,
+) -> None:
+    """The best is in the middle, and the lease before has more."""
+    for at in range(MANY):
+        store = saved(1, 2)
+        claim(store, "task", 2)
+        for step, loss in ((3, 2.0), (4, 1.0), (5, 3.0)):
+            name = CheckpointName(token=2, step=step)
+            commit(store, "task", name, {"a": b"5"}, now=NOW, metrics={"loss": loss})
+        garbling = GarblingStore(store, at=at, times=times)
+        rule = Retention(last=1, metric="loss")
+        prune(garbling, "task", keep=rule, verified=name, now=NOW)
+        assert {4, 5} <= {name.step for name in manifest_names(store, "task")}
+        prune(store, "task", keep=rule, now=NOW)
+        assert [name.step for name in manifest_names(store, "task")] == [4, 5]
+        found = latest(store, "task")
+        assert found is not None
+        assert (found.manifest.step, found.skipped) == (5, ())
+        if at >= garbling.answers:
+            return
+
+
+def test_an_answer_that_was_damaged_on_its_way_is_asked_for_again() -> None:
+    """Whichever of claim, manifests and parts it is."""
+    for at in range(MANY):
+        store = saved(1, 3)
+        claim(store, "task", 2)
+        garbling = GarblingStore(store, at=at)
+        found = latest(garbling, "task")
+        assert found is not None
+        assert (found.manifest.step, found.skipped) == (3, ())
+        if at >= garbling.answers:
+            return
 
 
 def test_pruning_keeps_as_many_as_it_is_told() -> None:
