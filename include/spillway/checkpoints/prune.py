@@ -91,6 +91,8 @@ def prune(
     names = set(manifest_names(store, prefix))
     held = {name: f"held by {mark.by}" for name in names for mark in held_by if mark.holds(name)}
     whole, damaged = _examine(store, prefix, names, verified)
+    for manifest in whole[:1]:  # the newest by step is another where a lease began at step 0 again
+        held.setdefault(name_of(manifest), "what the next lease begins from")
     verdicts = judge(whole, rule, held=held)
     strays = _strays(prefix, parts, names, whole)
     dead = {path for path, name in strays.items() if name.token < newest_token}
