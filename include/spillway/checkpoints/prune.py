@@ -67,7 +67,8 @@ def prune(
 ) -> Pruned:
     """Keep the checkpoints that `keep` asks for, a number being so many of the newest; remove every other.
 
-    Never removed: the newest whole one, which is what the next lease builds on, and what a reader holds. Parts without a
+    Never removed: the newest whole one, which is what the next lease builds on, and what a reader holds; nothing at all is
+    where none that counts is whole. Parts without a
     manifest are removed at once where the lease that wrote them has been replaced, and else after `STRAY_AGE`; one that
     counts and is found damaged is too. Safe to repeat, and to do from several processes.
 
@@ -91,10 +92,13 @@ def prune(
     names = set(manifest_names(store, prefix))
     held = {name: f"held by {mark.by}" for name in names for mark in held_by if mark.holds(name)}
     whole, damaged = _examine(store, prefix, names, verified)
-    for manifest in whole[:1]:  # the newest by step is another where a lease began at step 0 again
-        held.setdefault(name_of(manifest), "what the next lease begins from")
+    if not whole:  # then what does not count may be all there is
+        return Pruned(removed=(), verdicts=(), stored_bytes=0)
+    # The newest by step is another where a lease began at step 0 again.
+    held.setdefault(name_of(whole[0]), "what the next lease begins from")
     verdicts = judge(whole, rule, held=held)
-    strays = _strays(prefix, parts, names, whole)
+    unlisted = {name for name in parts.keys() - names if _exists(store, prefix, name)}
+    strays = _strays(prefix, parts, names | unlisted, whole)
     dead = {path for path, name in strays.items() if name.token < newest_token}
     unsure = {manifest_path(prefix, name): name for name in damaged}
     aged = _aged(store, prefix, [*(path for path in strays if path not in dead), *unsure], now)
@@ -114,6 +118,11 @@ def prune(
         verdicts=verdicts,
         stored_bytes=sum(each.size for each in whole if name_of(each) in kept),
     )
+
+
+def _exists(store: ObjectStore, prefix: str, name: CheckpointName) -> bool:
+    """Whether there is a manifest that a listing may only have been too late for."""
+    return store.get(manifest_path(prefix, name)) is not None
 
 
 def _examine(

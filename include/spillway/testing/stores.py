@@ -55,11 +55,13 @@ class LateStore:
     Args:
         store: What is in it in truth.
         behind: How many objects are not listed yet.
+        below: The folder whose objects these are; all others are listed.
     """
 
-    def __init__(self, store: MemoryStore, *, behind: int) -> None:
+    def __init__(self, store: MemoryStore, *, behind: int, below: str = "") -> None:
         self._store = store
         self._behind = behind
+        self._below = below
         self.put = store.put
         self.create = store.create
         self.get = store.get
@@ -67,7 +69,7 @@ class LateStore:
 
     def list(self, prefix: str) -> list[str]:
         """Return the paths of those objects below `prefix` that have been there for a while, sorted."""
-        made = list(self._store.objects)
+        made = [path for path in self._store.objects if path.startswith(self._below)]
         unseen = set(made[len(made) - self._behind :]) if self._behind else set()
         return [path for path in self._store.list(prefix) if path not in unseen]
 
