@@ -21,6 +21,7 @@ from spillway.checkpoints.layout import (
     claimed_tokens,
     manifest_path,
     part_path,
+    remove_manifests,
 )
 from spillway.checkpoints.readers import beginning
 from spillway.checkpoints.sealing import seal
@@ -142,7 +143,7 @@ def _saved_before(store: ObjectStore, prefix: str, name: CheckpointName) -> Mani
         for part in manifest.parts:
             read_part(store, prefix, part)
     except (CorruptCheckpointError, IncompleteCheckpointError):
-        store.delete(manifest_path(prefix, name))
+        remove_manifests(store, prefix, [name])
         return None
     return manifest
 
@@ -167,6 +168,6 @@ def _discard(store: ObjectStore, prefix: str, name: CheckpointName, paths: Seque
     """Remove what was written, unless it counts: the lease that came after may have begun from it."""
     if name in chain(store, prefix):
         return
-    store.delete(manifest_path(prefix, name))
+    remove_manifests(store, prefix, [name])
     for path in paths:
         store.delete(f"{prefix}/{path}")

@@ -15,6 +15,7 @@ from spillway.checkpoints.layout import (
     manifest_names,
     manifest_path,
     part_paths,
+    remove_manifests,
 )
 from spillway.checkpoints.readers import marks
 from spillway.checkpoints.retention import Verdict, judge, name_of
@@ -105,8 +106,7 @@ def prune(
     kept = {verdict.name for verdict in verdicts if verdict.is_kept} | held.keys()
     kept |= {name for path, name in unsure.items() if path not in aged}
     removed = sorted(name for name in names - kept if name.token <= newest_token)
-    for name in removed:  # first, so that no manifest is ever left without its parts
-        store.delete(manifest_path(prefix, name))
+    remove_manifests(store, prefix, removed)  # first, so that none is ever left without its parts
     held_by = marks(store, prefix, now=now)  # whoever reads what was just removed may finish
     doomed = {path: name for name in removed for path in parts.get(name, ())}
     doomed |= {path: name for path, name in strays.items() if path in dead | aged}
