@@ -99,6 +99,11 @@ class VerifiedParts(Mapping[str, bytes]):
     def __len__(self) -> int:
         return len(self._held) + len(self._large)
 
+    @property
+    def is_read_later(self) -> bool:
+        """Whether some of it is read only when it is asked for."""
+        return bool(self._large)
+
     def files(self) -> VerifiedParts:
         """Return the parts that files are made of, so that the memory of all others can go."""
         held = {name: data for name, data in self._held.items() if name == INDEX}
