@@ -21,8 +21,10 @@ from spillway.checkpoints.layout import (
     claimed_tokens,
     manifest_path,
     part_path,
+    remove_manifests,
 )
 from spillway.checkpoints.readers import beginning
+from spillway.checkpoints.sealing import seal
 from spillway.checkpoints.verify import Claim, read_claim, read_manifest, read_part
 from spillway.errors import (
     CorruptCheckpointError,
@@ -32,7 +34,6 @@ from spillway.errors import (
     StoreError,
 )
 from spillway.model import Manifest, Part
-from spillway.model.codec import encode_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -62,7 +63,7 @@ def claim(store: ObjectStore, prefix: str, token: int, *, fresh: bool = False) -
         found = None if fresh and not begun else latest(store, prefix)
         if not begun:
             base = str(found.name) if found else None
-            store.create(claim_path(prefix, token), encode_json(Claim(token=token, base=base)))
+            store.create(claim_path(prefix, token), seal(Claim(token=token, base=base)))
             _check_fence(store, prefix, token)
     return found
 
@@ -113,7 +114,7 @@ def commit(  # noqa: PLR0913  # half of them are facts to remember, each by its 
             entry_point=entry_point,
         )
         _check_fence(store, prefix, name.token)
-        _create_manifest(store, manifest_path(prefix, name), encode_json(manifest))
+        _create_manifest(store, manifest_path(prefix, name), seal(manifest))
         _check_fence(store, prefix, name.token)
     except (FencedError, SpecError, StoreError):
         with suppress(StoreError):  # the first error is the one to report
@@ -142,7 +143,7 @@ def _saved_before(store: ObjectStore, prefix: str, name: CheckpointName) -> Mani
         for part in manifest.parts:
             read_part(store, prefix, part)
     except (CorruptCheckpointError, IncompleteCheckpointError):
-        store.delete(manifest_path(prefix, name))
+        remove_manifests(store, prefix, [name])
         return None
     return manifest
 
@@ -167,6 +168,6 @@ def _discard(store: ObjectStore, prefix: str, name: CheckpointName, paths: Seque
     """Remove what was written, unless it counts: the lease that came after may have begun from it."""
     if name in chain(store, prefix):
         return
-    store.delete(manifest_path(prefix, name))
+    remove_manifests(store, prefix, [name])
     for path in paths:
         store.delete(f"{prefix}/{path}")

@@ -2,7 +2,11 @@
 
 Which checkpoints count follows from the claims alone: those of the newest lease, then the one it began from and what is
 before that in the same lease, then the one *that* lease began from, and so on. What a replaced lease wrote after it was
-replaced is on no such chain, so it is never seen, whatever clocks say and in whatever order a store lists.
+replaced is on no such chain, so it is not seen, whatever clocks say and in whatever order a store lists.
+
+With one exception: where nothing on the chain is whole any more, what replaced leases wrote stands in. For one whose
+listings lag does not know that it is replaced, and removes old checkpoints as ever: perhaps the very one that the lease
+after it began from. It leaves its own newest, and a state that has been replaced is worth more than none.
 """
 
 from __future__ import annotations
@@ -52,7 +56,7 @@ class Found:
 
 
 def latest(store: ObjectStore, prefix: str) -> Found | None:
-    """Return the newest whole checkpoint that counts, or None.
+    """Return the newest whole checkpoint that counts, else the newest whole one that stands in for those, or None.
 
     One that is not whole is passed over, with a warning that says how many steps that loses.
 
@@ -60,7 +64,7 @@ def latest(store: ObjectStore, prefix: str) -> Found | None:
         StoreError: The store could not be read; that says nothing of its checkpoints.
     """
     skipped: list[Skipped] = []
-    for name in chain(store, prefix):
+    for name in _candidates(store, prefix):
         try:
             manifest = read_manifest(store, prefix, name)
             parts = read_parts(store, prefix, manifest)
@@ -85,6 +89,19 @@ def chain(store: ObjectStore, prefix: str) -> Iterator[CheckpointName]:
             return
         yield base
         token, below = base.token, base.step
+
+
+def _candidates(store: ObjectStore, prefix: str) -> Iterator[CheckpointName]:
+    """Yield what counts and then what stands in for it: all else that was saved since a lease began from nothing."""
+    counting: list[CheckpointName] = []
+    for name in chain(store, prefix):
+        counting.append(name)
+        yield name
+    oldest = min((name.token for name in counting), default=None)
+    for name in reversed(manifest_names(store, prefix)):
+        if oldest is not None and name.token >= oldest and name not in counting:
+            log.warning("trying what lease %d of %s saved though replaced", name.token, prefix)
+            yield name
 
 
 def _of_lease(

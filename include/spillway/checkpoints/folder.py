@@ -116,6 +116,17 @@ class FolderStore:
             target.unlink(missing_ok=True)
             self._remove_empty_parents(target)
 
+    def flush(self, prefix: str) -> None:
+        """Have what was removed from the folder `prefix` not come back when the power fails."""
+        folder = self._locate(prefix)
+        with _explained("flush", folder):
+            for still_there in (folder, *folder.parents):
+                with suppress(
+                    FileNotFoundError
+                ):  # it was empty, and its own removal is what has to last
+                    _sync_folder(still_there)
+                    return
+
     def _locate(self, path: str) -> Path:
         components = path.split("/")
         if not path or any(part in ("", ".", "..", _PARTIAL) for part in components):

@@ -17,7 +17,11 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
+from spillway.checkpoints.store import SupportsFlush
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from spillway.checkpoints.store import ObjectStore
 
 _CLAIM = re.compile(r"(\d{12})\.json")
@@ -72,6 +76,14 @@ def manifest_names(store: ObjectStore, prefix: str) -> list[CheckpointName]:
     files = (path.rpartition("/")[2] for path in store.list(f"{prefix}/manifests"))
     names = (CheckpointName.parse(file.removesuffix(".json")) for file in files)
     return sorted(name for name in names if name is not None)
+
+
+def remove_manifests(store: ObjectStore, prefix: str, names: Sequence[CheckpointName]) -> None:
+    """Remove manifests for good, so that the parts can be removed next: no manifest is ever found without its parts."""
+    for name in names:
+        store.delete(manifest_path(prefix, name))
+    if names and isinstance(store, SupportsFlush):
+        store.flush(f"{prefix}/manifests")
 
 
 def part_paths(store: ObjectStore, prefix: str) -> dict[CheckpointName, list[str]]:

@@ -15,6 +15,7 @@ from spillway.checkpoints.layout import (
     manifest_names,
     manifest_path,
     part_paths,
+    remove_manifests,
 )
 from spillway.checkpoints.readers import marks
 from spillway.checkpoints.retention import Verdict, judge, name_of
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 STRAY_AGE: Final = timedelta(days=1)
-"""How long parts without a manifest are left alone while the lease that wrote them may be at it still."""
+"""How long parts without a manifest are left alone while the lease that wrote them may be at it still, and how long
+what seems to be damaged, because it may be the way to the store that is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +53,7 @@ class Pruned:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Strays:
-    """Parts without a manifest of a lease that may be writing them: when each was first seen so."""
+    """Parts without a manifest of a lease that may be writing them, and damaged manifests: when each was first seen so."""
 
     seen: Mapping[str, datetime] = field(default_factory=dict[str, datetime])
 
@@ -66,16 +68,17 @@ def prune(
 ) -> Pruned:
     """Keep the checkpoints that `keep` asks for, a number being so many of the newest; remove every other.
 
-    Never removed: the newest whole one, which is what the next lease builds on, and what a reader holds. Parts without a
-    manifest are removed at once where the lease that wrote them has been replaced, and else after `STRAY_AGE`. Safe to
-    repeat, and to do from several processes.
+    Never removed: the newest whole one, which is what the next lease builds on, and what a reader holds; nothing at all is
+    where none that counts is whole. Parts without a
+    manifest are removed at once where the lease that wrote them has been replaced, and else after `STRAY_AGE`; one that
+    counts and is found damaged is too. Safe to repeat, and to do from several processes.
 
     Args:
         store: Where they are.
         prefix: The task's.
         keep: The rule.
         verified: A checkpoint that the caller has just written or read whole, so that it need not be read again.
-        now: Without it no reader's mark is over by time, and no part without a manifest is old enough.
+        now: Without it no reader's mark is over by time, and nothing is old enough to be removed for its age.
 
     Raises:
         StoreError: The store could not be read or written; nothing that is needed is gone.
@@ -89,16 +92,24 @@ def prune(
     newest_token = max(claimed_tokens(store, prefix), default=0)
     names = set(manifest_names(store, prefix))
     held = {name: f"held by {mark.by}" for name in names for mark in held_by if mark.holds(name)}
-    whole = _whole_ones(store, prefix, names, verified)
+    whole, damaged = _examine(store, prefix, names, verified)
+    if not whole:  # then what does not count may be all there is
+        return Pruned(removed=(), verdicts=(), stored_bytes=0)
+    # The newest by step is another where a lease began at step 0 again.
+    held.setdefault(name_of(whole[0]), "what the next lease begins from")
     verdicts = judge(whole, rule, held=held)
+    unlisted = {name for name in parts.keys() - names if _exists(store, prefix, name)}
+    strays = _strays(prefix, parts, names | unlisted, whole)
+    dead = {path for path, name in strays.items() if name.token < newest_token}
+    unsure = {manifest_path(prefix, name): name for name in damaged}
+    aged = _aged(store, prefix, [*(path for path in strays if path not in dead), *unsure], now)
     kept = {verdict.name for verdict in verdicts if verdict.is_kept} | held.keys()
+    kept |= {name for path, name in unsure.items() if path not in aged}
     removed = sorted(name for name in names - kept if name.token <= newest_token)
-    for name in removed:  # first, so that no manifest is ever left without its parts
-        store.delete(manifest_path(prefix, name))
+    remove_manifests(store, prefix, removed)  # first, so that none is ever left without its parts
     held_by = marks(store, prefix, now=now)  # whoever reads what was just removed may finish
-    strays = _strays(prefix, parts, names, whole)
     doomed = {path: name for name in removed for path in parts.get(name, ())}
-    doomed |= {path: strays[path] for path in _dead(store, prefix, strays, newest_token, now)}
+    doomed |= {path: name for path, name in strays.items() if path in dead | aged}
     for path, name in doomed.items():
         if not any(mark.holds(name) for mark in held_by):
             store.delete(path)
@@ -109,14 +120,20 @@ def prune(
     )
 
 
-def _whole_ones(
+def _exists(store: ObjectStore, prefix: str, name: CheckpointName) -> bool:
+    """Whether there is a manifest that a listing may only have been too late for."""
+    return store.get(manifest_path(prefix, name)) is not None
+
+
+def _examine(
     store: ObjectStore, prefix: str, names: set[CheckpointName], verified: CheckpointName | None
-) -> list[Manifest]:
-    """Return the manifests of the whole checkpoints that count, newest first.
+) -> tuple[list[Manifest], list[CheckpointName]]:
+    """Return the manifests of the whole checkpoints that count, newest first, and the names of the damaged ones.
 
     Only the first is read in full, for it is the one that must not be lost; those behind it count when their manifests do.
     """
     whole: list[Manifest] = []
+    damaged: list[CheckpointName] = []
     for name in chain(store, prefix):
         if name not in names:
             continue
@@ -126,9 +143,10 @@ def _whole_ones(
                 read_part(store, prefix, part)
         except (CorruptCheckpointError, IncompleteCheckpointError) as error:
             log.warning("the checkpoint of step %d is not whole: %s", name.step, error)
+            damaged.append(name)
             continue
         whole.append(manifest)
-    return whole
+    return whole, damaged
 
 
 def _strays(
@@ -147,29 +165,14 @@ def _strays(
     }
 
 
-def _dead(
-    store: ObjectStore,
-    prefix: str,
-    strays: Mapping[str, CheckpointName],
-    newest_token: int,
-    now: datetime | None,
-) -> list[str]:
-    """Return which of `strays` nobody can be writing any more."""
-    replaced = [path for path, name in strays.items() if name.token < newest_token]
-    current = [path for path, name in strays.items() if name.token >= newest_token]
-    return replaced + _aged(store, prefix, current, now)
-
-
-def _aged(
-    store: ObjectStore, prefix: str, strays: Sequence[str], now: datetime | None
-) -> list[str]:
-    """Return those that have been without a manifest for long, by notes kept beside them: a store's own times differ."""
+def _aged(store: ObjectStore, prefix: str, strays: Sequence[str], now: datetime | None) -> set[str]:
+    """Return those that have been so for long, by notes kept beside them: a store's own times differ."""
     path = f"{prefix}/strays.json"
     if now is None or not (strays or store.get(path)):
-        return []
+        return set()
     before = _read_notes(store, path)
     seen = {stray: before.get(stray, now) for stray in strays}
-    aged = [stray for stray in strays if now - seen[stray] >= STRAY_AGE]
+    aged = {stray for stray in strays if now - seen[stray] >= STRAY_AGE}
     left = {stray: at for stray, at in seen.items() if stray not in aged}
     if left != before:
         store.put(path, encode_json(Strays(seen=left)))

@@ -9,26 +9,27 @@ prune    marks?  ·  what counts?  ·  remove manifests  ·  marks?  ·  remove 
 reader   mark  ·  what counts?  ·  read  ·  (a lease: claim)  ·  take the mark away
 ```
 
-A reader that dies leaves its mark. A lease's is over once it, or a newer one, has begun; anybody else's is over at the
-instant it names.
+A reader that dies leaves its mark. A lease's is over once it, or a newer one, has begun, and so is what it still has to
+read of the checkpoint it began from once the next one has; anybody else's is over at the instant it names.
 """
 
 from __future__ import annotations
 
 import logging
 import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from spillway.checkpoints.layout import CheckpointName, claimed_tokens
-from spillway.errors import SpecError
+from spillway.errors import SpecError, StoreError
 from spillway.model.codec import decode_json, encode_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
+    from spillway.checkpoints.find import Found
     from spillway.checkpoints.store import ObjectStore
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ class Mark:
 
     Attributes:
         by: Who, for people.
-        token: The lease that is about to begin; None for anybody else.
+        token: The lease whose beginning ends it, if no newer one's does; None for anybody else.
         until: When it is over in any case; None for a lease.
         checkpoint: The one that is read; None for any.
     """
@@ -84,6 +85,32 @@ def beginning(store: ObjectStore, prefix: str, token: int) -> Iterator[None]:
         yield
 
 
+def hold(
+    store: ObjectStore, prefix: str, found: Found, *, token: int, gang: bool
+) -> Callable[[], None]:
+    """Keep a checkpoint with files, which are read later, until what is returned is called or lease `token` is replaced.
+
+    Only the latter ends it for a `gang`, each member of which reads them.
+
+    Raises:
+        StoreError: The mark could not be written; nothing is held.
+    """
+    if not found.parts.is_read_later:
+        return nothing
+    mark = Mark(by=f"lease {token}", token=token + 1, checkpoint=str(found.name))
+    path = _place(store, prefix, mark)
+
+    def let_go() -> None:
+        with suppress(StoreError):  # the next lease ends it in any case
+            store.delete(path)
+
+    return nothing if gang else let_go
+
+
+def nothing() -> None:
+    """Do nothing: what is called when nothing is held."""
+
+
 def marks(store: ObjectStore, prefix: str, *, now: datetime | None) -> list[Mark]:
     """Return the marks that are not over; without `now` none is over by time."""
     # Marks before claims: a lease takes its mark away after its claim is written, so one of the two is seen.
@@ -94,12 +121,17 @@ def marks(store: ObjectStore, prefix: str, *, now: datetime | None) -> list[Mark
 
 @contextmanager
 def _marked(store: ObjectStore, prefix: str, mark: Mark) -> Iterator[None]:
-    path = f"{prefix}/readers/{uuid.uuid4().hex}.json"
-    store.put(path, encode_json(mark))
+    path = _place(store, prefix, mark)
     try:
         yield
     finally:
         store.delete(path)
+
+
+def _place(store: ObjectStore, prefix: str, mark: Mark) -> str:
+    path = f"{prefix}/readers/{uuid.uuid4().hex}.json"
+    store.put(path, encode_json(mark))
+    return path
 
 
 def _is_over(mark: Mark, newest: int, now: datetime | None) -> bool:

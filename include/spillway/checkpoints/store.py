@@ -50,6 +50,15 @@ class SupportsVersions(Protocol):
         ...
 
 
+@runtime_checkable
+class SupportsFlush(Protocol):
+    """A store where what was removed may come back when the power fails, until it is flushed."""
+
+    def flush(self, prefix: str) -> None:
+        """Have what was removed from the folder `prefix` not come back when the power fails."""
+        ...
+
+
 def check_path(path: str) -> str:
     """Return `path` if it is the path of an object.
 

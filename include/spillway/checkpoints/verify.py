@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -9,14 +10,21 @@ from typing import TYPE_CHECKING, TypeVar
 from spillway.checkpoints.checksums import matches
 from spillway.checkpoints.files import INDEX, PIECES
 from spillway.checkpoints.layout import CheckpointName, claim_path, manifest_path
+from spillway.checkpoints.sealing import unseal
 from spillway.errors import CorruptCheckpointError, IncompleteCheckpointError, SpecError
 from spillway.model import Manifest, Part
-from spillway.model.codec import decode_json
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from _typeshed import DataclassInstance
+
     from spillway.checkpoints.store import ObjectStore
 
-T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+R = TypeVar("R")
+T = TypeVar("T", bound="DataclassInstance")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,13 +47,14 @@ def read_claim(store: ObjectStore, prefix: str, token: int) -> Claim | None:
         CorruptCheckpointError: It is not what was written.
     """
     path = claim_path(prefix, token)
-    data = store.get(path)
-    if data is None:
-        return None
-    claim = _decode(path, data, Claim)
-    if claim.token != token or not _is_before(claim.base, token):
-        raise CorruptCheckpointError(f"{path} is the claim of another lease")
-    return claim
+
+    def check(data: bytes) -> Claim:
+        claim = _decode(path, data, Claim)
+        if claim.token != token or not _is_before(claim.base, token):
+            raise CorruptCheckpointError(f"{path} is the claim of another lease")
+        return claim
+
+    return _read(store, path, check)
 
 
 def read_manifest(store: ObjectStore, prefix: str, name: CheckpointName) -> Manifest:
@@ -56,13 +65,14 @@ def read_manifest(store: ObjectStore, prefix: str, name: CheckpointName) -> Mani
         CorruptCheckpointError: It is not what was written.
     """
     path = manifest_path(prefix, name)
-    data = store.get(path)
-    if data is None:
-        raise IncompleteCheckpointError(f"{path} is missing")
-    manifest = _decode(path, data, Manifest)
-    if (manifest.token, manifest.step) != (name.token, name.step):
-        raise CorruptCheckpointError(f"{path} is the manifest of another checkpoint")
-    return manifest
+
+    def check(data: bytes) -> Manifest:
+        manifest = _decode(path, data, Manifest)
+        if (manifest.token, manifest.step) != (name.token, name.step):
+            raise CorruptCheckpointError(f"{path} is the manifest of another checkpoint")
+        return manifest
+
+    return _must_be_there(path, _read(store, path, check))
 
 
 class VerifiedParts(Mapping[str, bytes]):
@@ -88,6 +98,11 @@ class VerifiedParts(Mapping[str, bytes]):
 
     def __len__(self) -> int:
         return len(self._held) + len(self._large)
+
+    @property
+    def is_read_later(self) -> bool:
+        """Whether some of it is read only when it is asked for."""
+        return bool(self._large)
 
     def files(self) -> VerifiedParts:
         """Return the parts that files are made of, so that the memory of all others can go."""
@@ -121,20 +136,41 @@ def read_part(store: ObjectStore, prefix: str, part: Part) -> bytes:
         CorruptCheckpointError: It is not what was written.
     """
     path = f"{prefix}/{part.path}"
-    data = store.get(path)
-    if data is None:
-        raise IncompleteCheckpointError(f"{path} is missing")
-    if len(data) != part.size:
-        raise CorruptCheckpointError(f"{path} has {len(data)} bytes instead of {part.size}")
+
+    def check(data: bytes) -> bytes:
+        if len(data) != part.size:
+            raise CorruptCheckpointError(f"{path} has {len(data)} bytes instead of {part.size}")
+        try:
+            is_whole = matches(data, part.checksum)
+        except KeyError as unknown:
+            raise CorruptCheckpointError(
+                f"{path} has a checksum by {unknown}, which this version does not know"
+            ) from unknown
+        if not is_whole:
+            raise CorruptCheckpointError(f"{path} is not what was written: its checksum differs")
+        return data
+
+    return _must_be_there(path, _read(store, path, check))
+
+
+def _read(store: ObjectStore, path: str, check: Callable[[bytes], R]) -> R | None:
+    """Return what `check` makes of an object, or None; one that is found damaged may only have been so on its way."""
     try:
-        is_whole = matches(data, part.checksum)
-    except KeyError as unknown:
-        raise CorruptCheckpointError(
-            f"{path} has a checksum by {unknown}, which this version does not know"
-        ) from unknown
-    if not is_whole:
-        raise CorruptCheckpointError(f"{path} is not what was written: its checksum differs")
-    return data
+        return _read_once(store, path, check)
+    except CorruptCheckpointError as error:
+        log.warning("reading it again: %s", error)
+    return _read_once(store, path, check)  # out here, so that the memory of the first is free
+
+
+def _read_once(store: ObjectStore, path: str, check: Callable[[bytes], R]) -> R | None:
+    data = store.get(path)
+    return None if data is None else check(data)
+
+
+def _must_be_there(path: str, found: R | None) -> R:
+    if found is None:
+        raise IncompleteCheckpointError(f"{path} is missing")
+    return found
 
 
 def _is_before(base: str | None, token: int) -> bool:
@@ -146,6 +182,6 @@ def _is_before(base: str | None, token: int) -> bool:
 
 def _decode(path: str, data: bytes, kind: type[T]) -> T:
     try:
-        return decode_json(data, kind)
+        return unseal(data, kind)
     except SpecError as error:
         raise CorruptCheckpointError(f"{path} is not what was written: {error}") from error

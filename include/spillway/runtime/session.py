@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -18,6 +18,7 @@ from spillway.checkpoints.files import Files, write_files
 from spillway.checkpoints.formats import Prepared, decode_state, prepare
 from spillway.checkpoints.layout import claimed_tokens
 from spillway.checkpoints.likeness import check_likeness
+from spillway.checkpoints.readers import hold, nothing
 from spillway.checkpoints.store import BytesLike, ObjectStore
 from spillway.errors import CheckpointError, SpecError, StoreError, WrongCheckpointError
 from spillway.model import Heartbeat, Manifest, Resources, Submission
@@ -59,22 +60,29 @@ class Checkpoint:
         step: Steps done when it was taken.
         state: What was given to `Session.checkpoint`.
         metadata: What was given with it.
+        parts: What its files are made of.
+        let_go: Is called once they have been read.
     """
 
     step: int
     state: Any
     metadata: dict[str, JsonValue] = field(default_factory=dict)
     parts: Mapping[str, BytesLike] = field(default_factory=dict, repr=False)
+    let_go: Callable[[], None] = field(default=nothing, repr=False, compare=False)
 
     def files(self, into: Path | str) -> Path:
         """Write the files that were saved with it into a new or empty folder, and return that.
+
+        They are kept in the store until this has been called, whatever is saved meanwhile. A second call may come too late.
 
         Raises:
             SpecError: The folder cannot be used.
             CorruptCheckpointError: No files were saved with it, or a piece is not what was written.
             StoreError: The store could not be read.
         """
-        return write_files(self.parts, Path(into))
+        written = write_files(self.parts, Path(into))
+        self.let_go()
+        return written
 
 
 class Session:
@@ -205,6 +213,9 @@ class Session:
             state=state,
             metadata=dict(found.manifest.metadata),
             parts=found.parts.files(),
+            let_go=hold(
+                self._store, self._prefix, found, token=self.token, gang=self.gang.nodes > 1
+            ),
         )
 
     def progress(self, step: int, total: int | None = None, **metrics: float) -> None:

@@ -183,7 +183,7 @@ def manifests() -> st.SearchStrategy[Manifest]:
         step=st.integers(0),
         created_at=instants,
         parts=st.lists(parts(), max_size=3).map(tuple),
-        metadata=json_objects(),
+        metadata=json_objects() | st.dictionaries(words, st.floats(allow_nan=False), max_size=3),
         metrics=st.dictionaries(words, st.floats(allow_nan=False), max_size=3),
     )
 

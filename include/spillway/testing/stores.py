@@ -1,4 +1,4 @@
-"""Stores for tests: one in memory, one that does something unexpected at its nth operation, one that lists late."""
+"""Stores for tests: one in memory, and others that list late, answer wrongly, or do something unexpected at their nth operation."""
 
 from __future__ import annotations
 
@@ -55,11 +55,13 @@ class LateStore:
     Args:
         store: What is in it in truth.
         behind: How many objects are not listed yet.
+        below: The folder whose objects these are; all others are listed.
     """
 
-    def __init__(self, store: MemoryStore, *, behind: int) -> None:
+    def __init__(self, store: MemoryStore, *, behind: int, below: str = "") -> None:
         self._store = store
         self._behind = behind
+        self._below = below
         self.put = store.put
         self.create = store.create
         self.get = store.get
@@ -67,9 +69,38 @@ class LateStore:
 
     def list(self, prefix: str) -> list[str]:
         """Return the paths of those objects below `prefix` that have been there for a while, sorted."""
-        made = list(self._store.objects)
+        made = [path for path in self._store.objects if path.startswith(self._below)]
         unseen = set(made[len(made) - self._behind :]) if self._behind else set()
         return [path for path in self._store.list(prefix) if path not in unseen]
+
+
+class GarblingStore:
+    """A store some of whose answers are cut short on their way.
+
+    Args:
+        store: What is in it in truth.
+        at: The first answer of `get`, counted from 0, that is.
+        times: How many answers in a row are.
+
+    Attributes:
+        answers: How many there were.
+    """
+
+    def __init__(self, store: ObjectStore, *, at: int, times: int = 1) -> None:
+        self.answers = 0
+        self._store = store
+        self._garbled = range(at, at + times)
+        self.put = store.put
+        self.create = store.create
+        self.list = store.list
+        self.delete = store.delete
+
+    def get(self, path: str) -> bytes | None:
+        """Return the object, or what is left of it, or None."""
+        data = self._store.get(path)
+        is_garbled = self.answers in self._garbled
+        self.answers += 1
+        return data[:-1] if data and is_garbled else data
 
 
 class Died(BaseException):

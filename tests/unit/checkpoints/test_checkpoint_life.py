@@ -20,19 +20,26 @@ PREFIX = "task"
 
 
 class CheckpointLife(RuleBasedStateMachine):
-    """The model is one line of checkpoints, oldest first; a lease that begins cuts it off after the newest whole one."""
+    """The model is one line of checkpoints, oldest first; a lease that begins cuts it off after the newest whole one.
+
+    Beside the line is what replaced leases wrote past every check since one began from nothing. It stands in where nothing on
+    the line is whole.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.store = MemoryStore()
         self.token = 0
+        self.first = 0
         self.line: list[CheckpointName] = []
+        self.beside: set[CheckpointName] = set()
         self.whole: set[CheckpointName] = set()
         self.last_step: dict[int, int] = {}
 
     @property
     def newest_whole(self) -> CheckpointName | None:
-        return next((name for name in reversed(self.line) if name in self.whole), None)
+        on_line = (name for name in reversed(self.line) if name in self.whole)
+        return next(on_line, max(self.beside & self.whole, default=None))
 
     @initialize()
     def begin_first(self) -> None:
@@ -44,7 +51,16 @@ class CheckpointLife(RuleBasedStateMachine):
         self.token += 1 + gap
         found = claim(self.store, PREFIX, self.token, fresh=fresh)
         assert (found.name if found else None) == expected
-        self.line = self.line[: self.line.index(expected) + 1] if expected else []
+        if expected is None:
+            self.first = self.token
+            self.line, self.beside = [], set()
+        elif expected in self.line:
+            self.line = self.line[: self.line.index(expected) + 1]
+        else:  # and what its lease wrote before it
+            self.line = sorted(
+                name for name in self.beside if name.token == expected.token and name <= expected
+            )
+            self.beside -= set(self.line)
         self.last_step[self.token] = expected.step if expected else 0
 
     def next_name(self, token: int, ahead: int) -> CheckpointName:
@@ -90,6 +106,9 @@ class CheckpointLife(RuleBasedStateMachine):
         self.store.objects.update(
             {path: data for path, data in alone.objects.items() if "/claims/" not in path}
         )
+        if token >= self.first:
+            self.beside.add(name)
+            self.whole.add(name)
 
     @precondition(lambda self: self.whole)
     @rule(data=st.data(), kind=st.sampled_from(["a", "b", "manifest"]), cut=st.booleans())

@@ -11,8 +11,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from spillway.checkpoints import CheckpointName, FolderStore, claim, commit, latest
-from spillway.checkpoints.layout import claimed_tokens
+from spillway.checkpoints import CheckpointName, FolderStore, claim, commit, latest, prune
+from spillway.checkpoints.layout import claimed_tokens, manifest_names, manifest_path
+from spillway.checkpoints.prune import STRAY_AGE
 from spillway.errors import CheckpointError, FencedError, StoreError
 from spillway.testing.stores import Died, InterruptedStore, LateStore, MemoryStore, die
 
@@ -129,6 +130,84 @@ def test_a_replaced_lease_that_lists_too_late_to_notice_saves_nothing_that_count
     assert found.name == name(1, 1)
 
 
+@pytest.mark.parametrize("keep", [1, 2])
+def test_a_replaced_lease_that_lists_too_late_removes_what_is_begun_from_only_when_it_has_more(
+    keep: int,
+) -> None:
+    store = MemoryStore()
+    claim(store, TASK, 1)
+    for step in (1, 2, 3):
+        save(store, name(1, step))
+    claim(store, TASK, 2)
+    late = LateStore(store, behind=1, below=f"{TASK}/claims")
+    for step in (4, 5):
+        save(late, name(1, step))
+        prune(late, TASK, keep=keep, verified=name(1, step), now=NOW)
+    found = latest(store, TASK)
+    assert found is not None
+    assert found.name == name(1, 5)
+    assert dict(found.parts) == parts(found.name)
+    found = claim(store, TASK, 3)  # whose chain it is on from now on
+    assert found is not None
+    assert found.name == name(1, 5)
+    save(store, name(3, 6))
+    prune(store, TASK, keep=1, verified=name(3, 6), now=NOW)
+    assert manifest_names(store, TASK) == [name(3, 6)]
+
+
+def test_a_lease_that_was_skipped_stands_in_for_one_that_it_removed() -> None:
+    """Two leases begin from the same checkpoint, and the first of them does not know of the second."""
+    store = MemoryStore()
+    claim(store, TASK, 1)
+    save(store, name(1, 3))
+    claim(store, TASK, 2)
+    claim(store, TASK, 3)
+    late = LateStore(store, behind=1, below=f"{TASK}/claims")
+    save(late, name(2, 4))
+    prune(late, TASK, keep=1, verified=name(2, 4), now=NOW)
+    found = latest(store, TASK)
+    assert found is not None
+    assert found.name == name(2, 4)
+
+
+def test_nothing_of_before_a_fresh_start_stands_in() -> None:
+    store = MemoryStore()
+    claim(store, TASK, 1)
+    save(store, name(1, 3))
+    claim(store, TASK, 2, fresh=True)
+    assert latest(store, TASK) is None
+    save(store, name(2, 1))
+    claim(store, TASK, 3)
+    store.delete(manifest_path(TASK, name(2, 1)))
+    assert latest(store, TASK) is None
+
+
+def test_pruning_removes_nothing_where_nothing_that_counts_is_whole() -> None:
+    store = MemoryStore()
+    claim(store, TASK, 1)
+    save(store, name(1, 3))
+    claim(store, TASK, 2)
+    save(LateStore(store, behind=1, below=f"{TASK}/claims"), name(1, 4))
+    store.delete(manifest_path(TASK, name(1, 3)))
+    assert prune(store, TASK, keep=1, now=NOW).removed == ()
+    found = latest(store, TASK)
+    assert found is not None
+    assert found.name == name(1, 4)
+
+
+def test_parts_whose_manifest_is_not_listed_yet_are_not_taken_for_those_of_a_dead_commit() -> None:
+    store = MemoryStore()
+    claim(store, TASK, 1)
+    save(store, name(1, 3))
+    claim(store, TASK, 2)
+    late = LateStore(store, behind=1, below=f"{TASK}/manifests")
+    for now in (NOW, NOW + STRAY_AGE):
+        prune(late, TASK, keep=1, now=now)
+    found = latest(store, TASK)
+    assert found is not None
+    assert (found.name, found.skipped) == (name(1, 3), ())
+
+
 class FaultyLife(RuleBasedStateMachine):
     """The model is what somebody was told: the newest checkpoint whose commit, or whose being begun from, was confirmed.
 
@@ -142,10 +221,13 @@ class FaultyLife(RuleBasedStateMachine):
         self.token = 0
         self.step = 0
         self.confirmed: CheckpointName | None = None
+        self.is_pruned_by_others = False
 
     faults = st.tuples(
         st.sampled_from([fail, die]), st.integers(min_value=0, max_value=14), st.booleans()
     )
+
+    below = st.sampled_from(["claims", "manifests", "parts"])
 
     def faulty(self, fault: tuple[Callable[[], None], int, bool]) -> InterruptedStore:
         interrupt, at, after = fault
@@ -211,6 +293,25 @@ class FaultyLife(RuleBasedStateMachine):
         with suppress(CheckpointError):
             save(LateStore(self.store, behind=behind), stale, process)
 
+    @precondition(lambda self: self.token > 1)
+    @rule(data=st.data(), keep=st.integers(min_value=1, max_value=2))
+    def save_and_prune_by_a_replaced_lease_that_does_not_know_it(
+        self, data: st.DataObject, keep: int
+    ) -> None:
+        self.step += 1
+        stale = name(data.draw(st.integers(min_value=1, max_value=self.token - 1)), self.step)
+        newer = self.token - stale.token
+        late = LateStore(self.store, behind=newer, below=f"{TASK}/claims")
+        save(late, stale)
+        prune(late, TASK, keep=keep, verified=stale, now=NOW)
+        self.is_pruned_by_others = True
+
+    @rule(keep=st.integers(min_value=1, max_value=3), behind=st.integers(0, 6), below=below)
+    def save_and_prune(self, keep: int, behind: int, below: str) -> None:
+        self.save()
+        late = LateStore(self.store, behind=behind, below=f"{TASK}/{below}")
+        prune(late, TASK, keep=keep, verified=self.confirmed, now=NOW)
+
     @rule(at=st.integers(min_value=0, max_value=14), after=st.booleans())
     def begin_while_the_one_before_saves(self, at: int, after: bool) -> None:
         tried = self.next_name()
@@ -236,14 +337,14 @@ class FaultyLife(RuleBasedStateMachine):
         found = latest(self.store, TASK)
         self.check(found.name if found else None)
         if found is not None:
-            assert found.skipped == ()
+            assert found.skipped == () or self.is_pruned_by_others
             assert dict(found.parts) in [parts(found.name, process) for process in (1, 2)]
 
     def check(self, found: CheckpointName | None) -> None:
         if self.confirmed is not None:
             assert found is not None
             assert found >= self.confirmed
-        if found is not None and found != self.confirmed:
+        if found is not None and found != self.confirmed and not self.is_pruned_by_others:
             assert found.token in (self.token, self.token - 1)
 
 

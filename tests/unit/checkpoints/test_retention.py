@@ -146,6 +146,16 @@ def test_pruning_follows_the_rule_and_says_what_is_left() -> None:
     assert "newest" in reasons[40]
 
 
+def test_what_the_next_lease_begins_from_stays_though_its_step_is_a_lower_one() -> None:
+    """A lease that did not restore anything began at step 0 again."""
+    store = saved(7, 8)
+    claim(store, "task", 2)
+    save(store, 1, token=2)
+    done = prune(store, "task", keep=1, verified=CheckpointName(token=2, step=1), now=NOW)
+    assert newest_step(store) == 1
+    assert {verdict.name.step for verdict in done.verdicts if verdict.is_kept} == {1, 8}
+
+
 def test_what_is_being_read_stays_until_the_reader_is_done() -> None:
     store = saved(1, 2, 3)
     oldest = CheckpointName(token=1, step=1)

@@ -165,6 +165,16 @@ def test_a_loss_that_is_not_a_number_can_be_read_back(lab: Lab) -> None:
     assert heartbeat(lab).metrics["bound"] == math.inf
 
 
+def test_a_loss_that_is_not_a_number_is_remembered_with_a_checkpoint(lab: Lab) -> None:
+    lab.session().checkpoint(1, {}, loss=math.nan, bounds=[-math.inf, {"upper": math.inf}], ok=None)
+    restored = lab.session(token=2).restore()
+    assert restored is not None
+    loss = restored.metadata.pop("loss")
+    assert isinstance(loss, float)
+    assert math.isnan(loss)
+    assert restored.metadata == {"bounds": [-math.inf, {"upper": math.inf}], "ok": None}
+
+
 def test_heartbeats_are_written_once_a_second_at_most(lab: Lab) -> None:
     store = InterruptedStore(MemoryStore(), lambda: None, at=-1)
     lab.store = store
