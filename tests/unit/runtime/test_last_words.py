@@ -221,6 +221,8 @@ def test_advice_to_save_soon_makes_a_checkpoint_and_the_job_goes_on(
         ("SPILLWAY_NOTICE_SIGNALS", "NONSENSE", "no signal"),
         ("SPILLWAY_GRACE_SECONDS", "long", "write a number of seconds"),
         ("SPILLWAY_NOTICE_LEAD_SECONDS", "long", "write a number of seconds"),
+        ("SPILLWAY_SCRATCH", "/not/there", "name a folder that is there"),
+        ("SPILLWAY_SCRATCH", "/dev/null", "name a folder that is there"),
     ],
 )
 def test_a_setting_that_is_wrong_stops_the_job_before_it_begins(
@@ -228,5 +230,6 @@ def test_a_setting_that_is_wrong_stops_the_job_before_it_begins(
 ) -> None:
     process = wrappers.start(lab.submission(), **{name: value})
     output, _ = process.communicate(timeout=60)
-    assert process.returncode == exit_codes.BAD_ENTRY_POINT
+    assert process.returncode == exit_codes.BAD_ENTRY_POINT, output
+    assert f"{name} " in output
     assert message in output
