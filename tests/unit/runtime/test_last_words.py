@@ -221,6 +221,7 @@ def test_advice_to_save_soon_makes_a_checkpoint_and_the_job_goes_on(
         ("SPILLWAY_NOTICE_SIGNALS", "NONSENSE", "no signal"),
         ("SPILLWAY_GRACE_SECONDS", "long", "write a number of seconds"),
         ("SPILLWAY_NOTICE_LEAD_SECONDS", "long", "write a number of seconds"),
+        ("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:http", "write it as http://"),
         ("SPILLWAY_SCRATCH", "/not/there", "name a folder that is there"),
         ("SPILLWAY_SCRATCH", "/dev/null", "name a folder that is there"),
     ],

@@ -47,7 +47,7 @@ def choose_watchers(environment: Mapping[str, str], dmi: Path = DMI) -> list[Wat
     """Return the watchers that `SPILLWAY_NOTICE` names, `none` for none; without it, those that fit this machine.
 
     Raises:
-        SpecError: It names one that there is not.
+        SpecError: It names one that there is not, or a variable says what is no address of a metadata service.
     """
     asked = environment.get(VARIABLE)
     names = detect(environment, dmi) if asked is None else _asked_for(asked)
