@@ -40,6 +40,10 @@ def raise_an_error(session: Session) -> None:
     raise ValueError("the data is not there")
 
 
+def raise_much(session: Session, message: str, times: int) -> None:
+    raise ValueError(message * times)
+
+
 def run_on(session: Session) -> None:
     while not session.preempted:
         time.sleep(0.05)

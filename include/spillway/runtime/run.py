@@ -29,11 +29,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MAX_RESULT_BYTES = 256 * 1024
-"""Results pass through the store into Airflow's XCom; larger ones belong in a file of their own."""
-
-TRACEBACK_LINES = 40
-MAX_MESSAGE_CHARACTERS = 4000
+MAX_VALUE_BYTES = 256 * 1024
+"""Values pass through the store into Airflow's XCom; larger ones belong in a file of their own."""
 
 _EXIT_CODES = {
     Outcome.SUCCEEDED: exit_codes.SUCCEEDED,
@@ -158,9 +155,9 @@ def check_result(value: object) -> JsonValue:
         raise SpecError(
             f"the entry point returned what is not JSON ({error}); return dicts, lists, text, finite numbers and None"
         ) from error
-    if len(text.encode()) > MAX_RESULT_BYTES:
+    if len(text.encode()) > MAX_VALUE_BYTES:
         raise SpecError(
-            f"the entry point returned {len(text.encode())} bytes of JSON and {MAX_RESULT_BYTES} are allowed; write it"
+            f"the entry point returned {len(text.encode())} bytes of JSON and {MAX_VALUE_BYTES} are allowed; write it"
             " to a file and return where it is"
         )
     result: JsonValue = json.loads(text)
@@ -170,7 +167,5 @@ def check_result(value: object) -> JsonValue:
 def _record(error: BaseException) -> ErrorRecord:
     lines = "".join(traceback.format_exception(error)).splitlines()
     return ErrorRecord(
-        type=type(error).__qualname__,
-        message=str(error)[:MAX_MESSAGE_CHARACTERS],
-        traceback="\n".join(lines[-TRACEBACK_LINES:]),
+        type=type(error).__qualname__, message=str(error), traceback="\n".join(lines)
     )
