@@ -15,7 +15,7 @@ from spillway.runtime import entry_point, exit_codes
 from spillway.runtime.clock import Clock, SystemClock
 from spillway.runtime.exchange import ErrorRecord, Outcome, Result, write_result
 from spillway.runtime.last_words import LastWords
-from spillway.runtime.log_tail import LogTail
+from spillway.runtime.log_tail import LogTail, unicode
 from spillway.runtime.pulse import LOG_TAIL_BYTES, BackgroundPulse, Tempo
 from spillway.runtime.session import Preempted, Session
 
@@ -150,22 +150,24 @@ def check_result(value: object) -> JsonValue:
         SpecError: It is not JSON, or too large.
     """
     try:
-        text = json.dumps(value, allow_nan=False)
+        data = json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
     except (TypeError, ValueError) as error:
         raise SpecError(
-            f"the entry point returned what is not JSON ({error}); return dicts, lists, text, finite numbers and None"
+            f"the entry point returned what is not JSON ({error}); return dicts, lists, text of Unicode, finite"
+            " numbers and None"
         ) from error
-    if len(text.encode()) > MAX_VALUE_BYTES:
+    if len(data) > MAX_VALUE_BYTES:
         raise SpecError(
-            f"the entry point returned {len(text.encode())} bytes of JSON and {MAX_VALUE_BYTES} are allowed; write it"
+            f"the entry point returned {len(data)} bytes of JSON and {MAX_VALUE_BYTES} are allowed; write it"
             " to a file and return where it is"
         )
-    result: JsonValue = json.loads(text)
+    result: JsonValue = json.loads(data)
     return result
 
 
 def _record(error: BaseException) -> ErrorRecord:
-    lines = "".join(traceback.format_exception(error)).splitlines()
     return ErrorRecord(
-        type=type(error).__qualname__, message=str(error), traceback="\n".join(lines)
+        type=type(error).__qualname__,
+        message=unicode(str(error)),
+        traceback=unicode("".join(traceback.format_exception(error))),
     )

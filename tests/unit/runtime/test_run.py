@@ -24,6 +24,7 @@ from spillway.runtime.exchange import (
     read_heartbeat,
     read_result,
 )
+from spillway.runtime.log_tail import LogTail
 from spillway.runtime.run import MAX_VALUE_BYTES, check_result, run
 from spillway.testing.stores import MemoryStore
 
@@ -61,9 +62,7 @@ def test_an_exception_is_kept_with_where_it_came_from(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("message", ["x", "\0", "x\n", "ä"])
-def test_a_message_without_end_is_cut_and_leaves_where_it_came_from(
-    lab: Lab, message: str
-) -> None:
+def test_a_message_without_end_is_cut_and_leaves_where_it_came_from(lab: Lab, message: str) -> None:
     code, result = run_here(lab, "sample_jobs:raise_much", message=message, times=2_000_000)
     assert code == exit_codes.FAILED
     (path,) = lab.store.list("task/results")
@@ -71,6 +70,29 @@ def test_a_message_without_end_is_cut_and_leaves_where_it_came_from(
     assert result.error is not None
     assert result.error.message.startswith(message)
     assert "\n" in message or "in raise_much" in result.error.traceback
+
+
+def test_text_that_is_no_unicode_hides_neither_the_result_nor_the_heartbeat(lab: Lab) -> None:
+    log_tail = LogTail()
+    log_tail.write("reading \udcff\n")  # how Python has a file's name that is no UTF-8
+    submission = lab.submission(
+        "sample_jobs:raise_much", arguments={"message": "\udcff", "times": 1}
+    )
+    run(
+        submission,
+        lab.store,
+        scratch=lab.folder,
+        notice=lab.notice,
+        clock=lab.clock,
+        log_tail=log_tail,
+    )
+    result, heartbeat = read_result(lab.store, "task", 1), read_heartbeat(lab.store, "task", 1)
+    assert result is not None
+    assert result.error is not None
+    assert (result.error.message, result.log_tail) == ("\\udcff", "reading \\udcff")
+    assert result.error.traceback.endswith("ValueError: \\udcff")
+    assert heartbeat is not None
+    assert heartbeat.log_tail == "reading \\udcff"
 
 
 def test_a_result_that_no_job_of_ours_has_written_is_not_taken(lab: Lab) -> None:
@@ -134,7 +156,7 @@ def test_a_module_that_breaks_while_it_is_imported_says_how(lab: Lab) -> None:
         sys.path.remove(str(lab.folder))
 
 
-@pytest.mark.parametrize("value", [object(), {"a": {1}}, float("nan"), b"bytes"])
+@pytest.mark.parametrize("value", [object(), {"a": {1}}, float("nan"), b"bytes", "\udcff"])
 def test_a_result_that_is_not_json_is_refused(value: object) -> None:
     with pytest.raises(SpecError, match="not JSON"):
         check_result(value)
