@@ -101,11 +101,12 @@ def run(
     )
 
     def say_last_words() -> None:
-        saved = session.heartbeat.checkpoint_step
+        last = session.heartbeat
+        saved = last.checkpoint_step
         stands = "there is no checkpoint" if saved is None else f"that of step {saved} stands"
         reason = f"{notice.reason}; it did not come to its next checkpoint in time: {stands}"
         report.write(Outcome.PREEMPTED, reason=reason, checkpoint_step=saved)
-        pulse.end(session.heartbeat)
+        pulse.end(last)
 
     with pulse, LastWords(notice, say_last_words, clock=clock):
         outcome, value, problem = _call(function, session, submission)

@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from statistics import median_low
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ from spillway.checkpoints.commit import Parts
 from spillway.checkpoints.staging import Staging
 from spillway.errors import FencedError, SpillwayError, StoreError
 from spillway.placement.cadence import SaveCost
+from spillway.runtime.stored import note_stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from spillway.checkpoints.files import Files
     from spillway.checkpoints.formats import Prepared
     from spillway.checkpoints.store import ObjectStore
-    from spillway.model import Submission
+    from spillway.model import Heartbeat, Submission
     from spillway.runtime.clock import Clock
 
 log = logging.getLogger(__name__)
@@ -72,6 +73,7 @@ class Saved:
     Attributes:
         size: Bytes of its parts.
         taken_at: When the work it holds was done, on the monotonic clock.
+        counts_since: When it was durable.
         cost: What it cost.
         stored_bytes: What all kept checkpoints take in the store; None when that could not be found out.
     """
@@ -79,15 +81,30 @@ class Saved:
     step: int
     size: int
     taken_at: float
+    counts_since: datetime
     cost: SaveCost
     stored_bytes: int | None
+
+    def added_to(self, said: Heartbeat, *, began: float) -> Heartbeat:
+        """Return `said` with this as the last checkpoint of work that began at `began`; to add it again changes nothing."""
+        if self.stored_bytes is not None:
+            said = note_stored(said, self.stored_bytes, now=self.counts_since)
+        return replace(
+            said,
+            written_at=max(said.written_at, self.counts_since),
+            checkpoint_step=self.step,
+            useful=timedelta(seconds=self.taken_at - began),
+        )
 
 
 class Saver:
     """Commits the checkpoints of one lease, one after the other, and says of each when it counts.
 
     `tell` is called with each, always by a thread that calls a method here; which is where a save that failed is reported
-    too, once, except that a lease that was replaced is told so each time.
+    too, once, except that a lease that was replaced is told so each time. `wake` is called by the thread that writes.
+
+    Attributes:
+        untold: A checkpoint that counts and was not told of yet, as the work has called nothing since; for any thread.
     """
 
     def __init__(
@@ -97,11 +114,14 @@ class Saver:
         *,
         clock: Clock,
         tell: Callable[[Saved], None],
+        wake: Callable[[], None],
     ) -> None:
+        self.untold: Saved | None = None
         self._store = store
         self._submission = submission
         self._clock = clock
         self._tell = tell
+        self._wake = wake
         self._staging = Staging()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="spillway-checkpoint")
         self._helper = ThreadPoolExecutor(1, thread_name_prefix="spillway-checksum")
@@ -221,6 +241,7 @@ class Saver:
             raise
         self._written.append(saved)
         self._tell(saved)
+        self.untold = None  # not earlier: whoever finds it gone finds it told
 
     def _commit(self, snapshot: Snapshot) -> Saved:
         """Write the snapshot and remove what is not needed any more; on the thread of the saver."""
@@ -247,16 +268,20 @@ class Saver:
             manifest.size,
             write.total_seconds(),
         )
-        return Saved(
+        saved = Saved(
             step=snapshot.step,
             size=snapshot.size,
             taken_at=snapshot.taken_at,
+            counts_since=self._clock.now(),
             cost=SaveCost(
                 stall=snapshot.copying + (write if snapshot.is_waited_for else timedelta(0)),
                 write=write,
             ),
             stored_bytes=self._prune(name),
         )
+        self.untold = saved
+        self._wake()
+        return saved
 
     def _prune(self, name: CheckpointName) -> int | None:
         try:

@@ -28,7 +28,6 @@ from spillway.runtime.notice import Notice
 from spillway.runtime.pulse import DirectPulse, Pulse
 from spillway.runtime.rate import Rate
 from spillway.runtime.saving import Saved, Saver
-from spillway.runtime.stored import note_stored
 
 log = logging.getLogger(__name__)
 
@@ -109,13 +108,16 @@ class Session:
         self._store = store
         self._clock = clock or SystemClock()
         self._notice = notice or Notice(grace_period=submission.grace_period, clock=self._clock)
-        self._saver = Saver(store, submission, clock=self._clock, tell=self._note_saved)
         self._has_claimed = False
         self._began = self._opened = self._clock.monotonic()
         self._has_progressed = False
         self._restored_step: int | None = None
         self._heartbeat = Heartbeat(token=self.token, written_at=self._clock.now())
         self._pulse = pulse or DirectPulse(store, submission.prefix, clock=self._clock)
+        self._pulse.complete_by(self._with_untold)
+        self._saver = Saver(
+            store, submission, clock=self._clock, tell=self._note_saved, wake=self._pulse.hurry
+        )
         self._rate = Rate()
         self._cadence = self._choose_cadence()
 
@@ -169,8 +171,8 @@ class Session:
 
     @property
     def heartbeat(self) -> Heartbeat:
-        """What the session has to say of itself now."""
-        return self._heartbeat
+        """What the session has to say of itself now; for any thread."""
+        return self._with_untold()
 
     def restore(self, *, like: object = None, saved_by: str | None = None) -> Checkpoint | None:
         """Return the newest whole checkpoint of the task, or None when the work begins at its beginning.
@@ -352,14 +354,16 @@ class Session:
     def _note_saved(self, saved: Saved) -> None:
         """Tell of a checkpoint that counts, and choose by what it cost when the next one is due."""
         self._cadence = self._choose_cadence()
-        if saved.stored_bytes is not None:
-            now = self._clock.now()
-            self._heartbeat = note_stored(self._heartbeat, saved.stored_bytes, now=now)
-        self._tell(
-            checkpoint_step=saved.step,
-            useful=timedelta(seconds=saved.taken_at - self._began),
-            at_once=True,
-        )
+        self._heartbeat = saved.added_to(self._heartbeat, began=self._began)
+        self._tell(at_once=True)
+
+    def _with_untold(self) -> Heartbeat:
+        """Return the heartbeat with a checkpoint that counts since the work last called."""
+        untold = (
+            self._saver.untold
+        )  # before the heartbeat, in which it is by the time that it is gone here
+        said = self._heartbeat
+        return said if untold is None else untold.added_to(said, began=self._began)
 
     def _choose_cadence(self) -> Cadence:
         chosen = cadence(

@@ -135,6 +135,20 @@ def test_a_process_that_never_looks_leaves_as_preempted_and_says_why(
     assert list(lab.store.list(".heartbeats")) == []
 
 
+def test_a_checkpoint_that_was_saved_beside_the_work_is_known_though_the_work_never_looks(
+    lab: Lab, wrappers: Wrappers
+) -> None:
+    entry_point = "sample_jobs:save_beside_and_never_look"
+    process = wrappers.start(lab.submission(entry_point, grace_period=timedelta(seconds=2)))
+    wait_for_step(lab)  # a heartbeat says so
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == exit_codes.PREEMPTED, output
+    result = result_of(lab)
+    assert result.checkpoint_step == 1
+    assert "that of step 1 stands" in result.reason
+
+
 def test_a_signal_is_heard_while_the_main_thread_is_in_c_code(lab: Lab, wrappers: Wrappers) -> None:
     submission = lab.submission("sample_jobs:stay_in_c", grace_period=timedelta(seconds=2))
     process = wrappers.start(submission)

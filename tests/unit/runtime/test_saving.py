@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from threading import Event
 from typing import TYPE_CHECKING, Any
@@ -221,6 +222,29 @@ def test_what_is_saved_counts_as_useful_until_it_was_copied(lab: Lab, slow: Slow
     slow.may_write.set()
     session.flush()
     assert session.heartbeat.useful == timedelta(seconds=50)
+
+
+def test_a_save_counts_in_the_heartbeat_before_the_work_calls_again(
+    lab: Lab, slow: SlowStore
+) -> None:
+    session = lab.session()
+    session.progress(1)
+    lab.clock.advance(50)
+    session.checkpoint(5, state(1.0))
+    lab.clock.advance(7)
+    slow.may_write.set()
+    wait_until_written(session)
+    seen = session.heartbeat
+    assert (seen.checkpoint_step, seen.useful) == (5, timedelta(seconds=50))
+    assert seen.written_at == lab.clock.now()
+    lab.clock.advance(3600)
+    session.flush()
+    assert session.heartbeat == replace(
+        seen,
+        written_at=lab.clock.now(),
+        checkpoint_interval=session.checkpoint_interval,
+        expected_loss=session.heartbeat.expected_loss,
+    )
 
 
 def test_memory_is_allocated_once_for_all_saves(lab: Lab) -> None:
