@@ -52,7 +52,6 @@ class Snapshot:
         checksums: Of those that are copied already.
         taken_at: When the work went on, on the monotonic clock.
         copying: How long it did not.
-        is_waited_for: Whether the work goes on only once it counts.
     """
 
     step: int
@@ -61,7 +60,6 @@ class Snapshot:
     checksums: BackgroundChecksums
     taken_at: float
     copying: timedelta
-    is_waited_for: bool
     metadata: Mapping[str, JsonValue]
     metrics: Mapping[str, float]
 
@@ -127,6 +125,9 @@ class Saver:
         self._helper = ThreadPoolExecutor(1, thread_name_prefix="spillway-checksum")
         self._future: Future[Saved] | None = None
         self._doing: tuple[int, float] | None = None
+        self._held_up = timedelta(
+            0
+        )  # how long what is being written, or was last, held up the work
         self._fenced: FencedError | None = None
         self._written: deque[Saved] = deque(maxlen=_REMEMBERED)
 
@@ -192,16 +193,14 @@ class Saver:
             checksums=BackgroundChecksums(written.parts, self._helper, written.digests),
             taken_at=now,
             copying=timedelta(seconds=now - began),
-            is_waited_for=files is not None or state.size <= SMALL_BYTES,
             metadata=metadata,
             metrics=metrics,
         )
         self._doing = step, now
         self._future = self._thread.submit(self._commit, snapshot)
-        if files:
-            self.wait()
-        elif snapshot.is_waited_for:
-            self._wait(PATIENCE)
+        self._held_up = snapshot.copying
+        if files or state.size <= SMALL_BYTES:
+            self._wait(None if files else PATIENCE, held_up_since=now)
 
     def collect(self) -> None:
         """Tell of a checkpoint that counts by now; never waits.
@@ -221,7 +220,8 @@ class Saver:
         """
         self._wait(None)
 
-    def _wait(self, patience: timedelta | None) -> None:
+    def _wait(self, patience: timedelta | None, *, held_up_since: float | None = None) -> None:
+        """Wait for what is being written, and tell of it. `held_up_since` when it is the save that has the work wait."""
         if self._fenced is not None:
             raise FencedError(token=self._fenced.token, newest=self._fenced.newest)
         future = self._future
@@ -229,6 +229,8 @@ class Saver:
             return
         if not future.done():
             wait_for([future], None if patience is None else patience.total_seconds())
+        if held_up_since is not None:
+            self._held_up += timedelta(seconds=self._clock.monotonic() - held_up_since)
         if future.done():
             self._future = self._doing = None
             self._note(future)
@@ -239,6 +241,7 @@ class Saver:
         except FencedError as fenced:
             self._fenced = fenced
             raise
+        saved = replace(saved, cost=replace(saved.cost, stall=self._held_up))
         self._written.append(saved)
         self._tell(saved)
         self.untold = None  # not earlier: whoever finds it gone finds it told
@@ -273,10 +276,7 @@ class Saver:
             size=snapshot.size,
             taken_at=snapshot.taken_at,
             counts_since=self._clock.now(),
-            cost=SaveCost(
-                stall=snapshot.copying + (write if snapshot.is_waited_for else timedelta(0)),
-                write=write,
-            ),
+            cost=SaveCost(stall=snapshot.copying, write=write),
             stored_bytes=self._prune(name),
         )
         self.untold = saved

@@ -366,6 +366,34 @@ def test_the_interval_follows_what_saving_costs_once_that_is_measured(
     assert session.heartbeat.expected_loss == timedelta(seconds=45)
 
 
+SMALL = {"weights": np.zeros(3)}
+
+
+def test_a_small_save_on_a_slow_store_costs_no_more_than_it_was_waited_for(
+    lab: Lab, slow: SlowStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("spillway.runtime.saving.PATIENCE", timedelta(0))
+    session = lab.session(preemptions_per_hour=2.0)
+    slow.meanwhile = lambda: lab.clock.advance(30)
+    session.checkpoint(1, SMALL)
+    slow.may_write.set()
+    session.flush()
+    assert session.checkpoint_interval == timedelta(seconds=30)  # it was not waited for at all
+
+
+@pytest.mark.parametrize("with_files", [False, True])
+def test_a_save_that_is_waited_for_costs_all_of_that(
+    lab: Lab, slow: SlowStore, *, with_files: bool
+) -> None:
+    session = lab.session(preemptions_per_hour=2.0)
+    slow.meanwhile = lambda: lab.clock.advance(30)
+    slow.may_write.set()
+    (lab.folder / "vocabulary").write_text("a b c")
+    session.checkpoint(1, SMALL, files=lab.folder / "vocabulary" if with_files else None)
+    assert session.checkpoint_interval == timedelta(hours=(2 * (30 / 3600) / 2) ** 0.5)
+    assert "a save costs 30 s of work (measured)" in session.heartbeat.checkpoint_reason
+
+
 def test_without_a_hazard_the_interval_that_was_asked_for_stays(lab: Lab) -> None:
     session = lab.session(checkpoint_interval=timedelta(seconds=7))
     session.checkpoint(1, "state")
