@@ -7,10 +7,12 @@ from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from operator import index
 from statistics import median_low
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, SupportsIndex
 
 from pydantic import JsonValue
 
@@ -18,7 +20,7 @@ from spillway.checkpoints import CheckpointName, commit, prune
 from spillway.checkpoints.checksums import BackgroundChecksums
 from spillway.checkpoints.commit import Parts
 from spillway.checkpoints.staging import Staging
-from spillway.errors import FencedError, SpillwayError, StoreError
+from spillway.errors import FencedError, SpecError, StoreError
 from spillway.placement.cadence import SaveCost
 from spillway.runtime.stored import note_stored
 
@@ -38,6 +40,9 @@ SMALL_BYTES = 1 << 20
 
 PATIENCE = timedelta(seconds=2)
 """How long a small state is waited for; a store that is slower does not hold up the work any longer."""
+
+MOST_STEPS = 10**12 - 1
+"""As many as the name of a checkpoint has digits for."""
 
 _REMEMBERED = 5
 
@@ -93,6 +98,18 @@ class Saved:
             checkpoint_step=self.step,
             useful=timedelta(seconds=self.taken_at - began),
         )
+
+
+def whole_number(step: SupportsIndex) -> int:
+    """Return `step` if it is a number of steps that a checkpoint can have.
+
+    Raises:
+        SpecError: It is not.
+    """
+    with suppress(TypeError):
+        if 0 <= index(step) <= MOST_STEPS:
+            return index(step)
+    raise SpecError(f"step is {step!r}; give the number of steps done, from 0 to {MOST_STEPS}")
 
 
 class Saver:
@@ -261,7 +278,7 @@ class Saver:
                 entry_point=self._submission.entry_point,
                 checksums=snapshot.checksums,
             )
-        except SpillwayError as error:
+        except Exception as error:
             log.error("the checkpoint of step %d was not saved: %s", snapshot.step, error)  # noqa: TRY400  # it is raised where the work is
             raise
         write = timedelta(seconds=self._clock.monotonic() - snapshot.taken_at)

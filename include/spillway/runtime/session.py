@@ -19,7 +19,7 @@ from spillway.checkpoints.formats import Prepared, decode_state, prepare
 from spillway.checkpoints.layout import claimed_tokens
 from spillway.checkpoints.likeness import check_likeness
 from spillway.checkpoints.store import BytesLike, ObjectStore
-from spillway.errors import CheckpointError, SpecError, StoreError, WrongCheckpointError
+from spillway.errors import SpecError, StoreError, WrongCheckpointError
 from spillway.model import Heartbeat, Manifest, Resources, Submission
 from spillway.placement.cadence import UNKNOWN_HAZARD_INTERVAL, Cadence, cadence
 from spillway.runtime.clock import Clock, SystemClock
@@ -27,7 +27,7 @@ from spillway.runtime.gang.membership import LOOPBACK, Member
 from spillway.runtime.notice import Notice
 from spillway.runtime.pulse import DirectPulse, Pulse
 from spillway.runtime.rate import Rate
-from spillway.runtime.saving import Saved, Saver
+from spillway.runtime.saving import Saved, Saver, whole_number
 
 log = logging.getLogger(__name__)
 
@@ -263,9 +263,10 @@ class Session:
         Raises:
             Preempted: What could be saved is, and the capacity will be taken back.
             FencedError: A newer lease owns the task: stop.
-            SpecError: The state or the folder has something in it that cannot be saved.
+            SpecError: The state or the folder has something in it that cannot be saved, or the step is no number of steps.
             StoreError: The store could not be written; the checkpoint before still counts.
         """
+        step = whole_number(step)
         if not self._has_claimed:
             self._claim()
         if self.preempted:
@@ -292,7 +293,7 @@ class Session:
         """
         try:
             self._saver.wait()
-        except CheckpointError as error:
+        except Exception as error:  # whatever it is, what the work failed of goes before it
             if succeeded:
                 raise
             log.warning("the last checkpoint was not saved: %s", error)

@@ -173,11 +173,23 @@ def test_after_a_failure_the_work_may_go_on_and_saving_is_due_at_once(
     assert steps_saved(lab) == [6]
 
 
-def test_a_failure_does_not_hide_that_the_work_failed(lab: Lab, slow: SlowStore) -> None:
+def break_down() -> None:
+    raise ValueError("a bug")
+
+
+@pytest.mark.parametrize("failure", [fail, break_down])
+def test_a_failure_does_not_hide_that_the_work_failed(
+    lab: Lab,
+    slow: SlowStore,
+    failure: Callable[[], None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     session = lab.session()
     session.checkpoint(5, state(1.0))
-    slow.meanwhile = fail
+    slow.meanwhile = failure
     slow.may_write.set()
+    wait_until_written(session)
+    assert "the checkpoint of step 5 was not saved" in caplog.text  # before anybody asks
     session.end(succeeded=False)
 
 
