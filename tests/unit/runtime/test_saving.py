@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from datetime import timedelta
 from threading import Event
@@ -376,6 +377,25 @@ def test_the_interval_follows_what_saving_costs_once_that_is_measured(
     assert session.heartbeat.checkpoint_interval == timedelta(seconds=30)
     assert "takes that long to be written" in session.heartbeat.checkpoint_reason
     assert session.heartbeat.expected_loss == timedelta(seconds=45)
+
+
+def test_the_log_says_the_interval_its_reason_and_what_a_preemption_costs_when_it_changes(
+    lab: Lab, slow: SlowStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "spillway.runtime.session")
+    session = lab.session(preemptions_per_hour=2.0)
+    asked = "a checkpoint every 60 s: it was asked for; a preemption costs 30 s of work on average"
+    assert caplog.messages == [asked]
+    slow.meanwhile = lambda: lab.clock.advance(30)
+    slow.may_write.set()
+    for step in range(1, 4):
+        session.checkpoint(step, state(step))
+        session.flush()
+    measured = (
+        "a checkpoint every 30 s: a checkpoint takes that long to be written; "
+        "a preemption costs 45 s of work on average"
+    )
+    assert caplog.messages == [asked, measured]  # and not at each save
 
 
 SMALL = {"weights": np.zeros(3)}
