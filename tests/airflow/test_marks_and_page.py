@@ -21,13 +21,18 @@ from sqlalchemy.orm.attributes import manager_of_class
 from spillway.airflow import listener
 from spillway.airflow.page import make_app
 from spillway.catalog.store_place import StorePlace
+from spillway.checkpoints import open_store
 from spillway.dispatch import Dispatcher, Running, Waiting
 from spillway.model import Heartbeat
+from spillway.placement.explain import span
 from spillway.reconcile import reconcile
+from spillway.runtime import Session
 from spillway.testing.fake_backend import FakeBackend
 from spillway.testing.fake_deployment import ON_DEMAND, RESERVED, SPEC
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from spillway.testing.fake_deployment import FakeDeployment
 
 FACTS = {"dag_id": "nightly", "run_id": "manual__2026", "task_id": "train", "map_index": -1}
@@ -204,3 +209,36 @@ def test_the_page_says_how_far_a_job_is_and_how_often_it_saves(
     world.dispatcher.cancel(step.lease.key, detail="enough")
     assert saves not in TestClient(app).get("/page").text
     assert saves in TestClient(app).get(f"/page?run_id={step.lease.task.run_id}").text
+
+
+@pytest.mark.parametrize("end", ["well", "killed"])
+def test_the_page_of_a_run_says_how_often_a_job_saved_also_when_its_lease_is_over(
+    world: FakeDeployment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, end: str
+) -> None:
+    step = world.dispatcher.begin(world.request())
+    assert isinstance(step, Running)
+    submission = step.lease.submission
+    session = Session(
+        replace(submission, checkpoint_interval=timedelta(minutes=12)),
+        open_store(submission.store),
+        scratch=tmp_path,
+    )
+    session.progress(1, 10)
+    session.checkpoint(1, {"at": 1})
+    said = session.heartbeat
+    assert said.checkpoint_interval is not None
+    assert said.expected_loss is not None
+    saves = (
+        f"saves every {span(said.checkpoint_interval)}: {said.checkpoint_reason}; "
+        f"a preemption costs {span(said.expected_loss)}"
+    )
+    client, run = seen_by({"nightly"}, monkeypatch), f"/page?run_id={step.lease.task.run_id}"
+    assert saves in client.get("/page").text
+    if end == "well":
+        session.end(succeeded=True)
+        world.succeed(step.lease)
+        world.dispatcher.advance(world.request(), step.lease.key)
+    else:
+        world.dispatcher.cancel(step.lease.key, detail="enough")
+    assert world.ledger.lease(step.lease.key).ended_at is not None
+    assert saves in client.get(run).text

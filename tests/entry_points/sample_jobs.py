@@ -40,6 +40,10 @@ def raise_an_error(session: Session) -> None:
     raise ValueError("the data is not there")
 
 
+def raise_much(session: Session, message: str, times: int) -> None:
+    raise ValueError(message * times)
+
+
 def run_on(session: Session) -> None:
     while not session.preempted:
         time.sleep(0.05)
@@ -137,6 +141,16 @@ def never_look(session: Session) -> None:
     session.progress(1, 10)
     session.checkpoint(1, {"at": 1})
     print("working without looking")  # noqa: T201
+    while True:
+        time.sleep(0.05)
+
+
+def save_beside_and_never_look(session: Session) -> None:
+    """Save what is too large to be waited for, and then work on without a call to the session."""
+    import numpy as np
+
+    session.progress(1, 10)
+    session.checkpoint(1, {"weights": np.zeros(200_000)})
     while True:
         time.sleep(0.05)
 

@@ -52,9 +52,7 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
             with (
                 heard_at_once(notice, environment),
                 Lookout(watchers, notice, lead=ahead),
-                tempfile.TemporaryDirectory(
-                    prefix="spillway-", dir=environment.get("SPILLWAY_SCRATCH")
-                ) as folder,
+                _scratch(environment) as folder,
             ):
                 scratch = Path(folder)
                 if not is_gang(submission):
@@ -70,7 +68,7 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
                     )
                 )
         except SpecError:
-            log.exception("the gang of %s cannot start", submission.key)
+            log.exception("%s cannot start", submission.key)
             return exit_codes.BAD_ENTRY_POINT
         except StoreUrlError:
             log.exception("%s has nowhere to save", submission.key)
@@ -83,6 +81,19 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
 def _take_signals(notice: Notice, submission: Submission, environment: Mapping[str, str]) -> None:
     notice.grace_period = grace_period(environment, submission.grace_period)
     listen(notice, notice_signals(environment), environment)
+
+
+def _scratch(environment: Mapping[str, str]) -> tempfile.TemporaryDirectory[str]:
+    place = environment.get("SPILLWAY_SCRATCH")
+    try:
+        return tempfile.TemporaryDirectory(prefix="spillway-", dir=place)
+    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        if place is None:
+            raise
+        raise SpecError(
+            f"SPILLWAY_SCRATCH is {place!r}, where no folder can be made: {error.strerror}; name a folder that is there"
+            " and can be written to"
+        ) from error
 
 
 def _submission_text(arguments: Sequence[str], environment: Mapping[str, str]) -> str:

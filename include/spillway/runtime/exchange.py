@@ -5,10 +5,10 @@ Each lease writes paths of its own, so an older one never overwrites what a newe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pydantic import JsonValue
 
@@ -28,6 +28,15 @@ __all__ = [
     "write_heartbeat",
     "write_result",
 ]
+
+
+MAX_RESULT_BYTES: Final = 1 << 20
+"""Of what is written of one attempt, whatever the entry point returned, raised and printed."""
+
+MAX_TEXT_CHARACTERS: Final = 4000
+TRACEBACK_LINES: Final = 40
+TRACEBACK_LINE_CHARACTERS: Final = 500
+"""Of each line, so that a message without end leaves room for the lines that say where it came from."""
 
 
 class Outcome(StrEnum):
@@ -76,8 +85,14 @@ class Result:
 
 
 def write_result(store: ObjectStore, prefix: str, result: Result) -> None:
-    """Write how the attempt ended."""
-    store.put(_result_path(prefix, result.token), encode_json(result))
+    """Write how the attempt ended; texts are cut to what people need of them.
+
+    Raises:
+        StoreError: The store could not be written, or there is more to write than anybody would read.
+    """
+    path, data = _result_path(prefix, result.token), encode_json(_cut(result))
+    _check_size(path, data)
+    store.put(path, data)
 
 
 def read_result(store: ObjectStore, prefix: str, token: int) -> Result | None:
@@ -90,10 +105,30 @@ def read_result(store: ObjectStore, prefix: str, token: int) -> Result | None:
     data = store.get(path)
     if data is None:
         return None
+    _check_size(path, data)
     try:
         return decode_json(data, Result)
     except SpecError as error:
         raise StoreError(f"{path} is not what a job wrote: {error}") from error
+
+
+def _cut(result: Result) -> Result:
+    error = result.error and ErrorRecord(
+        type=result.error.type[:MAX_TEXT_CHARACTERS],
+        message=result.error.message[:MAX_TEXT_CHARACTERS],
+        traceback="\n".join(
+            line[:TRACEBACK_LINE_CHARACTERS]
+            for line in result.error.traceback.splitlines()[-TRACEBACK_LINES:]
+        ),
+    )
+    return replace(result, error=error, reason=result.reason[:MAX_TEXT_CHARACTERS])
+
+
+def _check_size(path: str, data: bytes) -> None:
+    if len(data) > MAX_RESULT_BYTES:
+        raise StoreError(
+            f"{path} has {len(data)} bytes, and the result of a job has {MAX_RESULT_BYTES} at most"
+        )
 
 
 def _result_path(prefix: str, token: int) -> str:

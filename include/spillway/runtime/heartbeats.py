@@ -5,8 +5,9 @@
 {prefix}/heartbeats/{token}.json       the last words of a lease that is over, beside its task's checkpoints
 ```
 
-A lease writes no path of another's, so an older one never overwrites what a newer one said. The first folder holds no more
-than what is at work, so that listing it stays cheap however long the history gets.
+A lease writes no path of another's, so an older one never overwrites what a newer one said. A beat that hung in the store may
+arrive after the last words, so those are asked for first, and count. The first folder holds no more than what is at work, so
+that listing it stays cheap however long the history gets.
 """
 
 from __future__ import annotations
@@ -60,7 +61,8 @@ def read_heartbeat(store: ObjectStore, prefix: str, token: int) -> Heartbeat | N
     Raises:
         StoreError: The store could not be read, or holds something else there.
     """
-    # The last one is written before the live one goes: whoever finds neither may have looked in between.
+    # The last one is written before the live one goes: whoever finds neither may have looked in between. And a live one
+    # that is found beside it has hung in the store.
     last, live = _last_path(prefix, token), _live_path(prefix, token)
     for path in (last, live, last):
         data = store.get(path)
@@ -87,10 +89,7 @@ class HeartbeatReader:
         changed = [path for path in asked if self._has_changed(path, versions.get(path))]
         self._kept = {path: kept for path, kept in self._kept.items() if path in asked}
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            found = {
-                path: pool.submit(self._fetch, path, asked[path], is_listed=path in versions)
-                for path in changed
-            }
+            found = {path: pool.submit(self._fetch, asked[path]) for path in changed}
         for path, fetched in found.items():
             if (heartbeat := fetched.result()) is not None:
                 self._kept[path] = (versions.get(path, ""), heartbeat)
@@ -108,11 +107,8 @@ class HeartbeatReader:
             return True
         return kept[0] != (version or "")
 
-    def _fetch(self, path: str, one: Submission, *, is_listed: bool) -> Heartbeat | None:
+    def _fetch(self, one: Submission) -> Heartbeat | None:
         try:
-            data = self._store.get(path) if is_listed else None
-            if data is not None:
-                return _decode(path, data)
             return read_heartbeat(self._store, one.prefix, one.token)
         except StoreError as error:
             log.warning("the heartbeat of %s cannot be read: %s", one.key, error)

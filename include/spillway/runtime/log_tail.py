@@ -18,6 +18,11 @@ MAX_BYTES = 16 * 1024
 MAX_LINES = 100
 
 
+def unicode(text: str) -> str:
+    """Return `text` as UTF-8 can hold it: Python has the names of files that are none with halves of characters."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 class LogTail:
     """The end of a text that grows; for any number of threads."""
 
@@ -28,7 +33,7 @@ class LogTail:
     def write(self, text: str) -> None:
         """Add `text` at the end."""
         with self._lock:
-            self._text = (self._text + text)[-MAX_BYTES:]
+            self._text = (self._text + unicode(text))[-MAX_BYTES:]
 
     def read(self, *, max_bytes: int = MAX_BYTES, max_lines: int = MAX_LINES) -> str:
         """Return the last whole lines that fit; of a line that was overwritten, as progress bars do, how it ended."""

@@ -55,6 +55,14 @@ class Tempo:
 class Pulse(Protocol):
     """Takes what a session has to say of itself."""
 
+    def complete_by(self, read: Callable[[], Heartbeat]) -> None:
+        """Ask `read` what there is to say whenever a heartbeat is written; it is called from any thread."""
+        ...
+
+    def hurry(self) -> None:
+        """Write the next one soon: something happened beside the work. Safe to call from any thread."""
+        ...
+
     def tell(self, heartbeat: Heartbeat, *, at_once: bool = False) -> None:
         """Take the newest heartbeat; `at_once` when something happened that should not wait."""
         ...
@@ -65,7 +73,7 @@ class Pulse(Protocol):
 
 
 class DirectPulse:
-    """Writes in the caller's own thread; for a notebook, where no thread should outlive its cell."""
+    """Writes in the caller's own thread, and so only what it is told; for a notebook, where no thread should outlive its cell."""
 
     def __init__(
         self, store: ObjectStore, prefix: str, *, clock: Clock, seconds: float = 1.0
@@ -75,6 +83,12 @@ class DirectPulse:
         self._clock = clock
         self._seconds = seconds
         self._next = -math.inf
+
+    def complete_by(self, read: Callable[[], Heartbeat]) -> None:
+        """Do nothing."""
+
+    def hurry(self) -> None:
+        """Do nothing."""
 
     def tell(self, heartbeat: Heartbeat, *, at_once: bool = False) -> None:
         """Write it, unless the last one was written a moment ago."""
@@ -110,6 +124,7 @@ class BackgroundPulse:
         self._notice = notice
         self._tempo = tempo or Tempo()
         self._read_log = read_log
+        self._read: Callable[[], Heartbeat] | None = None
         self._told: Heartbeat | None = None
         self._written: Heartbeat | None = None
         self._written_at = -math.inf
@@ -126,12 +141,16 @@ class BackgroundPulse:
     def __exit__(self, *_: object) -> None:
         self._stop()
 
+    def complete_by(self, read: Callable[[], Heartbeat]) -> None:
+        """Ask `read` what there is to say whenever a heartbeat is written."""
+        self._read = read
+
     def tell(self, heartbeat: Heartbeat, *, at_once: bool = False) -> None:
         """Take the newest heartbeat; costs the caller next to nothing."""
         is_first = self._told is None or (self._told.step is None and heartbeat.step is not None)
         self._told = heartbeat
         if at_once or is_first:
-            self._hurry()
+            self.hurry()
 
     def end(self, heartbeat: Heartbeat) -> None:
         """Write the last one, in the caller's thread. A beat that hangs in the store is not waited for much longer."""
@@ -141,9 +160,10 @@ class BackgroundPulse:
 
     def _take_notice(self) -> None:
         self._written_at = -math.inf  # it may be the last thing that gets out
-        self._hurry()
+        self.hurry()
 
-    def _hurry(self) -> None:
+    def hurry(self) -> None:
+        """Write the next one soon."""
         self._is_urgent = True
         self._wake.put(None)
 
@@ -168,7 +188,7 @@ class BackgroundPulse:
         self._is_urgent = False
         self._written = told
         self._written_at = self._clock.monotonic()
-        beat = self._complete(told)
+        beat = self._complete(self._read() if self._read else told)
         self._has_failed = not _try(
             lambda: write_heartbeat(self._store, self._prefix, beat), quiet=self._has_failed
         )

@@ -15,7 +15,7 @@ from spillway.runtime import entry_point, exit_codes
 from spillway.runtime.clock import Clock, SystemClock
 from spillway.runtime.exchange import ErrorRecord, Outcome, Result, write_result
 from spillway.runtime.last_words import LastWords
-from spillway.runtime.log_tail import LogTail
+from spillway.runtime.log_tail import LogTail, unicode
 from spillway.runtime.pulse import LOG_TAIL_BYTES, BackgroundPulse, Tempo
 from spillway.runtime.session import Preempted, Session
 
@@ -29,11 +29,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MAX_RESULT_BYTES = 256 * 1024
-"""Results pass through the store into Airflow's XCom; larger ones belong in a file of their own."""
-
-TRACEBACK_LINES = 40
-MAX_MESSAGE_CHARACTERS = 4000
+MAX_VALUE_BYTES = 256 * 1024
+"""Values pass through the store into Airflow's XCom; larger ones belong in a file of their own."""
 
 _EXIT_CODES = {
     Outcome.SUCCEEDED: exit_codes.SUCCEEDED,
@@ -104,11 +101,12 @@ def run(
     )
 
     def say_last_words() -> None:
-        saved = session.heartbeat.checkpoint_step
+        last = session.heartbeat
+        saved = last.checkpoint_step
         stands = "there is no checkpoint" if saved is None else f"that of step {saved} stands"
         reason = f"{notice.reason}; it did not come to its next checkpoint in time: {stands}"
         report.write(Outcome.PREEMPTED, reason=reason, checkpoint_step=saved)
-        pulse.end(session.heartbeat)
+        pulse.end(last)
 
     with pulse, LastWords(notice, say_last_words, clock=clock):
         outcome, value, problem = _call(function, session, submission)
@@ -153,24 +151,24 @@ def check_result(value: object) -> JsonValue:
         SpecError: It is not JSON, or too large.
     """
     try:
-        text = json.dumps(value, allow_nan=False)
+        data = json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
     except (TypeError, ValueError) as error:
         raise SpecError(
-            f"the entry point returned what is not JSON ({error}); return dicts, lists, text, finite numbers and None"
+            f"the entry point returned what is not JSON ({error}); return dicts, lists, text of Unicode, finite"
+            " numbers and None"
         ) from error
-    if len(text.encode()) > MAX_RESULT_BYTES:
+    if len(data) > MAX_VALUE_BYTES:
         raise SpecError(
-            f"the entry point returned {len(text.encode())} bytes of JSON and {MAX_RESULT_BYTES} are allowed; write it"
+            f"the entry point returned {len(data)} bytes of JSON and {MAX_VALUE_BYTES} are allowed; write it"
             " to a file and return where it is"
         )
-    result: JsonValue = json.loads(text)
+    result: JsonValue = json.loads(data)
     return result
 
 
 def _record(error: BaseException) -> ErrorRecord:
-    lines = "".join(traceback.format_exception(error)).splitlines()
     return ErrorRecord(
         type=type(error).__qualname__,
-        message=str(error)[:MAX_MESSAGE_CHARACTERS],
-        traceback="\n".join(lines[-TRACEBACK_LINES:]),
+        message=unicode(str(error)),
+        traceback=unicode("".join(traceback.format_exception(error))),
     )

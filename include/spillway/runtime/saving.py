@@ -7,10 +7,12 @@ from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
-from dataclasses import dataclass
-from datetime import timedelta
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from operator import index
 from statistics import median_low
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, SupportsIndex
 
 from pydantic import JsonValue
 
@@ -18,8 +20,9 @@ from spillway.checkpoints import CheckpointName, commit, prune
 from spillway.checkpoints.checksums import BackgroundChecksums
 from spillway.checkpoints.commit import Parts
 from spillway.checkpoints.staging import Staging
-from spillway.errors import FencedError, SpillwayError, StoreError
+from spillway.errors import FencedError, SpecError, StoreError
 from spillway.placement.cadence import SaveCost
+from spillway.runtime.stored import note_stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
     from spillway.checkpoints.files import Files
     from spillway.checkpoints.formats import Prepared
     from spillway.checkpoints.store import ObjectStore
-    from spillway.model import Submission
+    from spillway.model import Heartbeat, Submission
     from spillway.runtime.clock import Clock
 
 log = logging.getLogger(__name__)
@@ -37,6 +40,9 @@ SMALL_BYTES = 1 << 20
 
 PATIENCE = timedelta(seconds=2)
 """How long a small state is waited for; a store that is slower does not hold up the work any longer."""
+
+MOST_STEPS = 10**12 - 1
+"""As many as the name of a checkpoint has digits for."""
 
 _REMEMBERED = 5
 
@@ -51,7 +57,6 @@ class Snapshot:
         checksums: Of those that are copied already.
         taken_at: When the work went on, on the monotonic clock.
         copying: How long it did not.
-        is_waited_for: Whether the work goes on only once it counts.
     """
 
     step: int
@@ -60,7 +65,6 @@ class Snapshot:
     checksums: BackgroundChecksums
     taken_at: float
     copying: timedelta
-    is_waited_for: bool
     metadata: Mapping[str, JsonValue]
     metrics: Mapping[str, float]
 
@@ -72,6 +76,7 @@ class Saved:
     Attributes:
         size: Bytes of its parts.
         taken_at: When the work it holds was done, on the monotonic clock.
+        counts_since: When it was durable.
         cost: What it cost.
         stored_bytes: What all kept checkpoints take in the store; None when that could not be found out.
     """
@@ -79,15 +84,42 @@ class Saved:
     step: int
     size: int
     taken_at: float
+    counts_since: datetime
     cost: SaveCost
     stored_bytes: int | None
+
+    def added_to(self, said: Heartbeat, *, began: float) -> Heartbeat:
+        """Return `said` with this as the last checkpoint of work that began at `began`; to add it again changes nothing."""
+        if self.stored_bytes is not None:
+            said = note_stored(said, self.stored_bytes, now=self.counts_since)
+        return replace(
+            said,
+            written_at=max(said.written_at, self.counts_since),
+            checkpoint_step=self.step,
+            useful=timedelta(seconds=self.taken_at - began),
+        )
+
+
+def whole_number(step: SupportsIndex) -> int:
+    """Return `step` if it is a number of steps that a checkpoint can have.
+
+    Raises:
+        SpecError: It is not.
+    """
+    with suppress(TypeError):
+        if 0 <= index(step) <= MOST_STEPS:
+            return index(step)
+    raise SpecError(f"step is {step!r}; give the number of steps done, from 0 to {MOST_STEPS}")
 
 
 class Saver:
     """Commits the checkpoints of one lease, one after the other, and says of each when it counts.
 
     `tell` is called with each, always by a thread that calls a method here; which is where a save that failed is reported
-    too, once, except that a lease that was replaced is told so each time.
+    too, once, except that a lease that was replaced is told so each time. `wake` is called by the thread that writes.
+
+    Attributes:
+        untold: A checkpoint that counts and was not told of yet, as the work has called nothing since; for any thread.
     """
 
     def __init__(
@@ -97,16 +129,22 @@ class Saver:
         *,
         clock: Clock,
         tell: Callable[[Saved], None],
+        wake: Callable[[], None],
     ) -> None:
+        self.untold: Saved | None = None
         self._store = store
         self._submission = submission
         self._clock = clock
         self._tell = tell
+        self._wake = wake
         self._staging = Staging()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="spillway-checkpoint")
         self._helper = ThreadPoolExecutor(1, thread_name_prefix="spillway-checksum")
         self._future: Future[Saved] | None = None
         self._doing: tuple[int, float] | None = None
+        self._held_up = timedelta(
+            0
+        )  # how long what is being written, or was last, held up the work
         self._fenced: FencedError | None = None
         self._written: deque[Saved] = deque(maxlen=_REMEMBERED)
 
@@ -172,16 +210,14 @@ class Saver:
             checksums=BackgroundChecksums(written.parts, self._helper, written.digests),
             taken_at=now,
             copying=timedelta(seconds=now - began),
-            is_waited_for=files is not None or state.size <= SMALL_BYTES,
             metadata=metadata,
             metrics=metrics,
         )
         self._doing = step, now
         self._future = self._thread.submit(self._commit, snapshot)
-        if files:
-            self.wait()
-        elif snapshot.is_waited_for:
-            self._wait(PATIENCE)
+        self._held_up = snapshot.copying
+        if files or state.size <= SMALL_BYTES:
+            self._wait(None if files else PATIENCE, held_up_since=now)
 
     def collect(self) -> None:
         """Tell of a checkpoint that counts by now; never waits.
@@ -201,7 +237,8 @@ class Saver:
         """
         self._wait(None)
 
-    def _wait(self, patience: timedelta | None) -> None:
+    def _wait(self, patience: timedelta | None, *, held_up_since: float | None = None) -> None:
+        """Wait for what is being written, and tell of it. `held_up_since` when it is the save that has the work wait."""
         if self._fenced is not None:
             raise FencedError(token=self._fenced.token, newest=self._fenced.newest)
         future = self._future
@@ -209,6 +246,8 @@ class Saver:
             return
         if not future.done():
             wait_for([future], None if patience is None else patience.total_seconds())
+        if held_up_since is not None:
+            self._held_up += timedelta(seconds=self._clock.monotonic() - held_up_since)
         if future.done():
             self._future = self._doing = None
             self._note(future)
@@ -219,8 +258,10 @@ class Saver:
         except FencedError as fenced:
             self._fenced = fenced
             raise
+        saved = replace(saved, cost=replace(saved.cost, stall=self._held_up))
         self._written.append(saved)
         self._tell(saved)
+        self.untold = None  # not earlier: whoever finds it gone finds it told
 
     def _commit(self, snapshot: Snapshot) -> Saved:
         """Write the snapshot and remove what is not needed any more; on the thread of the saver."""
@@ -237,7 +278,7 @@ class Saver:
                 entry_point=self._submission.entry_point,
                 checksums=snapshot.checksums,
             )
-        except SpillwayError as error:
+        except Exception as error:
             log.error("the checkpoint of step %d was not saved: %s", snapshot.step, error)  # noqa: TRY400  # it is raised where the work is
             raise
         write = timedelta(seconds=self._clock.monotonic() - snapshot.taken_at)
@@ -247,16 +288,17 @@ class Saver:
             manifest.size,
             write.total_seconds(),
         )
-        return Saved(
+        saved = Saved(
             step=snapshot.step,
             size=snapshot.size,
             taken_at=snapshot.taken_at,
-            cost=SaveCost(
-                stall=snapshot.copying + (write if snapshot.is_waited_for else timedelta(0)),
-                write=write,
-            ),
+            counts_since=self._clock.now(),
+            cost=SaveCost(stall=snapshot.copying, write=write),
             stored_bytes=self._prune(name),
         )
+        self.untold = saved
+        self._wake()
+        return saved
 
     def _prune(self, name: CheckpointName) -> int | None:
         try:

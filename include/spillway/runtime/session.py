@@ -20,7 +20,7 @@ from spillway.checkpoints.layout import claimed_tokens
 from spillway.checkpoints.likeness import check_likeness
 from spillway.checkpoints.readers import hold, nothing
 from spillway.checkpoints.store import BytesLike, ObjectStore
-from spillway.errors import CheckpointError, SpecError, StoreError, WrongCheckpointError
+from spillway.errors import SpecError, StoreError, WrongCheckpointError
 from spillway.model import Heartbeat, Manifest, Resources, Submission
 from spillway.placement.cadence import UNKNOWN_HAZARD_INTERVAL, Cadence, cadence
 from spillway.runtime.clock import Clock, SystemClock
@@ -28,8 +28,7 @@ from spillway.runtime.gang.membership import LOOPBACK, Member
 from spillway.runtime.notice import Notice
 from spillway.runtime.pulse import DirectPulse, Pulse
 from spillway.runtime.rate import Rate
-from spillway.runtime.saving import Saved, Saver
-from spillway.runtime.stored import note_stored
+from spillway.runtime.saving import Saved, Saver, whole_number
 
 log = logging.getLogger(__name__)
 
@@ -117,13 +116,16 @@ class Session:
         self._store = store
         self._clock = clock or SystemClock()
         self._notice = notice or Notice(grace_period=submission.grace_period, clock=self._clock)
-        self._saver = Saver(store, submission, clock=self._clock, tell=self._note_saved)
         self._has_claimed = False
         self._began = self._opened = self._clock.monotonic()
         self._has_progressed = False
         self._restored_step: int | None = None
         self._heartbeat = Heartbeat(token=self.token, written_at=self._clock.now())
         self._pulse = pulse or DirectPulse(store, submission.prefix, clock=self._clock)
+        self._pulse.complete_by(self._with_untold)
+        self._saver = Saver(
+            store, submission, clock=self._clock, tell=self._note_saved, wake=self._pulse.hurry
+        )
         self._rate = Rate()
         self._cadence = self._choose_cadence()
 
@@ -177,8 +179,8 @@ class Session:
 
     @property
     def heartbeat(self) -> Heartbeat:
-        """What the session has to say of itself now."""
-        return self._heartbeat
+        """What the session has to say of itself now; for any thread."""
+        return self._with_untold()
 
     def restore(self, *, like: object = None, saved_by: str | None = None) -> Checkpoint | None:
         """Return the newest whole checkpoint of the task, or None when the work begins at its beginning.
@@ -272,9 +274,10 @@ class Session:
         Raises:
             Preempted: What could be saved is, and the capacity will be taken back.
             FencedError: A newer lease owns the task: stop.
-            SpecError: The state or the folder has something in it that cannot be saved.
+            SpecError: The state or the folder has something in it that cannot be saved, or the step is no number of steps.
             StoreError: The store could not be written; the checkpoint before still counts.
         """
+        step = whole_number(step)
         if not self._has_claimed:
             self._claim()
         if self.preempted:
@@ -301,7 +304,7 @@ class Session:
         """
         try:
             self._saver.wait()
-        except CheckpointError as error:
+        except Exception as error:  # whatever it is, what the work failed of goes before it
             if succeeded:
                 raise
             log.warning("the last checkpoint was not saved: %s", error)
@@ -363,14 +366,16 @@ class Session:
     def _note_saved(self, saved: Saved) -> None:
         """Tell of a checkpoint that counts, and choose by what it cost when the next one is due."""
         self._cadence = self._choose_cadence()
-        if saved.stored_bytes is not None:
-            now = self._clock.now()
-            self._heartbeat = note_stored(self._heartbeat, saved.stored_bytes, now=now)
-        self._tell(
-            checkpoint_step=saved.step,
-            useful=timedelta(seconds=saved.taken_at - self._began),
-            at_once=True,
-        )
+        self._heartbeat = saved.added_to(self._heartbeat, began=self._began)
+        self._tell(at_once=True)
+
+    def _with_untold(self) -> Heartbeat:
+        """Return the heartbeat with a checkpoint that counts since the work last called."""
+        untold = (
+            self._saver.untold
+        )  # before the heartbeat, in which it is by the time that it is gone here
+        said = self._heartbeat
+        return said if untold is None else untold.added_to(said, began=self._began)
 
     def _choose_cadence(self) -> Cadence:
         chosen = cadence(

@@ -135,6 +135,20 @@ def test_a_process_that_never_looks_leaves_as_preempted_and_says_why(
     assert list(lab.store.list(".heartbeats")) == []
 
 
+def test_a_checkpoint_that_was_saved_beside_the_work_is_known_though_the_work_never_looks(
+    lab: Lab, wrappers: Wrappers
+) -> None:
+    entry_point = "sample_jobs:save_beside_and_never_look"
+    process = wrappers.start(lab.submission(entry_point, grace_period=timedelta(seconds=2)))
+    wait_for_step(lab)  # a heartbeat says so
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == exit_codes.PREEMPTED, output
+    result = result_of(lab)
+    assert result.checkpoint_step == 1
+    assert "that of step 1 stands" in result.reason
+
+
 def test_a_signal_is_heard_while_the_main_thread_is_in_c_code(lab: Lab, wrappers: Wrappers) -> None:
     submission = lab.submission("sample_jobs:stay_in_c", grace_period=timedelta(seconds=2))
     process = wrappers.start(submission)
@@ -221,6 +235,9 @@ def test_advice_to_save_soon_makes_a_checkpoint_and_the_job_goes_on(
         ("SPILLWAY_NOTICE_SIGNALS", "NONSENSE", "no signal"),
         ("SPILLWAY_GRACE_SECONDS", "long", "write a number of seconds"),
         ("SPILLWAY_NOTICE_LEAD_SECONDS", "long", "write a number of seconds"),
+        ("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:http", "write it as http://"),
+        ("SPILLWAY_SCRATCH", "/not/there", "name a folder that is there"),
+        ("SPILLWAY_SCRATCH", "/dev/null", "name a folder that is there"),
     ],
 )
 def test_a_setting_that_is_wrong_stops_the_job_before_it_begins(
@@ -228,5 +245,6 @@ def test_a_setting_that_is_wrong_stops_the_job_before_it_begins(
 ) -> None:
     process = wrappers.start(lab.submission(), **{name: value})
     output, _ = process.communicate(timeout=60)
-    assert process.returncode == exit_codes.BAD_ENTRY_POINT
+    assert process.returncode == exit_codes.BAD_ENTRY_POINT, output
+    assert f"{name} " in output
     assert message in output

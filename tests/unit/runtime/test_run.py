@@ -17,8 +17,15 @@ from spillway.errors import SpecError, StoreError
 from spillway.model.codec import encode_json
 from spillway.runtime import exit_codes
 from spillway.runtime.entry_point import load
-from spillway.runtime.exchange import Outcome, Result, read_heartbeat, read_result
-from spillway.runtime.run import MAX_RESULT_BYTES, check_result, run
+from spillway.runtime.exchange import (
+    MAX_RESULT_BYTES,
+    Outcome,
+    Result,
+    read_heartbeat,
+    read_result,
+)
+from spillway.runtime.log_tail import LogTail
+from spillway.runtime.run import MAX_VALUE_BYTES, check_result, run
 from spillway.testing.stores import MemoryStore
 
 if TYPE_CHECKING:
@@ -52,6 +59,48 @@ def test_an_exception_is_kept_with_where_it_came_from(lab: Lab) -> None:
     assert result.error is not None
     assert (result.error.type, result.error.message) == ("ValueError", "the data is not there")
     assert "in raise_an_error" in result.error.traceback
+
+
+@pytest.mark.parametrize("message", ["x", "\0", "x\n", "ä"])
+def test_a_message_without_end_is_cut_and_leaves_where_it_came_from(lab: Lab, message: str) -> None:
+    code, result = run_here(lab, "sample_jobs:raise_much", message=message, times=2_000_000)
+    assert code == exit_codes.FAILED
+    (path,) = lab.store.list("task/results")
+    assert len(lab.store.get(path) or b"") < MAX_RESULT_BYTES
+    assert result.error is not None
+    assert result.error.message.startswith(message)
+    assert "\n" in message or "in raise_much" in result.error.traceback
+
+
+def test_text_that_is_no_unicode_hides_neither_the_result_nor_the_heartbeat(lab: Lab) -> None:
+    log_tail = LogTail()
+    log_tail.write("reading \udcff\n")  # how Python has a file's name that is no UTF-8
+    submission = lab.submission(
+        "sample_jobs:raise_much", arguments={"message": "\udcff", "times": 1}
+    )
+    run(
+        submission,
+        lab.store,
+        scratch=lab.folder,
+        notice=lab.notice,
+        clock=lab.clock,
+        log_tail=log_tail,
+    )
+    result, heartbeat = read_result(lab.store, "task", 1), read_heartbeat(lab.store, "task", 1)
+    assert result is not None
+    assert result.error is not None
+    assert (result.error.message, result.log_tail) == ("\\udcff", "reading \\udcff")
+    assert result.error.traceback.endswith("ValueError: \\udcff")
+    assert heartbeat is not None
+    assert heartbeat.log_tail == "reading \\udcff"
+
+
+def test_a_result_that_no_job_of_ours_has_written_is_not_taken(lab: Lab) -> None:
+    run_here(lab, "sample_jobs:succeed")
+    (path,) = lab.store.list("task/results")
+    lab.store.put(path, b" " * MAX_RESULT_BYTES + (lab.store.get(path) or b""))
+    with pytest.raises(StoreError, match=r"results/.* bytes, and the result of a job has"):
+        read_result(lab.store, "task", 1)
 
 
 def test_a_preemption_has_an_exit_code_of_its_own(lab: Lab) -> None:
@@ -107,16 +156,16 @@ def test_a_module_that_breaks_while_it_is_imported_says_how(lab: Lab) -> None:
         sys.path.remove(str(lab.folder))
 
 
-@pytest.mark.parametrize("value", [object(), {"a": {1}}, float("nan"), b"bytes"])
+@pytest.mark.parametrize("value", [object(), {"a": {1}}, float("nan"), b"bytes", "\udcff"])
 def test_a_result_that_is_not_json_is_refused(value: object) -> None:
     with pytest.raises(SpecError, match="not JSON"):
         check_result(value)
 
 
 def test_a_result_that_is_too_large_is_refused() -> None:
-    assert check_result("x" * (MAX_RESULT_BYTES - 2))
+    assert check_result("x" * (MAX_VALUE_BYTES - 2))
     with pytest.raises(SpecError, match="write it to a file"):
-        check_result("x" * MAX_RESULT_BYTES)
+        check_result("x" * MAX_VALUE_BYTES)
 
 
 def test_a_result_is_what_json_makes_of_it() -> None:

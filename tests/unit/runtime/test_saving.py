@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from dataclasses import replace
 from datetime import timedelta
 from threading import Event
 from typing import TYPE_CHECKING, Any
@@ -172,11 +174,23 @@ def test_after_a_failure_the_work_may_go_on_and_saving_is_due_at_once(
     assert steps_saved(lab) == [6]
 
 
-def test_a_failure_does_not_hide_that_the_work_failed(lab: Lab, slow: SlowStore) -> None:
+def break_down() -> None:
+    raise ValueError("a bug")
+
+
+@pytest.mark.parametrize("failure", [fail, break_down])
+def test_a_failure_does_not_hide_that_the_work_failed(
+    lab: Lab,
+    slow: SlowStore,
+    failure: Callable[[], None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     session = lab.session()
     session.checkpoint(5, state(1.0))
-    slow.meanwhile = fail
+    slow.meanwhile = failure
     slow.may_write.set()
+    wait_until_written(session)
+    assert "the checkpoint of step 5 was not saved" in caplog.text  # before anybody asks
     session.end(succeeded=False)
 
 
@@ -221,6 +235,29 @@ def test_what_is_saved_counts_as_useful_until_it_was_copied(lab: Lab, slow: Slow
     slow.may_write.set()
     session.flush()
     assert session.heartbeat.useful == timedelta(seconds=50)
+
+
+def test_a_save_counts_in_the_heartbeat_before_the_work_calls_again(
+    lab: Lab, slow: SlowStore
+) -> None:
+    session = lab.session()
+    session.progress(1)
+    lab.clock.advance(50)
+    session.checkpoint(5, state(1.0))
+    lab.clock.advance(7)
+    slow.may_write.set()
+    wait_until_written(session)
+    seen = session.heartbeat
+    assert (seen.checkpoint_step, seen.useful) == (5, timedelta(seconds=50))
+    assert seen.written_at == lab.clock.now()
+    lab.clock.advance(3600)
+    session.flush()
+    assert session.heartbeat == replace(
+        seen,
+        written_at=lab.clock.now(),
+        checkpoint_interval=session.checkpoint_interval,
+        expected_loss=session.heartbeat.expected_loss,
+    )
 
 
 def test_memory_is_allocated_once_for_all_saves(lab: Lab) -> None:
@@ -340,6 +377,53 @@ def test_the_interval_follows_what_saving_costs_once_that_is_measured(
     assert session.heartbeat.checkpoint_interval == timedelta(seconds=30)
     assert "takes that long to be written" in session.heartbeat.checkpoint_reason
     assert session.heartbeat.expected_loss == timedelta(seconds=45)
+
+
+def test_the_log_says_the_interval_its_reason_and_what_a_preemption_costs_when_it_changes(
+    lab: Lab, slow: SlowStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "spillway.runtime.session")
+    session = lab.session(preemptions_per_hour=2.0)
+    asked = "a checkpoint every 60 s: it was asked for; a preemption costs 30 s of work on average"
+    assert caplog.messages == [asked]
+    slow.meanwhile = lambda: lab.clock.advance(30)
+    slow.may_write.set()
+    for step in range(1, 4):
+        session.checkpoint(step, state(step))
+        session.flush()
+    measured = (
+        "a checkpoint every 30 s: a checkpoint takes that long to be written; "
+        "a preemption costs 45 s of work on average"
+    )
+    assert caplog.messages == [asked, measured]  # and not at each save
+
+
+SMALL = {"weights": np.zeros(3)}
+
+
+def test_a_small_save_on_a_slow_store_costs_no_more_than_it_was_waited_for(
+    lab: Lab, slow: SlowStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("spillway.runtime.saving.PATIENCE", timedelta(0))
+    session = lab.session(preemptions_per_hour=2.0)
+    slow.meanwhile = lambda: lab.clock.advance(30)
+    session.checkpoint(1, SMALL)
+    slow.may_write.set()
+    session.flush()
+    assert session.checkpoint_interval == timedelta(seconds=30)  # it was not waited for at all
+
+
+@pytest.mark.parametrize("with_files", [False, True])
+def test_a_save_that_is_waited_for_costs_all_of_that(
+    lab: Lab, slow: SlowStore, *, with_files: bool
+) -> None:
+    session = lab.session(preemptions_per_hour=2.0)
+    slow.meanwhile = lambda: lab.clock.advance(30)
+    slow.may_write.set()
+    (lab.folder / "vocabulary").write_text("a b c")
+    session.checkpoint(1, SMALL, files=lab.folder / "vocabulary" if with_files else None)
+    assert session.checkpoint_interval == timedelta(hours=(2 * (30 / 3600) / 2) ** 0.5)
+    assert "a save costs 30 s of work (measured)" in session.heartbeat.checkpoint_reason
 
 
 def test_without_a_hazard_the_interval_that_was_asked_for_stays(lab: Lab) -> None:

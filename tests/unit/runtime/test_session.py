@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import math
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import pytest
 
 from spillway.checkpoints.layout import manifest_names
@@ -141,6 +142,19 @@ def test_a_state_that_cannot_be_saved_leaves_the_one_before(lab: Lab) -> None:
     checkpoint = lab.session(token=2).restore()
     assert checkpoint is not None
     assert checkpoint.state == "good"
+
+
+@pytest.mark.parametrize("step", [-1, 10**12, 2.5, "3", None])
+def test_a_step_that_is_no_number_of_steps_is_refused_at_once(lab: Lab, step: Any) -> None:
+    with pytest.raises(SpecError, match=r"step is .*; give the number of steps done, from 0"):
+        lab.session().checkpoint(step, "state")
+
+
+def test_a_step_may_be_any_whole_number(lab: Lab) -> None:
+    lab.session().checkpoint(cast("int", np.int64(3)), "state")
+    checkpoint = lab.session(token=2).restore()
+    assert checkpoint is not None
+    assert checkpoint.step == 3
 
 
 def test_progress_is_in_the_heartbeat(lab: Lab) -> None:

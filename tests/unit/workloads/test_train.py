@@ -17,11 +17,12 @@ from spillway.errors import SpecError, WrongCheckpointError
 from spillway.runtime import Preempted, Session
 from spillway.runtime.signals import Notice
 from spillway.workloads import dataset as datasets
-from spillway.workloads.batches import Windows
+from spillway.workloads.batches import Batch, Windows
 from spillway.workloads.recipe import Recipe, make_recipe
 from spillway.workloads.sweeping.trial import Trial
 from spillway.workloads.train import train, trial
 from spillway.workloads.trainer import Trainer
+from spillway.workloads.utilisation import accelerator_share
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -153,6 +154,39 @@ def test_another_machine_is_told_what_it_may_expect(
         again = train(Session.local(tmp_path), dataset=tiny_dataset, steps=2, threads=2, **TINY)
     assert "the last bits may differ" in caplog.text
     assert len(again["machines"]) == 2
+
+
+def test_how_much_of_the_hardware_it_used_is_in_the_result(
+    uninterrupted: tuple[dict[str, Any], dict[int, float]],
+) -> None:
+    usage = uninterrupted[0]["utilisation"]
+    assert set(usage) == {"cpu", "accelerator", "waiting_for_data", "saving", "advice"}
+    assert all(0 <= usage[name] <= 1 for name in ("cpu", "waiting_for_data", "saving"))
+    assert usage["cpu"] > 0
+    assert (usage["accelerator"] is None) is (accelerator_share() is None)
+    assert isinstance(usage["advice"], list)
+
+
+def test_a_slow_loader_brings_advice_into_log_and_result(
+    tiny_dataset: str,
+    session: Session,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    draw = Windows.draw
+
+    def draw_far_away(windows: Windows, **facts: int) -> Batch:
+        """Draw once another process has ended, whose CPU time is not ours."""
+        subprocess.run([sys.executable, "-c", "import ssl, asyncio"], check=True)
+        return draw(windows, **facts)
+
+    monkeypatch.setattr(Windows, "draw", draw_far_away)
+    result = train(session, dataset=tiny_dataset, steps=STEPS, **TINY)
+    advice = result["utilisation"]["advice"]
+    assert any("waiting for data: raise prefetch" in line for line in advice)
+    assert [
+        record.getMessage() for record in caplog.records if record.levelno == logging.WARNING
+    ] == advice
 
 
 def test_another_seed_ends_elsewhere(

@@ -13,6 +13,7 @@ from spillway.runtime.gang.head import Head
 from spillway.runtime.gang.membership import LOOPBACK
 from spillway.runtime.gang.watch import GangTerms
 from spillway.runtime.gang.wire import SILENCE_SECONDS, call_head
+from spillway.runtime.variables import seconds_above_zero
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,14 +33,21 @@ def terms_of(submission: Submission, environment: Mapping[str, str]) -> GangTerm
 
     Where no `SPILLWAY_GANG_SECRET` is set, the secret is what only members of this attempt should know: it keeps attempts
     apart, and is none towards whoever can read the submission.
+
+    Raises:
+        SpecError: A variable is no number of seconds.
     """
     words = f"{submission.key} {submission.token} {submission.prefix}"
     return GangTerms(
         secret=environment.get("SPILLWAY_GANG_SECRET", words).encode(),
         grace_seconds=submission.grace_period.total_seconds(),
-        silence_seconds=float(environment.get("SPILLWAY_GANG_SILENCE_SECONDS", SILENCE_SECONDS)),
+        silence_seconds=seconds_above_zero(
+            environment, "SPILLWAY_GANG_SILENCE_SECONDS", usual=SILENCE_SECONDS
+        ),
         can_shrink=submission.launcher is Launcher.RAY,
-        start_seconds=float(environment.get("SPILLWAY_GANG_START_SECONDS", START_SECONDS)),
+        start_seconds=seconds_above_zero(
+            environment, "SPILLWAY_GANG_START_SECONDS", usual=START_SECONDS
+        ),
     )
 
 

@@ -14,6 +14,7 @@ from typing import Final
 
 from spillway.errors import SpecError
 from spillway.model import Launcher, Submission
+from spillway.runtime.variables import port
 
 Environment = Mapping[str, str]
 
@@ -97,9 +98,12 @@ def _member(place: _Place, source: str, environment: Environment) -> Member:
         raise SpecError(
             f"{source} says that this is member {place.rank} of {place.nodes}: members count from 0"
         )
-    port = int(environment.get("SPILLWAY_GANG_PORT", DEFAULT_PORT))
     return Member(
-        rank=place.rank, nodes=place.nodes, head_address=place.head, port=port, source=source
+        rank=place.rank,
+        nodes=place.nodes,
+        head_address=place.head,
+        port=port(environment, "SPILLWAY_GANG_PORT", usual=DEFAULT_PORT),
+        source=source,
     )
 
 

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Final
 
 from spillway.errors import NoticeSourceError
 from spillway.runtime.clock import Clock, SystemClock
-from spillway.runtime.notice.metadata import Answer, ask, parse_iso_time, refused, seconds_until
+from spillway.runtime.notice.metadata import (
+    Answer,
+    ask,
+    endpoint,
+    parse_iso_time,
+    refused,
+    seconds_until,
+)
 from spillway.runtime.notice.notice import NoticeSeen
 
 if TYPE_CHECKING:
@@ -35,7 +42,7 @@ class AwsWatcher:
     period_seconds = 5.0
 
     def __init__(self, environment: Mapping[str, str], clock: Clock | None = None) -> None:
-        self._endpoint = environment.get(ENDPOINT_VARIABLE, ENDPOINT).rstrip("/")
+        self._endpoint = endpoint(environment, ENDPOINT_VARIABLE, ENDPOINT)
         self._clock = clock or SystemClock()
         self._token: str | None = None
 

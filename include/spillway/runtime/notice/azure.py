@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from spillway.errors import NoticeSourceError
 from spillway.runtime.clock import Clock, SystemClock
-from spillway.runtime.notice.metadata import Answer, ask, parse_http_date, refused, seconds_until
+from spillway.runtime.notice.metadata import (
+    Answer,
+    ask,
+    endpoint,
+    parse_http_date,
+    refused,
+    seconds_until,
+)
 from spillway.runtime.notice.notice import NoticeSeen
 
 if TYPE_CHECKING:
@@ -37,7 +44,7 @@ class AzureWatcher:
     period_seconds = 1.0
 
     def __init__(self, environment: Mapping[str, str], clock: Clock | None = None) -> None:
-        self._endpoint = environment.get(ENDPOINT_VARIABLE, ENDPOINT).rstrip("/")
+        self._endpoint = endpoint(environment, ENDPOINT_VARIABLE, ENDPOINT)
         self._clock = clock or SystemClock()
         self._machine: str | None = None
 

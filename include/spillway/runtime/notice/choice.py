@@ -17,6 +17,7 @@ from spillway.runtime.notice.aws import AwsWatcher
 from spillway.runtime.notice.azure import AzureWatcher
 from spillway.runtime.notice.google import GoogleWatcher
 from spillway.runtime.notice.slurm import SlurmWatcher
+from spillway.runtime.variables import seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -46,7 +47,7 @@ def choose_watchers(environment: Mapping[str, str], dmi: Path = DMI) -> list[Wat
     """Return the watchers that `SPILLWAY_NOTICE` names, `none` for none; without it, those that fit this machine.
 
     Raises:
-        SpecError: It names one that there is not.
+        SpecError: It names one that there is not, or a variable says what is no address of a metadata service.
     """
     asked = environment.get(VARIABLE)
     names = detect(environment, dmi) if asked is None else _asked_for(asked)
@@ -90,7 +91,7 @@ def grace_period(environment: Mapping[str, str], promised: timedelta) -> timedel
     Raises:
         SpecError: The variable is no number.
     """
-    said = _seconds(environment, GRACE_VARIABLE)
+    said = seconds(environment, GRACE_VARIABLE)
     return promised if said is None else said
 
 
@@ -100,15 +101,5 @@ def lead(environment: Mapping[str, str], grace: timedelta | None) -> timedelta:
     Raises:
         SpecError: The variable is no number.
     """
-    said = _seconds(environment, LEAD_VARIABLE)
+    said = seconds(environment, LEAD_VARIABLE)
     return max(LEAD, grace or LEAD) if said is None else said
-
-
-def _seconds(environment: Mapping[str, str], name: str) -> timedelta | None:
-    text = environment.get(name)
-    if text is None:
-        return None
-    try:
-        return timedelta(seconds=max(float(text), 0.0))
-    except (ValueError, OverflowError) as error:
-        raise SpecError(f"{name} is {text!r}; write a number of seconds") from error

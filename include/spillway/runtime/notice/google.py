@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlencode
 
-from spillway.runtime.notice.metadata import TIMEOUT_SECONDS, ask, refused
+from spillway.runtime.notice.metadata import TIMEOUT_SECONDS, ask, check_url, refused
 from spillway.runtime.notice.notice import NoticeSeen
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ class GoogleWatcher:
         self.name = f"gcp {key.rpartition('/')[2]}"
         host = environment.get(HOST_VARIABLE, HOST)
         self._url = f"http://{host}/computeMetadata/v1/{key}"
+        check_url(self._url, f"{HOST_VARIABLE} is {host!r}; write it as {HOST} or host:port")
         self._meanings = MEANINGS[key]
         self._wait_seconds = wait_seconds
         self._etag: str | None = None

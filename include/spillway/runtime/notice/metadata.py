@@ -14,7 +14,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from spillway.errors import NoticeSourceError
+from spillway.errors import NoticeSourceError, SpecError
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -85,6 +85,32 @@ def ask(
         connection.close()
     found = {name.lower(): value for name, value in response.getheaders()}
     return Answer(status=response.status, headers=found, body=body)
+
+
+def endpoint(environment: Mapping[str, str], variable: str, usual: str) -> str:
+    """Return the URL of a metadata service: what the variable says, else the usual one.
+
+    Raises:
+        SpecError: The variable says what is no such URL.
+    """
+    url = environment.get(variable, usual).rstrip("/")
+    check_url(url, f"{variable} is {environment.get(variable)!r}; write it as {usual}")
+    return url
+
+
+def check_url(url: str, complaint: str) -> None:
+    """Do nothing where `ask` can use the URL.
+
+    Raises:
+        SpecError: It cannot; the message is `complaint`.
+    """
+    try:
+        parts = urlsplit(url)
+        is_good = parts.scheme == "http" and bool(parts.hostname) and parts.port != 0
+    except ValueError as error:
+        raise SpecError(complaint) from error
+    if not is_good:
+        raise SpecError(complaint)
 
 
 def refused(place: str, answer: Answer, remedy: str) -> NoticeSourceError:

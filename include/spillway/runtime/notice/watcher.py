@@ -57,12 +57,13 @@ class Patrol:
         """Look once; return in how many seconds to look again."""
         try:
             seen = self._watcher.look()
-        except NoticeSourceError as error:
+        except Exception as error:  # a thread that died of it would hear no notice any more
             if not self._is_silent:  # once, not every few seconds for days
                 log.warning(
                     "no notice can be had from %s, which goes on being asked: %s",
                     self._watcher.name,
                     error,
+                    exc_info=not isinstance(error, NoticeSourceError),
                 )
             self._is_silent = True
             return self._watcher.period_seconds

@@ -148,3 +148,21 @@ def test_a_gang_without_members_says_what_to_set(machines: Machines) -> None:
     )
     assert machines.codes() == [exit_codes.BAD_ENTRY_POINT]
     assert "runs on 3 nodes, and SPILLWAY_GANG_RANK says 2" in machines.logs()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "remedy"),
+    [
+        ("SPILLWAY_GANG_PORT", "abc", "write a port from 1 to 65534"),
+        ("SPILLWAY_GANG_PORT", "65535", "write a port from 1 to 65534"),
+        ("SPILLWAY_GANG_START_SECONDS", "soon", "write a number of seconds"),
+        ("SPILLWAY_GANG_SILENCE_SECONDS", "nan", "write a number of seconds"),
+        ("SPILLWAY_GANG_SILENCE_SECONDS", "0", "write a number of seconds above 0"),
+    ],
+)
+def test_a_variable_that_is_wrong_fails_for_good_with_its_remedy(
+    machines: Machines, name: str, value: str, remedy: str
+) -> None:
+    machines.start(machines.submission("say_who", 2), ranks=[0], **{name: value})
+    assert machines.codes() == [exit_codes.BAD_ENTRY_POINT], machines.logs()
+    assert f"{name} is '{value}'; {remedy}" in machines.logs()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 from datetime import timedelta
 from queue import SimpleQueue
@@ -37,12 +38,12 @@ class Script:
     name = "script"
     period_seconds = 5.0
 
-    def __init__(self, *answers: NoticeSeen | NoticeSourceError | None) -> None:
+    def __init__(self, *answers: NoticeSeen | Exception | None) -> None:
         self.answers = list(answers)
 
     def look(self) -> NoticeSeen | None:
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        if isinstance(answer, NoticeSourceError):
+        if isinstance(answer, Exception):
             raise answer
         return answer
 
@@ -142,17 +143,18 @@ def test_advice_is_no_notice_and_is_taken_once() -> None:
     assert notice.advised_at == 0
 
 
+@pytest.mark.parametrize("cannot", [NoticeSourceError("no route"), ValueError("no sense")], ids=str)
 def test_a_watcher_that_cannot_ask_says_so_once_and_goes_on(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, cannot: Exception
 ) -> None:
     notice = Notice()
-    cannot = NoticeSourceError("no route")
     script = Script(cannot, cannot, None, cannot, seen(60))
     patrol = Patrol(script, notice, lead=LEAD)
     with caplog.at_level(logging.WARNING):
         patrol.look()
         patrol.look()
     assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert str(cannot) in caplog.text
     patrol.look()
     patrol.look()
     assert not notice.received
@@ -276,6 +278,33 @@ def test_watchers_are_those_that_were_asked_for(tmp_path: Path) -> None:
 def test_a_watcher_that_there_is_not_is_refused_with_those_there_are() -> None:
     with pytest.raises(SpecError, match="aws, azure, gcp, slurm"):
         choose_watchers({"SPILLWAY_NOTICE": "ibm"})
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "remedy"),
+    [
+        ("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:http", "http://169.254.169.254"),
+        ("AWS_EC2_METADATA_SERVICE_ENDPOINT", "169.254.169.254", "http://169.254.169.254"),
+        ("AWS_EC2_METADATA_SERVICE_ENDPOINT", "https://169.254.169.254", "http://169.254.169.254"),
+        ("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://[fd00:ec2::254", "http://169.254.169.254"),
+        ("SPILLWAY_AZURE_METADATA_ENDPOINT", "http://", "http://169.254.169.254"),
+        ("GCE_METADATA_HOST", "127.0.0.1:99999", "host:port"),
+        ("GCE_METADATA_HOST", "", "host:port"),
+    ],
+)
+def test_an_address_that_is_none_is_refused_with_its_variable(
+    tmp_path: Path, variable: str, value: str, remedy: str
+) -> None:
+    with pytest.raises(SpecError, match=rf"{variable} is '{re.escape(value)}'; .*{remedy}"):
+        choose_watchers({variable: value}, tmp_path)
+
+
+def test_a_metadata_service_may_have_an_address_of_its_own(tmp_path: Path) -> None:
+    variables = {
+        "AWS_EC2_METADATA_SERVICE_ENDPOINT": "http://[fd00:ec2::254]/",
+        "GCE_METADATA_HOST": "127.0.0.1:8080",
+    }
+    assert len(choose_watchers(variables, tmp_path)) == 3
 
 
 def test_the_machine_s_own_grace_period_goes_before_what_the_pool_promised() -> None:
