@@ -6,7 +6,7 @@
 ```
 
 A lease writes no path of another's, so an older one never overwrites what a newer one said. A beat that hung in the store may
-arrive after the last words, so those are asked for first, and count. The first folder holds no more than what is at work, so
+arrive after the last words: it is older than they are, and does not count. The first folder holds no more than what is at work, so
 that listing it stays cheap however long the history gets.
 """
 
@@ -89,10 +89,13 @@ class HeartbeatReader:
         changed = [path for path in asked if self._has_changed(path, versions.get(path))]
         self._kept = {path: kept for path, kept in self._kept.items() if path in asked}
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            found = {path: pool.submit(self._fetch, asked[path]) for path in changed}
+            found = {
+                path: pool.submit(self._fetch, path, asked[path], is_at_work=path in versions)
+                for path in changed
+            }
         for path, fetched in found.items():
             if (heartbeat := fetched.result()) is not None:
-                self._kept[path] = (versions.get(path, ""), heartbeat)
+                self._keep(path, versions.get(path, ""), heartbeat)
         return {asked[path].key: heartbeat for path, (_, heartbeat) in self._kept.items()}
 
     def _versions(self) -> Mapping[str, str]:
@@ -107,8 +110,19 @@ class HeartbeatReader:
             return True
         return kept[0] != (version or "")
 
-    def _fetch(self, one: Submission) -> Heartbeat | None:
+    def _keep(self, path: str, version: str, heartbeat: Heartbeat) -> None:
+        """Keep the newer of what was known and what was read: a beat that hung in the store may come after the last words."""
+        known = self._kept.get(path)
+        if known is not None and known[1].written_at > heartbeat.written_at:
+            heartbeat = known[1]
+        self._kept[path] = version, heartbeat
+
+    def _fetch(self, path: str, one: Submission, *, is_at_work: bool) -> Heartbeat | None:
         try:
+            # What was at work a moment ago hardly has last words: not asking for them halves the requests.
+            data = self._store.get(path) if is_at_work and path in self._kept else None
+            if data is not None:
+                return _decode(path, data)
             return read_heartbeat(self._store, one.prefix, one.token)
         except StoreError as error:
             log.warning("the heartbeat of %s cannot be read: %s", one.key, error)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -164,13 +164,13 @@ def test_what_a_killed_job_said_last_is_kept_beside_its_task(lab: Lab) -> None:
 
 def test_a_beat_that_arrives_after_the_last_words_does_not_count(lab: Lab) -> None:
     (one,) = leases(lab, 1)
-    late = HeartbeatReader(lab.store)
-    write_heartbeat(lab.store, one.prefix, beat(one, 7))
-    assert steps(late.read([one])) == [7]
-    end_heartbeat(lab.store, one.prefix, beat(one, 9))
+    knowing = HeartbeatReader(lab.store)
+    last = replace(beat(one, 9), written_at=NOW + timedelta(seconds=1))
+    end_heartbeat(lab.store, one.prefix, last)
+    assert steps(knowing.read([one])) == [9]
     write_heartbeat(lab.store, one.prefix, beat(one, 8))
-    for reader in (late, HeartbeatReader(lab.store)):
+    for reader in (knowing, HeartbeatReader(lab.store)):
         assert steps(reader.read([one])) == [9]
         assert steps(reader.read([one])) == [9]
     retire_heartbeat(lab.store, one.prefix, one.token)
-    assert read_heartbeat(lab.store, one.prefix, one.token) == replace(beat(one, 8), step=9)
+    assert read_heartbeat(lab.store, one.prefix, one.token) == last
