@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -72,7 +73,10 @@ def test_a_message_without_end_is_cut_and_leaves_where_it_came_from(lab: Lab, me
     assert "\n" in message or "in raise_much" in result.error.traceback
 
 
-def test_text_that_is_no_unicode_hides_neither_the_result_nor_the_heartbeat(lab: Lab) -> None:
+def test_text_that_is_no_unicode_hides_neither_the_result_nor_the_heartbeat(
+    lab: Lab, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL, "spillway.runtime")  # a test's own report has to be Unicode
     log_tail = LogTail()
     log_tail.write("reading \udcff\n")  # how Python has a file's name that is no UTF-8
     submission = lab.submission(
