@@ -344,6 +344,18 @@ def test_a_job_whose_deadline_is_tight_is_never_late_while_on_demand_has_room() 
     assert {attempt.pool for attempt in outcome.attempts} == {"always", "spot"}
 
 
+def test_what_a_preemption_without_warning_costs_makes_no_job_late() -> None:
+    """Spot goes 54 minutes after the start, before the first checkpoint; the job has half an hour beside its work."""
+    always = pool("always", Market.ON_DEMAND, "3")
+    spot = pool("spot", Market.SPOT, "1", preemptions_per_hour=1e-4, grace_period=timedelta(0))
+    one = job("one", 6, due=6.5, checkpoints=True, checkpoint_write=MINUTE / 60)
+    outages = gone("spot", 0.9, 99)
+    world = scenario(always, spot, jobs=[one], outages=outages, look=MINUTE, patience=MINUTE)
+    outcome = simulate(world, Spillway(TABLES))
+    assert all(one.is_on_time for one in outcome.jobs)
+    assert {attempt.pool for attempt in outcome.attempts} == {"always", "spot"}
+
+
 def test_a_sweep_that_waits_for_spot_is_in_time_on_few_steady_slots() -> None:
     always = pool("always", Market.ON_DEMAND, "3", slots=2)
     spot = pool("spot", Market.SPOT, "1")

@@ -225,6 +225,38 @@ def test_a_job_that_is_done_before_it_hears_has_succeeded(world: FakeDeployment)
     assert done.result == "done"
 
 
+@pytest.mark.parametrize(
+    ("grace_s", "measured_s", "saved", "state"),
+    [
+        (0, None, 1, LeaseState.MOVING),  # 43 minutes of work would be lost, of 8 beside the work
+        (0, None, 10, LeaseState.RUNNING),
+        (30, None, 1, LeaseState.RUNNING),  # time for a last checkpoint
+        (30, 45, 1, LeaseState.MOVING),  # it takes longer than the warning
+    ],
+)
+def test_a_job_leaves_spot_before_what_it_would_lose_is_more_than_its_time(
+    tmp_path: Path, grace_s: int, measured_s: int | None, saved: int, state: LeaseState
+) -> None:
+    grace, interval = timedelta(seconds=grace_s), timedelta(hours=1)
+    world = FakeDeployment(tmp_path, pools=(replace(POOLS[0], grace_period=grace), ON_DEMAND))
+    task = spec(world, deadline=world.clock() + 9 * HOUR)
+    lease = running(world.dispatcher.begin(world.request(spec=task)))
+    assert lease.pool == "spot"
+    measured = None if measured_s is None else interval / 2 + timedelta(seconds=measured_s)
+    world.clock.advance(100 * 60)
+    world.say(
+        lease,
+        step=10,
+        total_steps=100,
+        first_step=1,
+        checkpoint_step=saved,
+        first_progress_at=world.clock(),
+        checkpoint_interval=interval,
+        expected_loss=measured,
+    )
+    assert observed(world, lease).state is state
+
+
 def test_a_move_is_no_loss_of_the_pool(world: FakeDeployment) -> None:
     request, lease = started_late(world)
     world.providers["spot"].has_capacity = True

@@ -208,7 +208,6 @@ def running_job(
     done, saved = _shares(said)
     started = said is not None and said.first_progress_at is not None
     restart_left = lease.granted_at + task.restart_overhead - now
-    interval = lease.submission.checkpoint_interval or timedelta(0)
     return JobProgress(
         work_left=task.work * (1 - done) / speed,
         deadline=task.deadline,
@@ -218,9 +217,28 @@ def running_job(
             pool=lease.pool,
             restart_left=timedelta(0) if started else max(restart_left, timedelta(0)),
             uncommitted=task.work * max(done - saved, 0.0) / speed,
+            is_saved_on_notice=started
+            and lease.submission.grace_period >= _checkpoint_write(task, said),
         ),
-        checkpoints_every=min(interval, task.work),
+        # A job of which no progress was heard yet may do none until the next look.
+        checkpoints_every=_most_unsaved(task, lease, said) if started else task.work,
     )
+
+
+def _most_unsaved(task: TaskSpec, lease: Lease, said: Heartbeat | None) -> timedelta:
+    """Return the most work that no checkpoint holds at a time: what is done between two, and while one is written."""
+    interval = None if said is None else said.checkpoint_interval
+    interval = interval or lease.submission.checkpoint_interval
+    if interval is None:
+        return task.work
+    return min(interval + _checkpoint_write(task, said), task.work)
+
+
+def _checkpoint_write(task: TaskSpec, said: Heartbeat | None) -> timedelta:
+    """Return how long a checkpoint takes to write: as the task says, or longer where the job has measured it."""
+    if said is None or said.expected_loss is None or said.checkpoint_interval is None:
+        return task.checkpoint_write
+    return max(task.checkpoint_write, said.expected_loss - said.checkpoint_interval / 2)
 
 
 def _shares(said: Heartbeat | None) -> tuple[float, float]:

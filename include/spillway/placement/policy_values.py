@@ -24,12 +24,14 @@ class Held:
 
     Attributes:
         restart_left: Restart overhead still to be served before new work.
-        uncommitted: Work that no committed checkpoint holds, lost if the capacity goes now.
+        uncommitted: Work that no committed checkpoint holds, lost if the capacity goes now without a last one.
+        is_saved_on_notice: Whether the warning time is long enough for a last checkpoint, so that nothing is lost.
     """
 
     pool: str
     restart_left: timedelta = timedelta(0)
     uncommitted: timedelta = timedelta(0)
+    is_saved_on_notice: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +44,7 @@ class JobProgress:
         restart_overhead: Time from lease to first new work.
         next_look: Longest time until the policy is asked again.
         held: What it runs on; None while it holds nothing or has just lost it.
-        checkpoints_every: Most work a preemption can cost, the time between checkpoints.
+        checkpoints_every: Most work that no checkpoint holds at a time; more than that means that one is overdue.
         queue: How long steady capacity may be taken by tasks whose turn is before, once this one needs it.
     """
 

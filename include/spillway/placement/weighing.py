@@ -83,10 +83,20 @@ class Weighing:
         look = hours_of(self.job.next_look)
         gained = 0.0
         if pool is not None and pool.name == self.held:
-            at_risk = hours_of(self.job.checkpoints_every)
-            gained = max(0.0, look - self.restart_on(pool) - at_risk)
+            gained = self.gained(look - self.restart_on(pool))
         last_resort = self.restart + hours_of(self.fallback.extra_restart + self.job.queue)
         return self.slack - look + gained >= last_resort - _SAME_HOURS
+
+    def gained(self, working: float) -> float:
+        """Return the work gained at the least, in hours, if what is held is lost after `working` hours more; less than 0 if lost.
+
+        What no checkpoint holds is lost too. It is never more than what is done between two of them, as long as none is overdue.
+        """
+        held = self.job.held
+        if held is None or held.is_saved_on_notice:
+            return max(working, 0.0)
+        unsaved, most = hours_of(held.uncommitted), hours_of(self.job.checkpoints_every)
+        return -unsaved if unsaved > most else max(working - most, -unsaved)
 
     def restart_on(self, pool: PoolView) -> float:
         """Return the restart to be served before new work on `pool`, in hours."""

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 DEFAULT_SHARING: Final = 8.0
 _HOUR: Final = timedelta(hours=1)
-_NOTHING: Final = timedelta(0)
 
 
 Usable = list[tuple[Offer, bool]]
@@ -239,10 +238,13 @@ def _progress(question: Question, speed: float) -> JobProgress:
     interval = held.checkpoint_interval or question.spec.work
     return replace(
         job,
-        held=Held(pool=held.pool, restart_left=held.restart_left, uncommitted=held.at_risk / speed),
-        checkpoints_every=_NOTHING
-        if held.is_saved_on_notice
-        else min(interval, question.spec.work),
+        held=Held(
+            pool=held.pool,
+            restart_left=held.restart_left,
+            uncommitted=held.at_risk / speed,
+            is_saved_on_notice=held.is_saved_on_notice,
+        ),
+        checkpoints_every=min(interval, question.spec.work),
     )
 
 

@@ -183,6 +183,32 @@ def test_a_job_holding_spot_without_slack_stays_while_nothing_uncommitted_is_at_
     assert ask(at_risk, [spot(), on_demand()])[0].pool == "on_demand"
 
 
+@pytest.mark.parametrize(
+    ("unsaved", "saves_every", "is_saved_on_notice", "pool"),
+    [
+        (28, 30, False, "on_demand"),
+        (28, 30, True, "spot"),  # what the warning time is long enough to save is not lost
+        (12, 30, False, "spot"),
+        (13, 30, False, "on_demand"),
+        (13, 2, False, "on_demand"),  # a save that is overdue is not reckoned with
+        (3, 3, False, "spot"),
+    ],
+)
+def test_spot_capacity_is_held_only_while_what_it_would_lose_could_be_made_up_for(
+    unsaved, saves_every, is_saved_on_notice, pool
+):
+    """There are 29 minutes beside the work: 6 for a restart, 10 until the next look, and 13, less a second, to lose."""
+    held = Held(
+        pool="spot",
+        uncommitted=timedelta(minutes=unsaved),
+        is_saved_on_notice=is_saved_on_notice,
+    )
+    progress = job(
+        slack_h=29 / 60 - 1 / 3600, held=held, checkpoints_every=timedelta(minutes=saves_every)
+    )
+    assert ask(progress, [spot(), on_demand()])[0].pool == pool
+
+
 def test_work_no_checkpoint_holds_is_saved_before_a_move():
     held = Held(pool="on_demand", uncommitted=timedelta(minutes=3))
     decision, _ = ask(job(work_h=8, slack_h=6, held=held), [spot(), on_demand()])
@@ -219,40 +245,66 @@ def test_the_order_of_pools_is_irrelevant():
     assert ask(job(), pools)[0] == ask(job(), pools[::-1])[0]
 
 
-@given(st.data(), st.integers(0, 12), st.integers(0, 3))
-@settings(max_examples=40, deadline=None)
-def test_no_run_is_late_whatever_the_pools_do(data, slack_looks, zones_less_one):
-    """An adversary flips the pools; the world is written apart from the policy: ticks, whole losses, restarts."""
+@given(
+    st.data(),
+    st.integers(0, 12),
+    st.integers(0, 3),
+    st.sampled_from([0, 4, 10, 25, 70]),
+    st.booleans(),
+    st.sampled_from([None, 10, 20, 60]),
+)
+@settings(max_examples=100, deadline=None)
+def test_no_run_is_late_whatever_the_pools_do(
+    data, slack_looks, zones_less_one, saves_every, is_saved_on_notice, spite
+):
+    """An adversary flips the pools, or takes what is held once `spite` minutes of its work are not saved.
+
+    The world is written apart from the policy: ticks, restarts, losses of what is not saved.
+    """
     look, restart = LOOK, RESTART
     zones = [f"z{number}" for number in range(zones_less_one + 1)]
     left, work = timedelta(hours=3), timedelta(hours=3)
     deadline = NOW + work + restart + look * slack_looks
-    now, state, held, pending = NOW, PolicyState(), None, timedelta(0)
+    interval = timedelta(minutes=saves_every)
+    now, state, held, pending, unsaved = NOW, PolicyState(), None, timedelta(0), timedelta(0)
     spec = None
     while left > timedelta(0):
-        up = {zone: data.draw(st.booleans()) for zone in zones}
+        up = {zone: spite is not None or data.draw(st.booleans()) for zone in zones}
+        if held in up and spite is not None and unsaved >= timedelta(minutes=spite):
+            up[held] = False
         if held in up and not up[held]:
             held = None
+            left += timedelta(0) if is_saved_on_notice else unsaved
+            unsaved = timedelta(0)
         pools = [*(spot(zone, available=up[zone]) for zone in zones), on_demand()]
         progress = JobProgress(
             work_left=left,
             deadline=deadline,
             restart_overhead=restart,
             next_look=look,
-            held=None if held is None else Held(pool=held, restart_left=pending),
+            held=None
+            if held is None
+            else Held(
+                pool=held,
+                restart_left=pending,
+                uncommitted=unsaved,
+                is_saved_on_notice=is_saved_on_notice,
+            ),
+            checkpoints_every=interval,
         )
         spec = spec or table_spec(progress, pools, now)
         decision, state = ask(progress, pools, now, state, spec)
         if decision.pool is not None:
             if decision.pool != held:
-                held, pending = decision.pool, restart
+                held, pending, unsaved = decision.pool, restart, timedelta(0)
             served = min(pending, look)
             pending -= served
             done = min(look - served, left)
             left -= done
+            unsaved = (unsaved + done) % interval if interval else timedelta(0)
             finished = now + served + done
         else:
-            held = None
+            held, unsaved = None, timedelta(0)
         now += look
     assert finished <= deadline
 
