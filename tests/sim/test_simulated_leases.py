@@ -356,6 +356,23 @@ def test_what_a_preemption_without_warning_costs_makes_no_job_late() -> None:
     assert {attempt.pool for attempt in outcome.attempts} == {"always", "spot"}
 
 
+@pytest.mark.parametrize(
+    ("slack", "pools"), [(3, ["always"]), (5, ["always"]), (6, ["block", "always"])]
+)
+def test_owed_capacity_that_ends_is_left_alone_where_going_on_elsewhere_would_be_late(
+    slack: int, pools: list[str]
+) -> None:
+    terms = CapacityBlock(usd_per_slot_hour=Decimal(1), starts_at=START, ends_at=START + 4 * HOUR)
+    block = pool("block", Market.RESERVED, "2", commitment=terms)
+    always = pool("always", Market.ON_DEMAND, "3")
+    due = 6 + slack / 60
+    one = job("one", 6, due=due, checkpoints=True, restart_overhead=3 * MINUTE)
+    world = scenario(always, block, jobs=[one], look=MINUTE, patience=MINUTE)
+    outcome = simulate(world, Spillway(TABLES))
+    assert [attempt.pool for attempt in outcome.attempts] == pools
+    assert outcome.jobs[0].is_on_time
+
+
 def test_a_sweep_that_waits_for_spot_is_in_time_on_few_steady_slots() -> None:
     always = pool("always", Market.ON_DEMAND, "3", slots=2)
     spot = pool("spot", Market.SPOT, "1")

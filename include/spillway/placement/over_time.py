@@ -133,6 +133,7 @@ def pool_views(
             available=has_room,
             extra_restart=offer.restart_overhead,
             move_usd=moved_gib * float(offer.restore_usd_per_gib),
+            ends_at=offer.ends_at,
         )
         for offer, has_room in usable
     )
@@ -268,7 +269,8 @@ def to_follow(weighed: Weighed) -> Option:
         return best
     if best.in_time and not stay.in_time:
         return best
-    dearest = fallback_of(weighed.situation.pools).usd_per_hour * (job.work_left / _HOUR)
+    fallback = fallback_of(weighed.situation.pools, job, weighed.situation.now)
+    dearest = fallback.usd_per_hour * (job.work_left / _HOUR)
     at_stake = max(dearest, stay.expected_usd) - best.expected_usd
     return best if at_stake >= max(LEAST_SAVING_USD, LEAST_SAVING * dearest) else stay
 

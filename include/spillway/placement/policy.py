@@ -44,7 +44,7 @@ def table_spec(job: JobProgress, pools: Sequence[PoolView], now: datetime) -> Ta
     Raises:
         SpecError: There is no steady pool to fall back on.
     """
-    fallback = fallback_of(pools)
+    fallback = fallback_of(pools, job, now)
     spots = [pool.usd_per_hour for pool in pools if not pool.is_steady]
     work = _ladder(hours_of(job.work_left))
     slack = slack_hours(job, now)

@@ -66,6 +66,7 @@ class PoolView:
         available: Whether it has room now, or holds the job; None when that was not looked at.
         extra_restart: What running here adds to the job's restart overhead, such as moving its data.
         move_usd: What a start here costs beside the machine, such as egress of the job's state; nothing for a job that is here.
+        ends_at: First instant on which its slots are gone; None where there is no end.
     """
 
     name: str
@@ -74,10 +75,11 @@ class PoolView:
     available: bool | None = True
     extra_restart: timedelta = timedelta(0)
     move_usd: float = 0.0
+    ends_at: datetime | None = None
 
     @property
     def is_steady(self) -> bool:
-        """Whether capacity, once leased, stays."""
+        """Whether capacity, once leased, stays: until its end, where it has one."""
         return self.market is not Market.SPOT
 
 

@@ -31,11 +31,12 @@ class Weighing:
         table: ValueTable,
     ) -> None:
         self.job, self.pools, self.table, self.believed = job, pools, table, believed
+        self.now = now
         self.work = hours_of(job.work_left)
         self.slack = slack_hours(job, now)
         self.restart = hours_of(job.restart_overhead)
         self.least_restart = self.restart + hours_of(least_extra_restart(pools))
-        self.fallback = fallback_of(pools)
+        self.fallback = fallback_of(pools, job, now)
         self.held = job.held.pool if job.held is not None else None
         self.market = believed.market
         self.idle = table.idle_costs(self.work, self.slack)
@@ -78,14 +79,25 @@ class Weighing:
         """Whether steady capacity can still make the deadline after the worst that may happen until the next look."""
         if self.job.deadline is None:
             return True
-        if pool is not None and pool.is_steady:
-            return self.slack >= self.restart_on(pool) - _SAME_HOURS
         look = hours_of(self.job.next_look)
-        gained = 0.0
-        if pool is not None and pool.name == self.held:
-            gained = self.gained(look - self.restart_on(pool))
         last_resort = self.restart + hours_of(self.fallback.extra_restart + self.job.queue)
-        return self.slack - look + gained >= last_resort - _SAME_HOURS
+        last_resort += ends_early(self.fallback, self.job) - _SAME_HOURS
+        if pool is None:
+            return self.slack - look >= last_resort
+        restart = self.restart_on(pool)
+        if pool.is_steady:
+            if self.slack - ends_early(pool, self.job) >= restart - _SAME_HOURS:
+                return True
+            if self.hours_there(pool) > look:
+                return self.slack - restart >= last_resort
+        gained = 0.0
+        if pool.name == self.held:
+            gained = self.gained(min(look, self.hours_there(pool)) - restart)
+        return self.slack - look + gained >= last_resort
+
+    def hours_there(self, pool: PoolView) -> float:
+        """Return how long the pool's slots are there, in hours."""
+        return math.inf if pool.ends_at is None else hours_of(pool.ends_at - self.now)
 
     def gained(self, working: float) -> float:
         """Return the work gained at the least, in hours, if what is held is lost after `working` hours more; less than 0 if lost.
@@ -114,15 +126,34 @@ class Weighing:
     def on_steady(self, pool: PoolView) -> float:
         """Return the cost of going on on a steady pool, in US dollars: until spot is better, or to the end."""
         restart = self.restart_on(pool)
-        to_the_end = pool.usd_per_hour * (self.work + restart)
+        there = min(self.hours_there(pool), self.work + restart)
+        to_the_end = pool.usd_per_hour * there + self.after(pool, there)
         if not self.believed.pools:
             return to_the_end
         costs = self.table.steady_costs(self.work, self.slack, restart)
-        until_spot = min(self.believed.market_stay_hours, self.work)
+        until_spot = min(self.believed.market_stay_hours, self.work, there)
         difference = (pool.usd_per_hour - self.unit) * until_spot
         expected = self.unit * float(self.market @ costs)
         until_spot_is_better = expected + self.repriced(expected, restart) + difference
         return min(to_the_end, until_spot_is_better + self.premium)
+
+    def after(self, pool: PoolView, there: float) -> float:
+        """Return the cost of what is left to do when a steady pool ends after being there for so many hours, in US dollars.
+
+        What is not saved is lost with it, unless there is another look before.
+        """
+        restart = self.restart_on(pool)
+        if there >= self.work + restart:
+            return 0.0
+        done = max(there - restart, 0.0)
+        if pool.name == self.held and there <= hours_of(self.job.next_look):
+            done = self.gained(there - restart)
+        left = self.work - done
+        if not self.believed.pools:
+            return self.unit * (left + self.restart + hours_of(self.fallback.extra_restart))
+        idle = self.table.idle_costs(left, self.slack - (there - done))
+        usd = self.unit * float(self.market @ idle)
+        return usd + self.repriced(usd, self.least_restart)
 
     def repriced(self, usd: float, restart: float, stay: float = 0.0) -> float:
         """Return what `usd` of the table comes to more, in US dollars, since spot capacity is not at the table's price.
@@ -197,19 +228,35 @@ class Weighing:
         return known
 
 
-def fallback_of(pools: Sequence[PoolView]) -> PoolView:
+def fallback_of(pools: Sequence[PoolView], job: JobProgress, now: datetime) -> PoolView:
     """Return the cheapest steady pool with room, or the cheapest one when none was seen to have any.
+
+    One that ends before the deadline does where none stays, and one that ends before the work would be done where there is
+    nothing else.
 
     Raises:
         SpecError: There is no steady pool.
     """
+
+    def rank(pool: PoolView) -> tuple[bool, bool, float, float, str]:
+        done = now + job.restart_overhead + pool.extra_restart + job.work_left
+        ends_too_early = pool.ends_at is not None and pool.ends_at < done
+        is_full = pool.available is False
+        return ends_too_early, is_full, ends_early(pool, job), pool.usd_per_hour, pool.name
+
     steady = [pool for pool in pools if pool.is_steady]
-    open_now = [pool for pool in steady if pool.available is not False] or steady
-    if not open_now:
+    if not steady:
         raise SpecError(
             "no steady pool to fall back on when spot capacity fails: allow on_demand, reserved or partner capacity"
         )
-    return min(open_now, key=lambda pool: (pool.usd_per_hour, pool.name))
+    return min(steady, key=rank)
+
+
+def ends_early(pool: PoolView, job: JobProgress) -> float:
+    """Return how long before the job's deadline the pool's slots are gone, in hours."""
+    if pool.ends_at is None or job.deadline is None:
+        return 0.0
+    return max(hours_of(job.deadline - pool.ends_at), 0.0)
 
 
 def least_extra_restart(pools: Sequence[PoolView]) -> timedelta:

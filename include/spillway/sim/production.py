@@ -271,7 +271,7 @@ def _is_free(question: Question, placement: Placement) -> bool:
 
 def _costs_nothing(held: HeldLease) -> bool:
     """Whether the lease held adds nothing to the bill and stays, so that there is nothing to gain by leaving it."""
-    return held.is_steady and held.offer.marginal_usd_per_hour == 0
+    return held.is_steady and not held.offer.marginal_usd_per_hour and held.offer.ends_at is None
 
 
 def _has_room(usable: Usable, pool: str) -> bool:
