@@ -81,17 +81,20 @@ class Lookout:
         self,
         task: TaskSpec,
         lease: Lease,
+        taken: Offer,
         said: Heartbeat | None,
         offers: Iterable[Offer],
         now: datetime,
     ) -> Weighed | None:
-        """Return what to do with the job on `lease`; None where the policy has nothing to say."""
+        """Return what to do with the job on `lease`, placed on the offer `taken`; None where the policy has nothing to say."""
         if not has_time(task):
             return None
         left = what_is_left(task, said)
         usable = usable_offers(left, offers, now, held=lease.pool)
         queue = queue_before(self._before(task, lease.task, now), left, usable, now)
-        job = replace(running_job(task, lease, said, reference_speed(usable), now), queue=queue)
+        job = replace(
+            running_job(task, lease, taken, said, reference_speed(usable), now), queue=queue
+        )
         return self._weigh(
             job, pool_views(usable, moved_gib=task.state_gib + task.input_gib), now, lease.key
         )

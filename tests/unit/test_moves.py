@@ -15,7 +15,7 @@ from spillway.model import Lease, LeaseState, Placement, TaskSpec
 from spillway.model.codec import decode
 from spillway.moves import HEAR_WITHIN
 from spillway.placement.availability_prior import prior
-from spillway.placement.over_time import LOOK, Weighed, weigh
+from spillway.placement.over_time import LOOK, Weighed, running_job, weigh
 from spillway.placement.value_table import build_table
 from spillway.runtime.stop_request import read_stop_request
 from spillway.testing.fake_deployment import ON_DEMAND, SPEC, SPOT, FakeDeployment, running
@@ -255,6 +255,22 @@ def test_a_job_leaves_spot_before_what_it_would_lose_is_more_than_its_time(
         expected_loss=measured,
     )
     assert observed(world, lease).state is state
+
+
+@pytest.mark.parametrize(("minutes_ago", "left"), [(0, 8), (5, 3), (9, 0)])
+def test_a_lease_that_boots_has_the_pool_s_part_of_the_start_before_it_too(
+    tmp_path: Path, minutes_ago: int, left: int
+) -> None:
+    slow = replace(POOLS[0], restart_overhead=timedelta(minutes=6))
+    world = FakeDeployment(tmp_path, pools=(slow, ON_DEMAND))
+    task = spec(world, restart_overhead=timedelta(minutes=2))
+    lease = running(world.dispatcher.begin(world.request(spec=task)))
+    placement = world.ledger.placement(lease.key)
+    assert placement.task is not None
+    now = world.clock() + timedelta(minutes=minutes_ago)
+    job = running_job(placement.task, lease, placement.offer, None, 1.0, now)
+    assert job.held is not None
+    assert job.held.restart_left == timedelta(minutes=left)
 
 
 def test_a_move_is_no_loss_of_the_pool(world: FakeDeployment) -> None:

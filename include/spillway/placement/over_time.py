@@ -34,6 +34,7 @@ from spillway.placement.policy_values import (
     PolicyState,
     PoolView,
 )
+from spillway.placement.recovery import restart_overhead
 from spillway.placement.value_table import TableSpec
 from spillway.placement.weighing import fallback_of
 
@@ -195,20 +196,26 @@ def what_is_left(task: TaskSpec, said: Heartbeat | None) -> TaskSpec:
 
 
 def running_job(
-    task: TaskSpec, lease: Lease, said: Heartbeat | None, speed: float, now: datetime
+    task: TaskSpec,
+    lease: Lease,
+    taken: Offer,
+    said: Heartbeat | None,
+    speed: float,
+    now: datetime,
 ) -> JobProgress:
     """Return the progress of the job on `lease`, by its last heartbeat.
 
     Args:
         task: As it was placed: its work is what was left then.
         lease: Where it runs.
+        taken: The offer that it was placed on.
         said: What it said last; None when it has said nothing.
         speed: At which work is counted.
         now: The moment of asking.
     """
     done, saved = _shares(said)
     started = said is not None and said.first_progress_at is not None
-    restart_left = lease.granted_at + task.restart_overhead - now
+    restart_left = lease.granted_at + restart_overhead(task, taken) - now
     return JobProgress(
         work_left=task.work * (1 - done) / speed,
         deadline=task.deadline,
