@@ -356,6 +356,18 @@ def test_what_a_preemption_without_warning_costs_makes_no_job_late() -> None:
     assert {attempt.pool for attempt in outcome.attempts} == {"always", "spot"}
 
 
+def test_the_time_that_checkpoints_take_makes_no_job_late() -> None:
+    """Twelve hours of work with a checkpoint of five minutes every hour, and spot capacity that never comes."""
+    always = pool("always", Market.ON_DEMAND, "3")
+    spot = pool("spot", Market.SPOT, "1")
+    one = job("one", 12, due=15, checkpoints=True, checkpoint_write=5 * MINUTE)
+    outcome = simulate(
+        scenario(always, spot, jobs=[one], outages=gone("spot", 0, 99)), Spillway(TABLES)
+    )
+    assert outcome.jobs[0].waiting > HOUR
+    assert outcome.jobs[0].is_on_time
+
+
 @pytest.mark.parametrize(
     ("slack", "pools"), [(3, ["always"]), (5, ["always"]), (6, ["block", "always"])]
 )

@@ -73,6 +73,19 @@ def test_a_task_with_time_waits_for_spot_capacity(world: FakeDeployment) -> None
     assert running(world.dispatcher.begin(request)).pool == "spot"
 
 
+@pytest.mark.parametrize("has_room", [True, False])
+def test_a_slow_pool_that_is_dear_leaves_a_task_the_time_to_wait(
+    tmp_path: Path, *, has_room: bool
+) -> None:
+    slow = replace(ON_DEMAND, name="slow", speed=0.51, list_usd_per_hour=Decimal(100))
+    world = FakeDeployment(tmp_path, pools=(*POOLS, slow))
+    world.providers["spot"].has_capacity = False
+    world.providers["slow"].has_capacity = has_room
+    # There is time to start it now on the slow pool, but not a minute more.
+    task = spec(world, deadline=world.clock() + 8 * HOUR / 0.51 + timedelta(seconds=30))
+    assert isinstance(world.dispatcher.begin(world.request(spec=task)), Waiting)
+
+
 def test_a_task_without_a_deadline_goes_where_it_can_go_now(world: FakeDeployment) -> None:
     world.providers["spot"].has_capacity = False
     request = world.request(spec=spec(world, deadline=None))
@@ -268,7 +281,7 @@ def test_a_lease_that_boots_has_the_pool_s_part_of_the_start_before_it_too(
     placement = world.ledger.placement(lease.key)
     assert placement.task is not None
     now = world.clock() + timedelta(minutes=minutes_ago)
-    job = running_job(placement.task, lease, placement.offer, None, 1.0, now)
+    job = running_job(placement.task, lease, placement.offer, None, now)
     assert job.held is not None
     assert job.held.restart_left == timedelta(minutes=left)
 

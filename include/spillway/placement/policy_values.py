@@ -36,7 +36,7 @@ class Held:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobProgress:
-    """A job as it stands.
+    """A job as it stands. Work, here and of what is held, is the time that it takes at pace 1.
 
     Attributes:
         work_left: Time it would still take, undisturbed.
@@ -67,6 +67,7 @@ class PoolView:
         extra_restart: What running here adds to the job's restart overhead, such as moving its data.
         move_usd: What a start here costs beside the machine, such as egress of the job's state; nothing for a job that is here.
         ends_at: First instant on which its slots are gone; None where there is no end.
+        pace: Work done there in an hour, checkpoints included, in hours at pace 1.
     """
 
     name: str
@@ -76,6 +77,7 @@ class PoolView:
     extra_restart: timedelta = timedelta(0)
     move_usd: float = 0.0
     ends_at: datetime | None = None
+    pace: float = 1.0
 
     @property
     def is_steady(self) -> bool:

@@ -20,7 +20,6 @@ from spillway.placement.over_time import (
     new_job,
     pool_views,
     queue_before,
-    reference_speed,
     to_follow,
     usable_offers,
     weigh,
@@ -28,6 +27,7 @@ from spillway.placement.over_time import (
 from spillway.placement.policy import still_serves, table_spec
 from spillway.placement.policy_values import Held, JobProgress, PolicyState, PoolView
 from spillway.placement.shifting import LaterStart, later_start, slots_planned
+from spillway.placement.weighing import counted_at, fallback_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -133,10 +133,9 @@ class Spillway:
         if all(offer.market is Market.SPOT for offer, _ in usable):
             # Nothing steady to fall back on: the deadline is lost, or there is no such pool.
             return pool if pool is not None else _pool(by_price(question))
-        job = _progress(question, reference_speed(usable))
         before = self._before(question)
-        job = replace(job, queue=queue_before(before, question.spec, usable, now))
-        views = pool_views(usable)
+        job = replace(_progress(question), queue=queue_before(before, question.spec, usable, now))
+        views = pool_views(question.spec, usable)
         spec = self._spec(question, job, views)
         model = prior(spec.pools)
         kept = self._believed(views, now)
@@ -181,6 +180,7 @@ class Spillway:
         serving = [one for one in known if still_serves(one, wanted) and _reach(one) <= most]
         if serving:
             return min(serving, key=_reach)
+        job, views = counted_at(fallback_of(views, job, question.now).pace, job, views)
         assert job.deadline is not None  # or there is nothing to decide
         work = self._roomy(job.work_left)
         slack = self._roomy(max(job.deadline - question.now - job.work_left, question.look))
@@ -229,22 +229,24 @@ def _later(question: Question, pool: str, planned: Collection[PlannedSlots]) -> 
     return later_start(spec, decision, ahead, now)
 
 
-def _progress(question: Question, speed: float) -> JobProgress:
+def _progress(question: Question) -> JobProgress:
     """Return the job as the policy wants it; `question.spec.work` is what is left of it."""
-    job = replace(new_job(question.spec, speed), next_look=question.look)
+    job = replace(new_job(question.spec), next_look=question.look)
     held = question.held
     if held is None:
         return job
-    interval = held.checkpoint_interval or question.spec.work
+    most = question.spec.work
+    if held.checkpoint_interval is not None:
+        most = min(held.checkpoint_interval * held.offer.speed, most)
     return replace(
         job,
         held=Held(
             pool=held.pool,
             restart_left=held.restart_left,
-            uncommitted=held.at_risk / speed,
+            uncommitted=held.at_risk,
             is_saved_on_notice=held.is_saved_on_notice,
         ),
-        checkpoints_every=min(interval, question.spec.work),
+        checkpoints_every=most,
     )
 
 
