@@ -1,4 +1,4 @@
-"""What more offers do to the policy over time: one more never harms."""
+"""What more offers, and other prices, do to the policy over time: an offer never harms, and a price rise never attracts."""
 
 from __future__ import annotations
 
@@ -137,3 +137,21 @@ def test_one_more_steady_offer_never_costs_more(
 
 def _pool(decision: Placement | Unplaced) -> str | None:
     return decision.offer.pool if isinstance(decision, Placement) else None
+
+
+@given(tasks, worlds, st.data())
+@settings(max_examples=150, deadline=None)
+def test_a_price_rise_never_attracts(
+    task: TaskSpec, offers: list[Offer], data: st.DataObject
+) -> None:
+    held = data.draw(st.sampled_from([None, "on_demand", "spot0"]))
+    place = data.draw(st.integers(0, len(offers) - 1))
+    rise = data.draw(st.sampled_from([Decimal("0.01"), Decimal("0.3"), Decimal(5)]))
+    dearer = list(offers)
+    dearer[place] = replace(
+        offers[place], marginal_usd_per_hour=offers[place].marginal_usd_per_hour + rise
+    )
+    before, after = (asked(task, some, held).decision for some in (offers, dearer))
+    if after.pool == offers[place].pool:
+        event("taken although dearer")
+        assert before.pool == after.pool
