@@ -37,7 +37,7 @@ from spillway.placement.policy_values import (
 )
 from spillway.placement.recovery import restart_overhead
 from spillway.placement.value_table import TableSpec
-from spillway.placement.weighing import fallback_of
+from spillway.placement.weighing import fallback_of, last_resorts, start_before
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -93,6 +93,16 @@ def weigh(situation: Situation, *, table: ValueTable, model: AvailabilityModel) 
         model=model,
     )
     return Weighed(situation=situation, decision=decision, state=state)
+
+
+def wait_until(situation: Situation) -> datetime | None:
+    """Return until when the job may hold nothing, so that steady capacity can still make its deadline; None for ever."""
+    job = situation.job
+    if job.deadline is None:
+        return None
+    resorts = last_resorts(situation.pools, job, situation.now)
+    needed = timedelta(hours=min(start_before(pool, job) for pool in resorts))
+    return job.deadline - job.work_left - needed - job.queue - job.next_look
 
 
 # ---- what it is asked with ------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from spillway.placement.over_time import (
     queue_before,
     to_follow,
     usable_offers,
+    wait_until,
     weigh,
 )
 from spillway.placement.policy import still_serves, table_spec
@@ -81,14 +82,18 @@ class Spillway:
         self._specs: dict[object, list[TableSpec]] = defaultdict(list)
         self._plans: dict[str, PlannedSlots] = {}
         self._waiting: dict[str, TaskSpec] = {}
+        self._wait_until: datetime | None = None
 
     def answer(self, question: Question) -> str | None:
         """Return where production would run the job until the next look."""
+        self._wait_until = None
         pool = self._now(question)
         self._forget_waiting(question.job)
         if pool is None and question.spec.deadline is not None:
             self._waiting[question.job] = question.spec
-        plan = None if pool is None else _later(question, pool, self._plans.values())
+        plan = None
+        if pool is not None:
+            plan = _later(question, pool, self._plans.values(), self._wait_until)
         if plan is None:
             return pool
         self._plans[question.job] = slots_planned(question.spec, plan)
@@ -139,11 +144,9 @@ class Spillway:
         spec = self._spec(question, job, views)
         model = prior(spec.pools)
         kept = self._believed(views, now)
-        weighed = weigh(
-            Situation(job=job, pools=views, now=now, state=kept.before, spec=spec),
-            table=self._tables.get(spec, model),
-            model=model,
-        )
+        situation = Situation(job=job, pools=views, now=now, state=kept.before, spec=spec)
+        weighed = weigh(situation, table=self._tables.get(spec, model), model=model)
+        self._wait_until = wait_until(situation)
         kept.after = weighed.state
         chosen = to_follow(weighed).pool if self._hesitates else weighed.decision.pool
         if chosen is None or chosen == pool or _has_room(usable, chosen):
@@ -209,7 +212,9 @@ def by_price(question: Question) -> Placement | None:
     return decision if isinstance(decision, Placement) else None
 
 
-def _later(question: Question, pool: str, planned: Collection[PlannedSlots]) -> LaterStart | None:
+def _later(
+    question: Question, pool: str, planned: Collection[PlannedSlots], until: datetime | None
+) -> LaterStart | None:
     """Return the plan to wait for committed capacity that will be free, instead of taking `pool` now."""
     spec, now = question.spec, question.now
     if question.held is not None or spec.deadline is None:
@@ -226,7 +231,7 @@ def _later(question: Question, pool: str, planned: Collection[PlannedSlots]) -> 
     ]
     decision = Placement(offer=taken, estimate=here, reason="", passed_over=tuple(passed))
     ahead = question.foresee(spec.deadline, planned) if passed else ()
-    return later_start(spec, decision, ahead, now)
+    return later_start(spec, decision, ahead, now, wait_until=until)
 
 
 def _progress(question: Question) -> JobProgress:
