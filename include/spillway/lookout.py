@@ -21,7 +21,6 @@ from spillway.placement.over_time import (
     new_job,
     pool_views,
     queue_before,
-    reference_speed,
     running_job,
     usable_offers,
     weigh,
@@ -72,29 +71,27 @@ class Lookout:
             return None
         usable = usable_offers(task, offers, now)
         queue = queue_before(self._before(task, asking, now), task, usable, now)
-        job = new_job(task, reference_speed(usable), queue=queue)
-        return self._weigh(
-            job, pool_views(usable, moved_gib=task.state_gib + task.input_gib), now, None
-        )
+        views = pool_views(task, usable, moved_gib=task.state_gib + task.input_gib)
+        return self._weigh(new_job(task, queue=queue), views, now, None)
 
     def while_running(
         self,
         task: TaskSpec,
         lease: Lease,
+        taken: Offer,
         said: Heartbeat | None,
         offers: Iterable[Offer],
         now: datetime,
     ) -> Weighed | None:
-        """Return what to do with the job on `lease`; None where the policy has nothing to say."""
+        """Return what to do with the job on `lease`, placed on the offer `taken`; None where the policy has nothing to say."""
         if not has_time(task):
             return None
         left = what_is_left(task, said)
         usable = usable_offers(left, offers, now, held=lease.pool)
         queue = queue_before(self._before(task, lease.task, now), left, usable, now)
-        job = replace(running_job(task, lease, said, reference_speed(usable), now), queue=queue)
-        return self._weigh(
-            job, pool_views(usable, moved_gib=task.state_gib + task.input_gib), now, lease.key
-        )
+        job = replace(running_job(task, lease, taken, said, now), queue=queue)
+        views = pool_views(task, usable, moved_gib=task.state_gib + task.input_gib)
+        return self._weigh(job, views, now, lease.key)
 
     def _before(self, task: TaskSpec, asking: TaskKey | None, now: datetime) -> list[TaskSpec]:
         """Return the tasks that hold nothing and have their turn before, by their deadlines, then by name."""

@@ -66,12 +66,13 @@ class Moves:
         return True
 
     def _weigh(self, lease: Lease, now: datetime) -> None:
-        task = self._ledger.placement(lease.key).task
+        placement = self._ledger.placement(lease.key)
+        task = placement.task
         if task is None or not has_time(task):
             return
         said = self._heartbeat(lease)
         offers = self._quotes.offers(what_is_left(task, said), now, max_age=LOOK)
-        weighed = self._lookout.while_running(task, lease, said, offers, now)
+        weighed = self._lookout.while_running(task, lease, placement.offer, said, offers, now)
         if weighed is None:
             return
         better = goes_on_in(weighed)

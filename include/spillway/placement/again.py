@@ -9,7 +9,7 @@ from spillway.model import Placement, Unplaced
 from spillway.model.codec import decode
 from spillway.placement.availability_prior import prior
 from spillway.placement.choose import choose
-from spillway.placement.over_time import Weighed, placed, weigh
+from spillway.placement.over_time import Weighed, placed, wait_until, weigh
 from spillway.placement.shifting import RoomAhead, later_start, waiting
 from spillway.placement.value_table import build_table
 
@@ -52,10 +52,17 @@ def recompute(
     if isinstance(decision, Placement) or decision.foreseen is None:
         return again
     ahead = decode(decision.foreseen, tuple[RoomAhead, ...])
-    plan = later_start(task, again, ahead, decided_at) if isinstance(again, Placement) else None
-    if plan is None or isinstance(again, Unplaced):
+    if isinstance(again, Unplaced):
+        return again
+    until = _wait_until(decision.weighed)
+    plan = later_start(task, again, ahead, decided_at, wait_until=until)
+    if plan is None:
         return again
     return waiting(again, plan, ahead, decided_at)
+
+
+def _wait_until(stored: JsonValue) -> datetime | None:
+    return None if stored is None else wait_until(decode(stored, Weighed).situation)
 
 
 def _decided(
