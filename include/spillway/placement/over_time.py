@@ -34,6 +34,7 @@ from spillway.placement.policy_values import (
     PolicyState,
     PoolView,
 )
+from spillway.placement.transfer import restore_time
 from spillway.placement.value_table import TableSpec
 from spillway.placement.weighing import fallback_of
 
@@ -131,7 +132,7 @@ def pool_views(
             market=offer.market,
             usd_per_hour=float(offer.marginal_usd_per_hour) * reference / offer.speed,
             available=has_room,
-            extra_restart=offer.restart_overhead,
+            extra_restart=offer.restart_overhead + restore_time(moved_gib, offer),
             move_usd=moved_gib * float(offer.restore_usd_per_gib),
         )
         for offer, has_room in usable
