@@ -44,10 +44,12 @@ ZONES = {
     ),
     "three zones, August": ("aws-2023-08-03-4node", ()),
 }
+# What a start in another zone than the last adds to the restart: the reading of 350 GiB from afar, say.
+ZONE_MOVE_MIN = 10
 
 
 def run() -> list[Measurement]:
-    """Measure one zone at the four settings, several zones at the same, and the CPU of a decision."""
+    """Measure one zone at the four settings, several zones in several ways at the same, and the CPU of a decision."""
     return Bench().run()
 
 
@@ -85,9 +87,14 @@ class Bench:
     def run(self) -> list[Measurement]:
         found = [one for setting in SETTINGS for one in self.one_zone(*setting)]
         found += [self.unhesitating(*setting) for setting in SETTINGS]
-        found += [self.seeing_one_zone(*setting) for setting in SETTINGS[:2]]
         for name in ZONES:
+            found += [self.seeing_one_zone(name, *setting) for setting in SETTINGS]
             found += [self.several(name, *setting) for setting in SETTINGS]
+            found += [self.several(name, *setting, move_min=ZONE_MOVE_MIN) for setting in SETTINGS]
+            if all(zone.price is not None for zone in self.zones(name)[1]):
+                found += [
+                    self.several(name, *setting, recorded_prices=True) for setting in SETTINGS
+                ]
         found.append(Measurement(name="late runs", value=self.late, unit="runs"))
         cpu = 1000 * self.cpu_s / self.decisions
         return [
@@ -127,35 +134,51 @@ class Bench:
         what = "one zone, October, without hesitation"
         return measured(what, job, ours, "as production does", followed)
 
-    def seeing_one_zone(self, deadline_h: float, restart_min: float) -> Measurement:
-        """Return the cost with three zones of which only the one sat in is seen, against the best of them alone."""
+    def seeing_one_zone(self, name: str, deadline_h: float, restart_min: float) -> Measurement:
+        """Return the cost with several zones of which only the one sat in is seen, against the best of them alone."""
         job = self.job(deadline_h, restart_min)
-        name = "three zones of us-west-2"
-        campaign, chosen = ZONES[name]
+        campaign, zones = self.zones(name)
         make, rules = self.left_out(campaign), self.evaluator.Rules(visibility="current")
         ours, alone = [], []
-        for window in self.windows([self.traces[campaign][z] for z in chosen], job, STRIDE_H, 0):
+        for window in self.windows(zones, job, WIDE_STRIDE_H, 0):
             ours.append(self.cost(make(), window, job, rules))
             alone.append([self.cost(make(), [zone], job) for zone in window])
         best = [float(one) for one in np.array(alone)[:, np.mean(alone, axis=0).argmin()]]
         what = f"{name}, one seen (bar 1.0)"
         return measured(what, job, ours, "best zone alone", best)
 
-    def several(self, name: str, deadline_h: float, restart_min: float) -> Measurement:
-        job = self.job(deadline_h, restart_min)
-        campaign, chosen = ZONES[name]
-        zones = [self.traces[campaign][zone] for zone in chosen or self.traces[campaign]]
-        make = self.left_out(campaign)
+    def several(
+        self,
+        name: str,
+        deadline_h: float,
+        restart_min: float,
+        *,
+        move_min: float = 0,
+        recorded_prices: bool = False,
+    ) -> Measurement:
+        """Return the cost with several zones, against the least that was possible; for that, moves between zones take no longer."""
+        job = self.job(deadline_h, restart_min, move_min=move_min)
+        campaign, zones = self.zones(name)
+        make, rules = self.left_out(campaign), self.evaluator.Rules(use_trace_price=recorded_prices)
+        stride_h = WIDE_STRIDE_H if move_min or recorded_prices else STRIDE_H
         ours, best = [], []
-        for window in self.windows(zones, job, STRIDE_H, 0):
-            ours.append(self.cost(make(), window, job))
-            best.append(self.least(window, job))
+        for window in self.windows(zones, job, stride_h, 0):
+            ours.append(self.cost(make(), window, job, rules))
+            best.append(self.least(window, job, recorded_prices=recorded_prices))
         bar = NINE_ZONES_BAR if name == "nine zones" else THREE_ZONES_BAR
-        what = f"{name} (bar {bar})"
+        what = name if move_min or recorded_prices else f"{name} (bar {bar})"
+        what += f", {move_min} min longer to another zone" if move_min else ""
+        what += ", recorded prices" if recorded_prices else ""
         return measured(what, job, ours, "omniscient optimum", best)
 
-    def least(self, window: Any, job: Any) -> float:
+    def zones(self, name: str) -> tuple[str, list[Any]]:
+        """Return the campaign of a set of zones, and their recordings."""
+        campaign, chosen = ZONES[name]
+        return campaign, [self.traces[campaign][zone] for zone in chosen or self.traces[campaign]]
+
+    def least(self, window: Any, job: Any, *, recorded_prices: bool = False) -> float:
         """Return what the job costs when all is known beforehand."""
+        prices = [zone.price if recorded_prices else job.spot_price for zone in window]
         return float(
             self.optimum(
                 [zone.available for zone in window],
@@ -163,14 +186,14 @@ class Bench:
                 work_s=job.work_s,
                 deadline_s=job.deadline_s,
                 restart_s=job.restart_s,
-                spot_price=SPOT,
-                od_price=ON_DEMAND,
+                spot_price=prices,
+                od_price=job.od_price,
             )
         )
 
-    def job(self, deadline_h: float, restart_min: float) -> Any:
-        seconds = (WORK_H * 3600, round(deadline_h * 3600), round(restart_min * 60))
-        return self.evaluator.Job(*seconds, 0.0, ON_DEMAND, SPOT)
+    def job(self, deadline_h: float, restart_min: float, *, move_min: float = 0) -> Any:
+        seconds = (WORK_H * 3600, round(deadline_h * 3600), round(restart_min * 60), move_min * 60)
+        return self.evaluator.Job(*seconds, ON_DEMAND, SPOT)
 
     def left_out(self, campaign: str, policy: Any = None) -> Any:
         """Return the policy, by default what production does, as it would be had `campaign` never been recorded."""
