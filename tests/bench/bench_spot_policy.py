@@ -46,10 +46,12 @@ ZONES = {
 }
 # What a start in another zone than the last adds to the restart: the reading of 350 GiB from afar, say.
 ZONE_MOVE_MIN = 10
+# Other jobs, drawn from a seed; each is run on some recordings, from an hour of its own on.
+DRAWN_JOBS, DRAWN_RECORDINGS = 8, 5
 
 
 def run() -> list[Measurement]:
-    """Measure one zone at the four settings, several zones in several ways at the same, and the CPU of a decision."""
+    """Measure one zone at the four settings, several zones in several ways at the same, drawn jobs, and the CPU of a decision."""
     return Bench().run()
 
 
@@ -95,6 +97,7 @@ class Bench:
                 found += [
                     self.several(name, *setting, recorded_prices=True) for setting in SETTINGS
                 ]
+        found += self.drawn()
         found.append(Measurement(name="late runs", value=self.late, unit="runs"))
         cpu = 1000 * self.cpu_s / self.decisions
         return [
@@ -170,6 +173,54 @@ class Bench:
         what += f", {move_min} min longer to another zone" if move_min else ""
         what += ", recorded prices" if recorded_prices else ""
         return measured(what, job, ours, "omniscient optimum", best)
+
+    def drawn(self) -> list[Measurement]:
+        """Return what jobs of other work, slack, restart and price ratio cost in one zone, against the least that was possible."""
+        rng = np.random.default_rng(2024)
+        series = [(name, trace) for name, found in self.traces.items() for trace in found.values()]
+        measurements: list[Measurement] = []
+        shares: dict[str, list[float]] = {"ours": [], "uniform": [], "best": []}
+        for _ in range(DRAWN_JOBS):
+            job = self.drawn_job(rng)
+            ours, best = [], []
+            for number in rng.choice(len(series), DRAWN_RECORDINGS, replace=False):
+                campaign, trace = series[number]
+                spare = len(trace) - ceil((job.deadline_s + 86400) / trace.tick_s)
+                window = [trace.window(int(rng.integers(spare)))]
+                ours.append(self.cost(self.left_out(campaign)(), window, job))
+                best.append(self.least(window, job))
+                uniform = self.evaluator.simulate(self.uniform(), window, job).cost
+                on_demand = job.od_price * job.work_s / 3600
+                for who, usd in (("ours", ours[-1]), ("best", best[-1]), ("uniform", uniform)):
+                    shares[who].append(float(usd) / on_demand)
+            what = f"one zone, drawn, spot at {job.spot_price / job.od_price:.2f} of on-demand"
+            measurements.append(measured(what, job, ours, "omniscient optimum", best))
+        mean = {who: float(np.mean(found)) for who, found in shares.items()}
+        all_of = f"one zone, all drawn jobs ({len(shares['ours'])} runs)"
+        return [
+            *measurements,
+            *(
+                Measurement(
+                    name=all_of,
+                    value=mean["ours"],
+                    unit="of on-demand",
+                    baseline=Baseline(name=name, value=mean[who]),
+                )
+                for name, who in (("Uniform Progress", "uniform"), ("omniscient optimum", "best"))
+            ),
+        ]
+
+    def drawn_job(self, rng: np.random.Generator) -> Any:
+        """Return a job of 4 to 96 h with 5 to 100 % of that as slack, 1 to 20 min of restart, and spot at 0.1 to 0.8 of on-demand."""
+        work_h = round(float(np.exp(rng.uniform(np.log(4), np.log(96)))))
+        restart_min = round(float(np.exp(rng.uniform(0.0, np.log(20)))))
+        # At least what two restarts and two of the longest looks take: with less there is nothing to decide.
+        slack_h = max(work_h * rng.uniform(0.05, 1.0), (2 * restart_min + 20) / 60)
+        deadline_s = round((work_h + slack_h) * 60) * 60
+        ratio = round(float(rng.uniform(0.1, 0.8)), 2)
+        return self.evaluator.Job(
+            work_h * 3600, deadline_s, restart_min * 60, 0, ON_DEMAND, ratio * ON_DEMAND
+        )
 
     def zones(self, name: str) -> tuple[str, list[Any]]:
         """Return the campaign of a set of zones, and their recordings."""
