@@ -1,6 +1,7 @@
-"""A month of jobs, simulated, `SPILLWAY_SIMULATED_JOBS` of them: jobs a second of CPU for each policy, and what ours costs beside the others.
+"""A month of 10,000 jobs, or `SPILLWAY_SIMULATED_JOBS`, simulated: the CPU that each policy takes, and what ours costs beside the others.
 
-And twelve months of 300 jobs on the pools as shipped, each with jobs and outages of its own.
+And twelve months of 300 jobs on the pools as shipped, each with jobs and outages of its own; and a month of recorded capacity and
+recorded prices, where the recordings are beside the tree: folders `traces` and `catalog` below `SPILLWAY_SPOT_DATA`, by default `../shared`.
 
 Value tables are kept in a folder of the run's own, so the first figure of ours holds making them, and the second does not.
 """
@@ -21,15 +22,25 @@ from spillway.catalog.value_tables import ValueTables
 from spillway.model import HourlyCommitment, Market, Pool, Resources
 from spillway.sim.engine import GIVE_UP_AFTER, simulate
 from spillway.sim.outages import all_outages
+from spillway.sim.price_files import read_prices
 from spillway.sim.production import Spillway
 from spillway.sim.scenario import Scenario, whole_month
 from spillway.sim.strategies import CheapestPerHour, GreedySpot, OnDemandOnly, UniformProgress
 from spillway.sim.summary import Summary, summarise
 from spillway.sim.synthetic import synthetic_jobs
+from spillway.sim.trace_files import read_traces
 
 SHIPPED = Path(__file__).parents[2] / "include" / "pools.yaml"
 SEEDS = range(1, 13)
-JOBS = int(os.environ.get("SPILLWAY_SIMULATED_JOBS", "2000"))
+DATA = Path(os.environ.get("SPILLWAY_SPOT_DATA", Path(__file__).parents[3] / "shared"))
+# Pool: whose capacity it has, whose price it follows, and what it asked at first. The scarcest is the cheapest.
+RECORDED = {
+    "spot-a": ("us-east-1f", "Standard_NC24ads_A100_v4/eastus", "0.68"),
+    "spot-b": ("us-east-2a", "Standard_NC24ads_A100_v4/uksouth", "0.97"),
+    "spot-c": ("us-west-2a", "Standard_NC24ads_A100_v4/westus2", "1.62"),
+}
+RECORDED_JOBS = 1000
+JOBS = int(os.environ.get("SPILLWAY_SIMULATED_JOBS", "10000"))
 
 
 def run() -> list[Measurement]:
@@ -48,9 +59,9 @@ def run() -> list[Measurement]:
         found.append(
             Measurement(
                 name=f"{summary.policy}{what}: {JOBS:,} jobs over a month",
-                value=JOBS / seconds,
-                unit="jobs/s CPU",
-                baseline=Baseline(name="on_demand", value=JOBS / base),
+                value=seconds,
+                unit="s CPU",
+                baseline=Baseline(name="on_demand", value=base),
             )
         )
     uniform = others[-1][0]
@@ -62,7 +73,7 @@ def run() -> list[Measurement]:
             baseline=Baseline(name="uniform_progress", value=float(uniform.added_usd)),
         )
     )
-    return [*found, *shipped_months()]
+    return [*found, *shipped_months(), *recorded_month()]
 
 
 def shipped_months() -> list[Measurement]:
@@ -87,6 +98,50 @@ def shipped_months() -> list[Measurement]:
         )
         for other in ("greedy_spot", "uniform_progress")
     ]
+
+
+def recorded_month() -> list[Measurement]:
+    """Compare what a month adds to the bill where capacity and prices are as they were recorded; nothing without recordings."""
+    history = sorted((DATA / "catalog" / "spot_history").glob("*.csv"))
+    folder = DATA / "traces" / "aws-2023-02-15"
+    if not history or not folder.is_dir():
+        return []
+    world = recorded(RECORDED_JOBS, folder, history)
+    policies = (OnDemandOnly(), CheapestPerHour(), GreedySpot(), UniformProgress())
+    others = [summarise(simulate(world, one)) for one in policies]  # type: ignore[arg-type]  # each is a Strategy
+    ours = summarise(simulate(world, Spillway(ValueTables(memory_bytes=2**30))))
+    return [
+        Measurement(
+            name=f"spillway: added in a recorded month of {RECORDED_JOBS:,} jobs ({ours.late} late, {other.policy} {other.late})",
+            value=float(ours.added_usd),
+            unit="USD",
+            baseline=Baseline(name=other.policy, value=float(other.added_usd)),
+        )
+        for other in others
+    ]
+
+
+def recorded(jobs: int, traces: Path, history: list[Path]) -> Scenario:
+    """Return the month in which most prices of the history changed, with capacity of another month."""
+    pools = (
+        *(pool(name, Market.SPOT, usd, slots=12) for name, (_, _, usd) in RECORDED.items()),
+        pool("on_demand", Market.ON_DEMAND, "3.673", slots=400),
+    )
+    start, end = whole_month("2026-05")
+    files = [f"{name}={traces / zone}_v100_1.json" for name, (zone, _, _) in RECORDED.items()]
+    capacity = read_traces(files, [one.name for one in pools])
+    until = end + GIVE_UP_AFTER
+    return Scenario(
+        pools=pools,
+        jobs=synthetic_jobs(jobs, pools, seed=1, start=start, end=end),
+        start=start,
+        end=end,
+        outages=all_outages(pools, capacity, seed=1, start=start, end=end, until=until),
+        counted=frozenset(RECORDED),
+        prices=read_prices(
+            history, pools, {name: series for name, (_, series, _) in RECORDED.items()}, start
+        ),
+    )
 
 
 def timed(world: Scenario, strategy: object) -> tuple[Summary, float]:

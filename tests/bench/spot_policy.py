@@ -16,19 +16,15 @@ from spoteval import Action, Job, Kind, Observation
 from spillway.catalog.value_tables import ValueTables
 from spillway.model import Market
 from spillway.placement.availability_prior import prior
-from spillway.placement.policy import decide, still_serves, table_spec
-from spillway.placement.policy_values import (
-    Decision,
-    Held,
-    JobProgress,
-    PolicyState,
-    PoolView,
-)
+from spillway.placement.over_time import Situation, goes_on_in, weigh
+from spillway.placement.policy import still_serves, table_spec
+from spillway.placement.policy_values import Held, JobProgress, PolicyState, PoolView
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from spillway.placement.availability import AvailabilityModel
+    from spillway.placement.over_time import Weighed
     from spillway.placement.value_table import TableSpec
 
 START = datetime(2000, 1, 1, tzinfo=UTC)
@@ -36,7 +32,7 @@ ON_DEMAND = "on_demand"
 
 
 class SpillwayPolicy:
-    """Asks the policy at every tick, with what the evaluator shows and nothing else."""
+    """Asks the policy at every tick, with what the evaluator shows and nothing else, and does what production does."""
 
     def believed(self, zones: int) -> AvailabilityModel:
         return prior(zones)
@@ -63,15 +59,17 @@ class SpillwayPolicy:
         progress = self._progress(obs)
         self._prepare(progress, pools, now)
         assert self.spec is not None
-        decision, self.state = decide(
-            progress,
-            pools,
-            now,
-            self.state,
-            table=tables().get(self.spec, self.model),
-            model=self.model,
+        situation = Situation(
+            job=progress, pools=tuple(pools), now=now, state=self.state, spec=self.spec
         )
-        return self._action(decision, obs)
+        table = tables().get(self.spec, self.model)
+        weighed = weigh(situation, table=table, model=self.model)
+        self.state = weighed.state
+        return self._action(self.followed(weighed), obs)
+
+    def followed(self, weighed: Weighed) -> str | None:
+        """Return the pool to be in: production waits and moves only for what shows on a bill."""
+        return goes_on_in(weighed)
 
     def _prepare(self, progress: JobProgress, pools: Sequence[PoolView], now: datetime) -> None:
         wanted = table_spec(progress, pools, now)
@@ -109,14 +107,14 @@ class SpillwayPolicy:
         ]
         return [*spot, PoolView(name=ON_DEMAND, market=Market.ON_DEMAND, usd_per_hour=od_price)]
 
-    def _action(self, decision: Decision, obs: Observation) -> Action:
-        if decision.pool is None:
+    def _action(self, pool: str | None, obs: Observation) -> Action:
+        if pool is None:
             return Action(Kind.NONE, self._where_to_look(obs))
-        if decision.pool == ON_DEMAND:
+        if pool == ON_DEMAND:
             zone = obs.zone if self.used_zone is None else self.used_zone
             kind = Kind.ON_DEMAND
         else:
-            zone, kind = self.zones.index(decision.pool), Kind.SPOT
+            zone, kind = self.zones.index(pool), Kind.SPOT
         # Whether an unseen zone had room shows at the next tick, when it is the zone one is in.
         if kind is Kind.ON_DEMAND or obs.spot_up[zone]:
             self.used_zone = zone
@@ -134,6 +132,13 @@ class SpillwayPolicy:
             return sum(states[len(states) // 2 :])
 
         return max(unseen, key=available)
+
+
+class Unhesitating(SpillwayPolicy):
+    """Does what the policy thinks best, however little it saves."""
+
+    def followed(self, weighed: Weighed) -> str | None:
+        return weighed.decision.pool
 
 
 @cache

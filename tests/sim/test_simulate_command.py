@@ -14,6 +14,7 @@ from spillway.catalog.pools_file import load_pools
 from spillway.cli import main
 from spillway.ledger import Ledger
 from spillway.model import JobEvent
+from spillway.sim.command import POLICIES
 from spillway.sim.price_files import read_prices
 from spillway.sim.trace_files import read_traces
 from spillway.testing.ledger_samples import NOON, sample_request, sample_task
@@ -24,6 +25,12 @@ pools:
   - {name: spot, backend: local, market: spot, slots: 2, shape: {cpus: 4, memory_gib: 8}, list_usd_per_hour: 1.0, region: us-east-1,
      preemptions_per_hour: 0.2}
   - {name: always, backend: local, market: on_demand, slots: 4, shape: {cpus: 4, memory_gib: 8}, list_usd_per_hour: 3.0}
+"""
+RECORDED_POOLS = """\
+pools:
+  - {name: east, backend: local, market: spot, slots: 4, shape: {cpus: 4, memory_gib: 8}, list_usd_per_hour: 0.68, region: eastus}
+  - {name: south, backend: local, market: spot, slots: 4, shape: {cpus: 4, memory_gib: 8}, list_usd_per_hour: 0.97, region: uksouth}
+  - {name: always, backend: local, market: on_demand, slots: 12, shape: {cpus: 4, memory_gib: 8}, list_usd_per_hour: 3.67}
 """
 JOBS = """\
 name,arrives_at,work_hours,deadline_hours,checkpoints
@@ -169,24 +176,42 @@ at,instance_type,accelerator,count,zone,on_demand_usd_h,spot_usd_h
     ]
 
 
-def test_recorded_capacity_and_prices_are_played(
+def test_every_policy_plays_recorded_capacity_and_prices(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     history = sorted((SHARED / "catalog" / "spot_history").glob("*.csv"))
-    trace = SHARED / "traces" / "ping-2022-10-26" / "us-west-2b_v100_1.json"
-    require(bool(history) and trace.is_file(), "no recordings lie in ../shared")
+    traces = SHARED / "traces" / "ping-2022-10-26"
+    require(bool(history) and traces.is_dir(), "no recordings lie in ../shared")
+    (folder / "pools.yaml").write_text(RECORDED_POOLS)
     found = simulate(
         folder,
-        *("--synthetic", "40", "--month", "2026-05", "--policies", "on_demand,greedy_spot"),
-        *("--prices", *map(str, history), "--series", "spot=Standard_NC24ads_A100_v4/eastus2"),
-        *("--traces", f"spot={trace}", "--json"),
+        *("--synthetic", "60", "--seed", "7", "--month", "2026-05", "--json"),
+        *("--prices", *map(str, history), "--series"),
+        "east=Standard_NC24ads_A100_v4/eastus",
+        "south=Standard_NC24ads_A100_v4/uksouth",
+        "--traces",
+        f"east={traces / 'us-west-2a_v100_1.json'}",
+        f"south={traces / 'us-west-2b_v100_1.json'}",
     )
     assert found == 0
     document = json.loads(capsys.readouterr().out)
-    assert document["notes"] == ["capacity of spot: recorded at another time, played over and over"]
-    on_demand, greedy = document["policies"]
-    assert Decimal(greedy["added_usd"]) < Decimal(on_demand["added_usd"])
-    assert greedy["preemptions"] > 0
+    assert document["notes"] == [
+        f"capacity of {pool}: recorded at another time, played over and over"
+        for pool in ("east", "south")
+    ]
+    by_policy = {one["policy"]: one for one in document["policies"]}
+    assert set(by_policy) == set(POLICIES)
+    on_demand, ours = by_policy["on_demand"], by_policy["spillway"]
+    for name in set(POLICIES) - {"on_demand"}:
+        one = by_policy[name]
+        assert (one["late"], one["unfinished"]) == (0, 0)
+        assert one["preemptions"] > 0
+        assert Decimal(one["added_usd"]) < Decimal(on_demand["added_usd"])
+        east, south, _ = one["pools"]
+        # At first 0.68 $ and 0.97 $, from the second day on more, and for hours up to half as much again or twice.
+        assert 0.70 < float(east["added_usd"]) / east["slot_hours"] < 0.80
+        assert 1.00 < float(south["added_usd"]) / south["slot_hours"] < 1.10
+    assert Decimal(ours["added_usd"]) < Decimal(by_policy["uniform_progress"]["added_usd"])
 
 
 def test_last_months_leases_come_again_as_jobs(

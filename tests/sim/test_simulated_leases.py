@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from itertools import pairwise
@@ -20,6 +21,7 @@ from spillway.model import (
     PrepaidHours,
 )
 from spillway.sim.bill import bills
+from spillway.sim.command import POLICIES
 from spillway.sim.engine import simulate
 from spillway.sim.outages import all_outages
 from spillway.sim.outcome import End, Outcome
@@ -32,7 +34,7 @@ from spillway.sim.strategies import (
     Strategy,
     UniformProgress,
 )
-from spillway.sim.summary import as_json, summarise
+from spillway.sim.summary import as_json, summarise, table
 from spillway.sim.synthetic import synthetic_jobs
 
 TABLES = ValueTables()
@@ -260,6 +262,83 @@ def test_spot_is_billed_at_the_price_of_each_hour_and_recorded_at_that_of_the_la
     outcome = simulate(scenario(spot, jobs=[job("a", 4)], prices=changes), CheapestPerHour())
     assert usd(outcome, "spot")[0] == Decimal("1.5") + Decimal("2.5") * 3
     assert summarise(outcome).recorded_usd == 4
+
+
+# ---- the table ------------------------------------------------------------------------------------------------
+
+
+def four_jobs() -> Scenario:
+    """Four jobs of one day, each of which asks something else of a policy.
+
+    All restart for half an hour. `a` may go anywhere, and does where an hour costs nothing. `b` finds those hours taken
+    until half past six, and may buy others. `c` loses its spot slot at 11:45 until 14:00, which costs it the quarter of an
+    hour after its only checkpoint, less the minute in which that was written. `d` comes when spot is away for good, and the partner is all it may have beside.
+    """
+    month = timedelta(days=31)
+    minimum = MonthlyMinimum(
+        slot_hours=Decimal(10),
+        usd_per_slot_hour=Decimal(3),
+        overage_usd_per_slot_hour=Decimal(4),
+        variable_usd_per_slot_hour=Decimal("0.2"),
+    )
+    bought = PrepaidHours(
+        slot_hours=Decimal(20),
+        usd_per_slot_hour=Decimal(1),
+        overage_usd_per_slot_hour=Decimal(2),
+        starts_at=START,
+        ends_at=START + month,
+    )
+    saves = {"checkpoints": True, "checkpoint_write": MINUTE}
+    jobs = [
+        job("a", 6),
+        job("b", 3, at=HOUR, due=12, markets=frozenset({Market.RESERVED, Market.ON_DEMAND})),
+        job("c", 4, at=10 * HOUR, due=10, markets=frozenset({Market.SPOT, Market.ON_DEMAND}), **saves),
+        job("d", 1, at=17.75 * HOUR, due=4, markets=frozenset({Market.SPOT, Market.PARTNER}), **saves),
+    ]  # fmt: skip
+    restarts = [replace(one.spec, restart_overhead=30 * MINUTE) for one in jobs]
+    return scenario(
+        pool("partner", Market.PARTNER, "5", commitment=minimum),
+        pool("prepaid", Market.RESERVED, "5", commitment=bought),
+        pool("spot", Market.SPOT, "1", grace_period=timedelta(0), preemptions_per_hour=0.01),
+        pool("always", Market.ON_DEMAND, "3"),
+        jobs=[replace(one, spec=spec) for one, spec in zip(jobs, restarts, strict=True)],
+        outages=(*gone("spot", 11.75, 14), *gone("spot", 17.6, 99)),
+    )
+
+
+# Owed: 10 h at 3 $ and 20 h at 1 $. A prepaid hour is 1 $ effective and 5 $ by the list, one of the partner's 3.20 $ and 5 $.
+#
+# on_demand          a 0:00 to 6:30, b 6:30 to 10:00, c 10:00 to 14:33 with three checkpoints: 14.55 h at 3 $. d, which may not go
+#                    there, waits from 17:45 to the end of the 62nd day.
+# cheapest_per_hour  a on prepaid, 6.5 h. b on demand at once, 3.5 h. c on spot for 1.75 h, then with an hour done on demand for 3 h 32 min.
+#                    d on the partner's at once, 1.5 h.
+# greedy_spot        b waits for prepaid until 6:30. c waits for spot until 14:00 and is there for 3 h 32 min. d waits for spot until two restarts before
+#                    the last moment, in whole looks 19:40.
+# uniform_progress   b waits until the next look at it, 2:00, and is then behind the line: 3.5 h on demand. c is behind the line at 12:30 and
+#                    looked at at 12:50; on demand until 15:00, when it is two restarts ahead, and until 15:01 to save; then on spot for 30 + 81 + 1
+#                    minutes. d is behind the line at 17:50.
+# spillway           b waits for prepaid, c for spot; d does not wait for spot that is dearer than the partner.
+BY_HAND = """\
+policy             added $  bill $  effective $  list $  on time  goodput  committed used  preempted  waited h  unfinished
+on_demand            43.65   93.65        43.65   43.65    66.7%    89.3%            0.0%          0     368.9           1
+cheapest_per_hour    23.15   73.15        34.15   62.85   100.0%    83.4%           22.0%          1       0.0           0
+greedy_spot           5.58   55.58        20.08   62.78   100.0%    83.4%           29.0%          1       2.4           0
+uniform_progress     20.97   70.97        31.97   60.67   100.0%    80.9%           22.0%          1       0.5           0
+spillway              5.58   55.58        20.08   62.78   100.0%    83.4%           29.0%          1       1.9           0"""
+
+
+def test_every_cell_of_the_table_is_what_was_worked_out_by_hand() -> None:
+    summaries = [summarise(simulate(four_jobs(), STRATEGIES[name]())) for name in POLICIES]
+    assert table(summaries) == BY_HAND
+    used = {one.policy: [pool.utilisation for pool in one.pools[:2]] for one in summaries}
+    assert used == {
+        "on_demand": [0, 0],
+        "cheapest_per_hour": pytest.approx([1.5 / 10, 6.5 / 20]),
+        "greedy_spot": pytest.approx([1.5 / 10, 10 / 20]),
+        "uniform_progress": pytest.approx([1.5 / 10, 6.5 / 20]),
+        "spillway": pytest.approx([1.5 / 10, 10 / 20]),
+    }
+    assert [one.late for one in summaries] == [1, 0, 0, 0, 0]
 
 
 # ---- always ---------------------------------------------------------------------------------------------------

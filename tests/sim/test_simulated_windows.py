@@ -71,18 +71,20 @@ def ours(window: Any, deadline_h: float, strategy: Strategy) -> Any:
 
 
 @pytest.mark.parametrize("deadline_h", [11, 15])
-@pytest.mark.parametrize("policy", ["on_demand", "spillway", "uniform_progress"])
+@pytest.mark.parametrize("policy", ["on_demand", "spillway", "unhesitating", "uniform_progress"])
 def test_one_job_costs_what_the_evaluator_says(
     evaluator: Any, policy: str, deadline_h: float
 ) -> None:
     theirs: dict[str, Any] = {
         "on_demand": lambda: importlib.import_module("policies").OnDemandOnly(),
         "spillway": lambda: importlib.import_module("spot_policy").SpillwayPolicy(),
+        "unhesitating": lambda: importlib.import_module("spot_policy").Unhesitating(),
         "uniform_progress": lambda: importlib.import_module("policies").UniformProgress(),
     }
     mine: dict[str, Any] = {
         "on_demand": OnDemandOnly,
-        "spillway": lambda: Spillway(ValueTables(), sharing=1.0, hesitates=False),
+        "spillway": lambda: Spillway(ValueTables(), sharing=1.0),
+        "unhesitating": lambda: Spillway(ValueTables(), sharing=1.0, hesitates=False),
         "uniform_progress": UniformProgress,
     }
     path = DATA / "traces" / RECORDING

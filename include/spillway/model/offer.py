@@ -58,6 +58,7 @@ class Offer:
         restore_usd_per_gib: What it costs to read a GiB out of the checkpoint store from here.
         save_usd_per_gib: What it costs to write a GiB into it.
         storage_usd_per_gib_month: What it costs to keep a GiB there.
+        is_far_from_store: Whether the checkpoint store is known to be with another provider or in another region.
         last_launch_at: When a lease last started at this price, which proves that it can be had.
         slots: How many slots the pool has in all, free or not; None when unknown.
         room_at: When the provider said how much room it has, which is part of `free_slots`, or was asked what of the pool
@@ -101,3 +102,4 @@ class Offer:
     restore_usd_per_gib: Decimal = Decimal(0)
     save_usd_per_gib: Decimal = Decimal(0)
     storage_usd_per_gib_month: Decimal = Decimal(0)
+    is_far_from_store: bool = False

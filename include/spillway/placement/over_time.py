@@ -36,6 +36,7 @@ from spillway.placement.policy_values import (
     PoolView,
 )
 from spillway.placement.recovery import restart_overhead
+from spillway.placement.transfer import restore_time
 from spillway.placement.value_table import TableSpec
 from spillway.placement.weighing import fallback_of, last_resorts, start_before
 
@@ -143,7 +144,7 @@ def pool_views(
             market=offer.market,
             usd_per_hour=float(offer.marginal_usd_per_hour),
             available=has_room,
-            extra_restart=offer.restart_overhead,
+            extra_restart=offer.restart_overhead + restore_time(moved_gib, offer),
             move_usd=moved_gib * float(offer.restore_usd_per_gib),
             ends_at=offer.ends_at,
             pace=_pace(task, offer),

@@ -1,4 +1,4 @@
-"""What moving and keeping a task's state costs: egress by provider and region, and storage.
+"""What moving and keeping a task's state costs: egress by provider and region, storage, and the time to read it from afar.
 
 Every start reads the inputs and the last checkpoint out of the store, every checkpoint is written into it. A pool near
 the store does that for nothing; one across the world may cost more in egress than in machines.
@@ -7,6 +7,7 @@ the store does that for nothing; one across the world may cost more in egress th
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from decimal import Decimal
 from enum import StrEnum
 from types import MappingProxyType
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
 
 # The newest two are kept, so that one that turns out damaged costs an interval and not the run.
 CHECKPOINTS_KEPT: Final = 2
+
+# What one machine reads from another region or provider, 5 Gbit/s: an assumption, one figure for every pair. AWS allows as much
+# beyond its own region to a machine of fewer than 32 vCPUs, and half of its bandwidth to a larger one, if that is more; how fast
+# the store and the line between are is not known. Source: AWS, "Amazon EC2 instance network bandwidth".
+FAR_GIB_PER_SECOND: Final = 5e9 / 8 / 2**30
 
 _HOURS_A_MONTH: Final = 730
 _FREE: Final = Decimal(0)
@@ -139,7 +145,7 @@ _ZONE_WORDS: Final = (
 
 
 def with_transfer_prices(offers: Iterable[Offer], store: Place) -> tuple[Offer, ...]:
-    """Return `offers` with what it costs to read from and write to `store` from each, and to keep a GiB there."""
+    """Return `offers` with how far `store` is from each: what reading, writing and keeping a GiB costs, and whether it is elsewhere."""
     kept = STORAGE_USD_PER_GIB_MONTH.get(store.provider, _FREE)
     priced: list[Offer] = []
     for offer in offers:
@@ -150,6 +156,7 @@ def with_transfer_prices(offers: Iterable[Offer], store: Place) -> tuple[Offer, 
                 restore_usd_per_gib=egress_usd_per_gib(store, machines),
                 save_usd_per_gib=egress_usd_per_gib(machines, store),
                 storage_usd_per_gib_month=kept,
+                is_far_from_store=machines != store,
             )
         )
     return tuple(priced)
@@ -176,6 +183,11 @@ def egress_usd_per_gib(source: Place, target: Place) -> Decimal:
 def price_zone(region: str) -> PriceZone | None:
     """Return the part of the world that a region's name tells; None when it tells none."""
     return next((zone for word, zone in _ZONE_WORDS if word in region.lower()), None)
+
+
+def restore_time(gib: float, offer: Offer) -> timedelta:
+    """Return how much longer a start on `offer` takes for the `gib` that it reads than beside the store."""
+    return timedelta(seconds=gib / FAR_GIB_PER_SECOND if offer.is_far_from_store else 0.0)
 
 
 def transfer_usd(task: TaskSpec, offer: Offer, course: Course) -> Decimal:

@@ -73,7 +73,7 @@ class Spillway:
             sharing: By which factor a table may reach further than a job needs, so that many jobs share one. With 1
                 each job has the table that production would make for it, and each takes about a second to make.
             hesitates: Whether it waits and moves only for what shows on a bill, as production does. Else it does what the
-                policy thinks best at every look, which is what is scored against spot traces.
+                policy thinks best at every look.
         """
         self._tables = ValueTables() if tables is None else tables
         self._sharing, self._hesitates = sharing, hesitates

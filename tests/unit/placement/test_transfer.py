@@ -13,17 +13,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spillway.model import Market, Offer, Placement, TaskSpec
+from spillway.placement.availability_prior import prior
 from spillway.placement.choose import choose
 from spillway.placement.estimate import estimate
+from spillway.placement.over_time import pool_views
+from spillway.placement.policy import decide, table_spec
+from spillway.placement.policy_values import JobProgress, PolicyState, PoolView
 from spillway.placement.transfer import (
     EGRESS,
+    FAR_GIB_PER_SECOND,
     STORAGE_USD_PER_GIB_MONTH,
     Place,
     PriceZone,
     egress_usd_per_gib,
     price_zone,
+    restore_time,
     with_transfer_prices,
 )
+from spillway.placement.value_table import build_table
 from spillway.testing.strategies import offers, tasks, transfer_prices
 
 VIRGINIA = Place(provider="aws", region="us-east-1")
@@ -143,6 +150,51 @@ def test_where_the_provider_is_not_told_the_backend_is_it(offer: Offer) -> None:
     assert priced.save_usd_per_gib == Decimal("0.12")
     assert priced.restore_usd_per_gib == Decimal("0.09")
     assert priced.storage_usd_per_gib_month == STORAGE_USD_PER_GIB_MONTH["aws"]
+
+
+@pytest.mark.parametrize(
+    ("provider", "region", "is_far"),
+    [
+        ("aws", "us-east-1", False),
+        ("aws", "us-west-2", True),
+        ("lambda", "us-east-1", True),  # whether or not it costs anything
+    ],
+)
+def test_reading_from_another_place_takes_time(
+    offer: Offer, provider: str, region: str, is_far: bool
+) -> None:
+    (there,) = with_transfer_prices([replace(offer, provider=provider, region=region)], VIRGINIA)
+    longer = restore_time(200.0, there)
+    assert longer == (timedelta(seconds=200 / FAR_GIB_PER_SECOND) if is_far else timedelta(0))
+    assert restore_time(0.0, there) == timedelta(0)
+
+
+def test_where_the_store_is_not_told_nothing_is_far(offer: Offer) -> None:
+    assert restore_time(200.0, offer) == timedelta(0)
+
+
+def test_a_far_pool_is_left_alone_once_the_state_could_not_be_read_there_in_time(
+    offer: Offer, now: datetime
+) -> None:
+    # 25 minutes of slack, and the state of 1 TiB takes 29.
+    here = replace(offer, pool="here", provider="aws", region="us-east-1")
+    far = replace(offer, pool="overseas", provider="aws", region="us-west-2")
+    usable = [(one, True) for one in with_transfer_prices([here, far], VIRGINIA)]
+    views = pool_views(usable, moved_gib=1024.0)
+    job = JobProgress(
+        work_left=timedelta(hours=2),
+        deadline=now + timedelta(hours=2, minutes=25),
+        restart_overhead=timedelta(0),
+        next_look=timedelta(minutes=1),
+    )
+
+    def in_time(views: tuple[PoolView, ...]) -> dict[str | None, bool]:
+        table = build_table(table_spec(job, views, now), prior(1))
+        decision, _ = decide(job, views, now, PolicyState(), table=table, model=prior(1))
+        return {option.pool: option.in_time for option in decision.options}
+
+    assert in_time(views) == {None: True, "here": True, "overseas": False}
+    assert in_time(pool_views(usable)) == {None: True, "here": True, "overseas": True}
 
 
 def simulated_usd(rng: random.Random, task: TaskSpec, offer: Offer, segments: int) -> float:
