@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import logging
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from heapq import nsmallest
 from typing import TYPE_CHECKING, Final
 
 from spillway.backends.protocol import Backend, Job
 from spillway.checkpoints.open import open_store
+from spillway.errors import BackendError, StoreError
+from spillway.lookout import Silence
 from spillway.model import JobEvent, LeaseState
 from spillway.placement.over_time import LOOK, goes_on_in, has_time, what_is_left
 from spillway.runtime.stop_request import StopRequest, ask_to_stop, read_stop_request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from datetime import datetime
+    from collections.abc import Callable, Iterable, Mapping
 
     from spillway.ledger import Ledger
     from spillway.lookout import Lookout
-    from spillway.model import Heartbeat, Lease
-    from spillway.quotes import Quotes
+    from spillway.model import Heartbeat, Lease, TaskSpec
+    from spillway.quotes import Quotes, View
 
 log = logging.getLogger(__name__)
 
+AT_ONCE: Final = 50
+"""How many jobs with a deadline one look asks about, which takes some 2 ms each; the others have their turn at the next ones."""
+
 HEAR_WITHIN: Final = timedelta(minutes=1)
 """How long a job may take to see that it is asked to stop."""
+
+_LOOKED_AT: Final = frozenset({LeaseState.RUNNING, LeaseState.MOVING})
+_NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
 
 class Moves:
@@ -37,46 +45,74 @@ class Moves:
         quotes: Quotes,
         lookout: Lookout,
         backend: Callable[[str], Backend],
-        heartbeat: Callable[[Lease], Heartbeat | None],
     ) -> None:
         self._ledger = ledger
         self._quotes = quotes
         self._lookout = lookout
         self._backend = backend
-        self._heartbeat = heartbeat
-        self._looked_at: dict[str, datetime] = {}
+        self._tasks: dict[str, TaskSpec | None] = {}
+        self._due_at: dict[str, datetime] = {}
 
-    def look(self, lease: Lease, now: datetime) -> None:
-        """Ask the job to save and stop if it should go on elsewhere, or wait; stop one that was asked and did not."""
-        if lease.state is LeaseState.MOVING:
-            self._stop_if_overdue(lease, now)
-        elif lease.state is LeaseState.RUNNING and self._is_due(lease.key, now):
-            self._weigh(lease, now)
+    def look(self, leases: Iterable[Lease], said: Mapping[str, Heartbeat], now: datetime) -> None:
+        """Ask jobs to save and stop that should go on elsewhere, or wait; stop those that were asked and did not.
+
+        What keeps one of them from being asked is logged. It is asked again when it is due again.
+
+        Args:
+            leases: Those that are watched; of all that are due, so many are looked at that a look stays short.
+            said: What their jobs said last, by key.
+            now: The moment of the look.
+        """
+        open_now = [lease for lease in leases if lease.state in _LOOKED_AT]
+        self._read_tasks(lease.key for lease in open_now)
+        due = [lease for lease in open_now if self._is_due(lease.key, now)]
+        view: View | None = None
+        for lease in nsmallest(AT_ONCE, due, key=lambda lease: self._due_at.get(lease.key, _NEVER)):
+            try:
+                if lease.state is LeaseState.MOVING:
+                    self._stop_if_overdue(lease, now)
+                    continue
+                # Read once; and again once a job is on its way to a slot, which is not for two.
+                view = view or self._quotes.view(now, max_age=LOOK)
+                if self._moves(lease, said.get(lease.key), view):
+                    view = None
+            except (BackendError, StoreError) as error:
+                log.warning("whether %s should move could not be asked: %s", lease.key, error)
 
     def forget(self, key: str) -> None:
         """Forget a lease that has ended."""
-        self._looked_at.pop(key, None)
+        self._tasks.pop(key, None)
+        self._due_at.pop(key, None)
         self._lookout.forget(key)
 
-    def _is_due(self, key: str, now: datetime) -> bool:
-        last = self._looked_at.get(key)
-        if last is not None and now - last < LOOK:
-            return False
-        self._looked_at[key] = now
-        return True
+    def _read_tasks(self, keys: Iterable[str]) -> None:
+        """Read the tasks of new leases, as they were placed; None stands for one that is never moved."""
+        new = [key for key in keys if key not in self._tasks]
+        if new:
+            timed = self._ledger.tasks_with_deadline(new)
+            self._tasks |= {key: timed.get(key) for key in new}
 
-    def _weigh(self, lease: Lease, now: datetime) -> None:
-        task = self._ledger.placement(lease.key).task
-        if task is None or not has_time(task):
-            return
-        said = self._heartbeat(lease)
-        offers = self._quotes.offers(what_is_left(task, said), now, max_age=LOOK)
+    def _is_due(self, key: str, now: datetime) -> bool:
+        task = self._tasks[key]
+        return task is not None and has_time(task) and self._due_at.get(key, _NEVER) <= now
+
+    def _moves(self, lease: Lease, said: Heartbeat | None, view: View) -> bool:
+        """Ask the policy about a job that runs, and the job to stop if it should; return whether it was asked."""
+        task, now = self._tasks[lease.key], view.now
+        assert task is not None
+        self._due_at[lease.key] = now + LOOK
+        offers = view.offers(what_is_left(task, said))
         weighed = self._lookout.while_running(task, lease, said, offers, now)
-        if weighed is None:
-            return
+        if isinstance(weighed, Silence):
+            if weighed is Silence.NOT_YET:
+                self._due_at[lease.key] = now
+            return False
         better = goes_on_in(weighed)
-        if better != lease.pool:
-            self._ask(lease, weighed.decision.reason, now, moving_to=better)
+        if better == lease.pool:
+            return False
+        self._ask(lease, weighed.decision.reason, now, moving_to=better)
+        self._due_at[lease.key] = now
+        return True
 
     def _ask(self, lease: Lease, reason: str, now: datetime, *, moving_to: str | None) -> None:
         stop_by = now + HEAR_WITHIN + lease.submission.grace_period

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
 
+from spillway.catalog.value_tables import ValueTables
 from spillway.checkpoints import open_store
 from spillway.dispatch import Finished, Waiting
 from spillway.model import Lease, LeaseState, Placement, TaskSpec
@@ -18,10 +21,10 @@ from spillway.placement.availability_prior import prior
 from spillway.placement.over_time import LOOK, Weighed, weigh
 from spillway.placement.value_table import build_table
 from spillway.runtime.stop_request import read_stop_request
-from spillway.testing.fake_deployment import ON_DEMAND, SPEC, SPOT, FakeDeployment, running
+from spillway.testing.fake_deployment import ON_DEMAND, SPEC, SPOT, FakeDeployment, Fate, running
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable, Sequence
 
     from spillway.dispatch import TaskRequest
 
@@ -45,8 +48,21 @@ def spec(world: FakeDeployment, **changes: Any) -> TaskSpec:
 def observed(world: FakeDeployment, lease: Lease) -> Lease:
     """Look at the lease as the trigger does."""
     world.dispatcher.observe(lease.pool, [world.ledger.lease(lease.key)])
-    world.dispatcher.reconsider(world.ledger.lease(lease.key))
-    return world.ledger.lease(lease.key)
+    return reconsidered(world, lease)
+
+
+def reconsidered(world: FakeDeployment, lease: Lease) -> Lease:
+    (seen,) = looked_at(world, [lease])
+    return seen
+
+
+def looked_at(world: FakeDeployment, leases: Sequence[Lease]) -> list[Lease]:
+    """Ask of all leases in one look whether they should move; return them as they are then."""
+    seen = [world.ledger.lease(lease.key) for lease in leases]
+    heard = {lease.key: world.dispatcher.heartbeat(lease) for lease in seen}
+    said = {key: heartbeat for key, heartbeat in heard.items() if heartbeat is not None}
+    world.dispatcher.reconsider(seen, said)
+    return [world.ledger.lease(lease.key) for lease in leases]
 
 
 def asked(world: FakeDeployment, lease: Lease) -> str | None:
@@ -157,9 +173,10 @@ def test_a_job_with_time_gained_leaves_for_spot_capacity(world: FakeDeployment) 
     world.check_books(request.task)
 
 
-def test_no_more_jobs_leave_for_a_pool_than_it_has_room_for(tmp_path: Path) -> None:
+def three_started_late(folder: Path) -> tuple[FakeDeployment, list[TaskRequest], list[Lease]]:
+    """Return three tasks on demand that have gained time, and one free slot of spot capacity."""
     pools = (replace(POOLS[0], slots=9), replace(ON_DEMAND, slots=3))
-    world = FakeDeployment(tmp_path, pools=pools)
+    world = FakeDeployment(folder, pools=pools)
     world.providers["spot"].slots = 1  # of the nine that we may lease
     world.providers["spot"].has_capacity = False
     task = spec(world, deadline=world.clock() + 8 * HOUR + timedelta(minutes=2))
@@ -176,15 +193,77 @@ def test_no_more_jobs_leave_for_a_pool_than_it_has_room_for(tmp_path: Path) -> N
             checkpoint_step=50,
             first_progress_at=began,
         )
+    world.dispatcher.observe("on_demand", leases)
     world.providers["spot"].has_capacity = True
+    return world, requests, leases
+
+
+def test_no_more_jobs_leave_for_a_pool_than_it_has_room_for(tmp_path: Path) -> None:
+    world, requests, leases = three_started_late(tmp_path)
     for lease in leases:
         observed(world, lease)
-        used = world.ledger.usage(pools, now=world.clock(), cool_down=HOUR)
+        used = world.ledger.usage(world.pools, now=world.clock(), cool_down=HOUR)
         assert used["spot"].promised_slots == 1
     world.providers["on_demand"].preempt(leases[0].key)
     assert running(world.dispatcher.advance(requests[0], leases[0].key)).pool == "spot"
-    used = world.ledger.usage(pools, now=world.clock(), cool_down=HOUR)
+    used = world.ledger.usage(world.pools, now=world.clock(), cool_down=HOUR)
     assert (used["spot"].leased_slots, used["spot"].promised_slots) == (1, 0)
+
+
+def test_jobs_looked_at_together_are_promised_no_slot_twice(tmp_path: Path) -> None:
+    world, _, leases = three_started_late(tmp_path)
+    assert looked_at(world, leases)[0].state is LeaseState.MOVING
+    used = world.ledger.usage(world.pools, now=world.clock(), cool_down=HOUR)
+    assert used["spot"].promised_slots == 1
+
+
+def test_a_job_that_cannot_be_asked_keeps_no_other_from_it(tmp_path: Path) -> None:
+    world, _, leases = three_started_late(tmp_path)
+    world.providers["spot"].slots = 3
+    requests = Path(urlsplit(world.store_url).path) / leases[0].submission.prefix / "requests"
+    requests.parent.mkdir(parents=True)
+    requests.write_text("not a folder")
+    states = [lease.state for lease in looked_at(world, leases)]
+    assert states == [LeaseState.RUNNING, LeaseState.MOVING, LeaseState.MOVING]
+    requests.unlink()
+    world.clock.advance(LOOK)
+    assert looked_at(world, leases[:1])[0].state is LeaseState.MOVING
+
+
+def test_what_a_look_reads_does_not_grow_with_the_jobs(tmp_path: Path) -> None:
+    slots = 30
+    pools = (replace(POOLS[0], slots=slots), replace(ON_DEMAND, slots=slots))
+    world = FakeDeployment(tmp_path, pools=pools)
+    for number in range(slots):
+        running(world.dispatcher.begin(world.request(f"task{number}", spec=spec(world))))
+    leases = world.ledger.open_leases()
+    world.dispatcher.observe("spot", leases)
+    leases = world.ledger.open_leases()
+
+    def calls(some: Sequence[Lease]) -> int:
+        fate = Fate()
+        process = world.new_process(fate)
+        process.reconsider(some, {})
+        first = fate.calls
+        world.clock.advance(LOOK)
+        process.reconsider(some, {})
+        return fate.calls - first
+
+    assert calls(leases) == calls(leases[:1]) <= 8
+    assert {lease.state for lease in world.ledger.open_leases()} == {LeaseState.RUNNING}
+
+
+def test_a_job_stays_until_its_value_table_is_made_aside(tmp_path: Path) -> None:
+    left_aside: list[Callable[[], object]] = []
+    world = FakeDeployment(tmp_path, pools=POOLS, tables=ValueTables(aside=left_aside.append))
+    _, lease = started_late(world)
+    world.providers["spot"].has_capacity = True
+    assert observed(world, lease).state is LeaseState.RUNNING
+    assert len(left_aside) == 1
+    assert observed(world, lease).state is LeaseState.RUNNING
+    assert len(left_aside) == 1  # what is on its way is not asked for again
+    left_aside.pop()()
+    assert observed(world, lease).state is LeaseState.MOVING  # without waiting for a minute
 
 
 def test_a_look_is_not_due_twice_within_a_minute(world: FakeDeployment) -> None:
@@ -286,8 +365,8 @@ def test_a_job_keeps_what_it_has_while_the_last_resort_is_full(tmp_path: Path) -
     assert observed(world, lease).state is LeaseState.RUNNING
     world.succeed(in_the_way)
     world.dispatcher.advance(other, in_the_way.key)
-    world.new_process().reconsider(world.ledger.lease(lease.key))  # without waiting for a minute
-    assert world.ledger.lease(lease.key).state is LeaseState.MOVING
+    world.dispatcher = world.new_process()  # without waiting for a minute
+    assert reconsidered(world, lease).state is LeaseState.MOVING
 
 
 def test_tasks_that_wait_leave_one_another_time_on_the_last_resort(tmp_path: Path) -> None:

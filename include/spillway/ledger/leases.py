@@ -207,12 +207,19 @@ def of_keys(connection: Connection, keys: Collection[str]) -> Iterator[Lease]:
         yield from find(connection, _lease.key.in_(some))
 
 
-def with_deadline(connection: Connection, keys: Collection[str]) -> Iterator[str]:
-    """Return those of `keys` whose task has a deadline, without reading whole placements."""
-    deadline = schema.placement.c.document["task"]["deadline"].as_string()
-    timed = select(_lease.key).join(schema.placement).where(deadline.is_not(None))
+def tasks_with_deadline(
+    connection: Connection, keys: Collection[str]
+) -> Iterator[tuple[str, TaskSpec]]:
+    """Return those of `keys` whose task has a deadline, with the task, without reading whole placements."""
+    task = schema.placement.c.document["task"]
+    timed = (
+        select(_lease.key, task.label("task"))
+        .join(schema.placement)
+        .where(task["deadline"].as_string().is_not(None))
+    )
     for some in _portions(keys):
-        yield from connection.execute(timed.where(_lease.key.in_(some))).scalars()
+        for row in connection.execute(timed.where(_lease.key.in_(some))):
+            yield row.key, decode(row.task, TaskSpec)
 
 
 def placement(connection: Connection, key: str) -> Placement:
