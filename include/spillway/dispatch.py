@@ -314,7 +314,7 @@ class Dispatcher:
         What keeps one of them from being moved is logged, and keeps nobody from watching. It is asked again later.
 
         Args:
-            leases: Those that are watched, whatever their state.
+            leases: All that are watched, whatever their state; what is remembered of others is forgotten.
             said: What their jobs said last, by key.
         """
         self._moves.look(leases, said, self._clock())
@@ -365,7 +365,6 @@ class Dispatcher:
             lease
         )  # before its end: a process that dies in between is followed by one that comes here again
         settled = self.ledger.end(lease.key, now=self._clock())
-        self._moves.forget(lease.key)
         with suppress(StoreError):  # it is found where a killed job left it, too
             submission = settled.submission
             retire_heartbeat(open_store(submission.store), submission.prefix, submission.token)

@@ -32,7 +32,7 @@ from spillway.placement.policy import still_serves, table_spec
 from spillway.placement.policy_values import PolicyState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -142,9 +142,9 @@ class Lookout:
                 return table
         return self._tables.at_hand(kept, model)
 
-    def forget(self, key: str) -> None:
-        """Forget a lease that has ended."""
-        self._specs.pop(key, None)
+    def forget_others(self, keys: Collection[str]) -> None:
+        """Forget what was looked into for other leases than `keys`."""
+        self._specs = {key: spec for key, spec in self._specs.items() if key in keys}
 
     def _believe(self, weighed: Weighed) -> None:
         now = weighed.situation.now

@@ -59,11 +59,13 @@ class Moves:
         What keeps one of them from being asked is logged. It is asked again when it is due again.
 
         Args:
-            leases: Those that are watched; of all that are due, so many are looked at that a look stays short.
+            leases: All that are watched: what is remembered of others is forgotten. Of those that are due, so many are looked at
+                that a look stays short.
             said: What their jobs said last, by key.
             now: The moment of the look.
         """
         open_now = [lease for lease in leases if lease.state in _LOOKED_AT]
+        self._forget_others({lease.key for lease in open_now})
         self._read_tasks(lease.key for lease in open_now)
         due = [lease for lease in open_now if self._is_due(lease.key, now)]
         view: View | None = None
@@ -79,11 +81,11 @@ class Moves:
             except (BackendError, StoreError) as error:
                 log.warning("whether %s should move could not be asked: %s", lease.key, error)
 
-    def forget(self, key: str) -> None:
-        """Forget a lease that has ended."""
-        self._tasks.pop(key, None)
-        self._due_at.pop(key, None)
-        self._lookout.forget(key)
+    def _forget_others(self, keys: set[str]) -> None:
+        """Forget leases that nobody watches any more: they end in other processes, which tell nothing of it."""
+        self._tasks = {key: task for key, task in self._tasks.items() if key in keys}
+        self._due_at = {key: due for key, due in self._due_at.items() if key in keys}
+        self._lookout.forget_others(keys)
 
     def _read_tasks(self, keys: Iterable[str]) -> None:
         """Read the tasks of new leases, as they were placed; None stands for one that is never moved."""

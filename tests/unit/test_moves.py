@@ -26,7 +26,7 @@ from spillway.testing.fake_deployment import ON_DEMAND, SPEC, SPOT, FakeDeployme
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from spillway.dispatch import TaskRequest
+    from spillway.dispatch import Dispatcher, TaskRequest
 
 HOUR = timedelta(hours=1)
 POOLS = (
@@ -251,6 +251,32 @@ def test_what_a_look_reads_does_not_grow_with_the_jobs(tmp_path: Path) -> None:
 
     assert calls(leases) == calls(leases[:1]) <= 8
     assert {lease.state for lease in world.ledger.open_leases()} == {LeaseState.RUNNING}
+
+
+def test_nothing_is_remembered_of_leases_that_nobody_watches(tmp_path: Path) -> None:
+    """They end in workers: the process that looks at them only sees that they are not watched any more."""
+    world = FakeDeployment(tmp_path, pools=(replace(POOLS[0], slots=9), ON_DEMAND))
+    triggerer = world.new_process()
+    ahead = spec(world, deadline=world.clock() + 40 * HOUR)
+    sizes = []
+    for day in range(4):
+        requests = [world.request(f"{day}-{number}", spec=ahead) for number in range(5)]
+        leases = [running(world.dispatcher.begin(request)) for request in requests]
+        world.dispatcher.observe("spot", leases)
+        triggerer.reconsider(world.ledger.open_leases(), {})
+        sizes.append([len(one) for one in remembered_of_leases(triggerer)])
+        for request, lease in zip(requests, leases, strict=True):
+            world.succeed(lease)
+            world.dispatcher.advance(request, lease.key)
+        world.clock.advance(LOOK)
+    assert sizes == 4 * [[5, 5, 5]]
+    triggerer.reconsider([], {})
+    assert not any(remembered_of_leases(triggerer))
+
+
+def remembered_of_leases(process: Dispatcher) -> list[dict[str, object]]:
+    moves = process._moves
+    return [dict(moves._tasks), dict(moves._due_at), dict(moves._lookout._specs)]
 
 
 def test_a_job_stays_until_its_value_table_is_made_aside(tmp_path: Path) -> None:
