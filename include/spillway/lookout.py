@@ -33,7 +33,7 @@ from spillway.placement.policy_values import PolicyState
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
-    from datetime import datetime
+    from datetime import datetime, timedelta
     from pathlib import Path
 
     from spillway.ledger import Ledger
@@ -101,10 +101,20 @@ class Lookout:
         said: Heartbeat | None,
         offers: Iterable[Offer],
         now: datetime,
+        *,
+        next_look: timedelta = LOOK,
     ) -> Weighed | Silence:
         """Return what to do with the job on `lease`, or why the policy does not say.
 
         Jobs that are looked at at the same moment share one belief, read and kept once.
+
+        Args:
+            task: As it was placed.
+            lease: Where it runs.
+            said: What it said last; None when it has said nothing.
+            offers: One of each pool.
+            now: The moment of the look.
+            next_look: How long it may be until this is asked again.
         """
         if not has_time(task):
             return Silence.NOTHING_TO_SAY
@@ -112,7 +122,8 @@ class Lookout:
         usable = usable_offers(left, offers, now, held=lease.pool)
         line = self._line.lately(None, now, lambda _: self._read_line(now))
         queue = queue_before(_before(task, lease.task, line), left, usable, now)
-        job = replace(running_job(task, lease, said, reference_speed(usable), now), queue=queue)
+        job = running_job(task, lease, said, reference_speed(usable), now)
+        job = replace(job, queue=queue, next_look=next_look)
         pools = pool_views(usable, moved_gib=task.state_gib + task.input_gib)
         if not _can_fall_back(pools):
             return Silence.NOTHING_TO_SAY

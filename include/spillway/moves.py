@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
+from collections import deque
 from datetime import UTC, datetime, timedelta
 from heapq import nsmallest
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from spillway.backends.protocol import Backend, Job
@@ -16,7 +19,7 @@ from spillway.placement.over_time import LOOK, goes_on_in, has_time, what_is_lef
 from spillway.runtime.stop_request import StopRequest, ask_to_stop, read_stop_request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from spillway.ledger import Ledger
     from spillway.lookout import Lookout
@@ -32,11 +35,15 @@ HEAR_WITHIN: Final = timedelta(minutes=1)
 """How long a job may take to see that it is asked to stop."""
 
 _LOOKED_AT: Final = frozenset({LeaseState.RUNNING, LeaseState.MOVING})
+_PAUSES: Final = 5
 _NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
 
 class Moves:
-    """Looks at running leases, and moves those that should be elsewhere. A look at one lease is due once in `LOOK`."""
+    """Looks at running leases, and moves those that should be elsewhere.
+
+    Each is asked about once in `LOOK`, or as often as it can be kept up, which is what the policy then reckons with.
+    """
 
     def __init__(
         self,
@@ -51,7 +58,9 @@ class Moves:
         self._lookout = lookout
         self._backend = backend
         self._tasks: dict[str, TaskSpec | None] = {}
-        self._due_at: dict[str, datetime] = {}
+        self._looked_at: dict[str, datetime] = {}
+        self._at_each_look: set[str] = set()
+        self._looks: deque[datetime] = deque(maxlen=1 + _PAUSES)
 
     def look(self, leases: Iterable[Lease], said: Mapping[str, Heartbeat], now: datetime) -> None:
         """Ask jobs to save and stop that should go on elsewhere, or wait; stop those that were asked and did not.
@@ -67,16 +76,20 @@ class Moves:
         open_now = [lease for lease in leases if lease.state in _LOOKED_AT]
         self._forget_others({lease.key for lease in open_now})
         self._read_tasks(lease.key for lease in open_now)
-        due = [lease for lease in open_now if self._is_due(lease.key, now)]
+        self._looks.append(now)
+        pauses = [after - before for before, after in pairwise(self._looks)]
+        due = [lease for lease in open_now if self._is_due(lease.key, now, usual_pause(pauses))]
+        next_look = pace_kept(pauses, jobs=sum(self._has_time(lease.key) for lease in open_now))
         view: View | None = None
-        for lease in nsmallest(AT_ONCE, due, key=lambda lease: self._due_at.get(lease.key, _NEVER)):
+        for lease in nsmallest(AT_ONCE, due, key=self._last_look):
+            self._looked_at[lease.key] = now
             try:
                 if lease.state is LeaseState.MOVING:
                     self._stop_if_overdue(lease, now)
                     continue
                 # Read once; and again once a job is on its way to a slot, which is not for two.
                 view = view or self._quotes.view(now, max_age=LOOK)
-                if self._moves(lease, said.get(lease.key), view):
+                if self._moves(lease, said.get(lease.key), view, next_look):
                     view = None
             except (BackendError, StoreError) as error:
                 log.warning("whether %s should move could not be asked: %s", lease.key, error)
@@ -84,7 +97,8 @@ class Moves:
     def _forget_others(self, keys: set[str]) -> None:
         """Forget leases that nobody watches any more: they end in other processes, which tell nothing of it."""
         self._tasks = {key: task for key, task in self._tasks.items() if key in keys}
-        self._due_at = {key: due for key, due in self._due_at.items() if key in keys}
+        self._looked_at = {key: at for key, at in self._looked_at.items() if key in keys}
+        self._at_each_look &= keys
         self._lookout.forget_others(keys)
 
     def _read_tasks(self, keys: Iterable[str]) -> None:
@@ -94,26 +108,38 @@ class Moves:
             timed = self._ledger.tasks_with_deadline(new)
             self._tasks |= {key: timed.get(key) for key in new}
 
-    def _is_due(self, key: str, now: datetime) -> bool:
+    def _has_time(self, key: str) -> bool:
         task = self._tasks[key]
-        return task is not None and has_time(task) and self._due_at.get(key, _NEVER) <= now
+        return task is not None and has_time(task)
 
-    def _moves(self, lease: Lease, said: Heartbeat | None, view: View) -> bool:
+    def _is_due(self, key: str, now: datetime, pause: timedelta) -> bool:
+        """Whether the job is to be asked about: if not now, then it would be too late at the next look."""
+        if not self._has_time(key):
+            return False
+        since = now - self._looked_at.get(key, _NEVER)
+        return since >= LOOK or since + pause > LOOK or key in self._at_each_look
+
+    def _last_look(self, lease: Lease) -> datetime:
+        return self._looked_at.get(lease.key, _NEVER)
+
+    def _moves(
+        self, lease: Lease, said: Heartbeat | None, view: View, next_look: timedelta
+    ) -> bool:
         """Ask the policy about a job that runs, and the job to stop if it should; return whether it was asked."""
         task, now = self._tasks[lease.key], view.now
         assert task is not None
-        self._due_at[lease.key] = now + LOOK
         offers = view.offers(what_is_left(task, said))
-        weighed = self._lookout.while_running(task, lease, said, offers, now)
+        weighed = self._lookout.while_running(task, lease, said, offers, now, next_look=next_look)
+        self._at_each_look.discard(lease.key)
         if isinstance(weighed, Silence):
             if weighed is Silence.NOT_YET:
-                self._due_at[lease.key] = now
+                self._at_each_look.add(lease.key)
             return False
         better = goes_on_in(weighed)
         if better == lease.pool:
             return False
         self._ask(lease, weighed.decision.reason, now, moving_to=better)
-        self._due_at[lease.key] = now
+        self._at_each_look.add(lease.key)
         return True
 
     def _ask(self, lease: Lease, reason: str, now: datetime, *, moving_to: str | None) -> None:
@@ -132,3 +158,17 @@ class Moves:
         if asked is None or now > asked.stop_by:
             self._backend(lease.pool).release(Job(key=lease.key, provider_id=lease.provider_id))
             self._ledger.record(lease.key, JobEvent.PREEMPTED, now=now, detail=lease.detail)
+
+
+def usual_pause(pauses: Sequence[timedelta]) -> timedelta:
+    """Return the longest of the last `pauses` between looks but one: a single outage is not how looks usually come."""
+    return sorted([timedelta(0), *pauses])[-2] if len(pauses) > 1 else sum(pauses, timedelta(0))
+
+
+def pace_kept(pauses: Sequence[timedelta], *, jobs: int) -> timedelta:
+    """Return how long it takes until each of so many jobs was asked about, at `AT_ONCE` a look.
+
+    It is `LOOK`, or that times a power of two: each pace has value tables of its own, which are not to change at every look.
+    """
+    kept = math.ceil(jobs / AT_ONCE) * usual_pause(pauses)
+    return LOOK if kept <= LOOK else LOOK * 2 ** math.ceil(math.log2(kept / LOOK) - 1e-9)

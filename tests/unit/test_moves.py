@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -16,7 +17,7 @@ from spillway.checkpoints import open_store
 from spillway.dispatch import Finished, Waiting
 from spillway.model import Lease, LeaseState, Placement, TaskSpec
 from spillway.model.codec import decode
-from spillway.moves import HEAR_WITHIN
+from spillway.moves import AT_ONCE, HEAR_WITHIN, pace_kept
 from spillway.placement.availability_prior import prior
 from spillway.placement.over_time import LOOK, Weighed, weigh
 from spillway.placement.value_table import build_table
@@ -276,7 +277,7 @@ def test_nothing_is_remembered_of_leases_that_nobody_watches(tmp_path: Path) -> 
 
 def remembered_of_leases(process: Dispatcher) -> list[dict[str, object]]:
     moves = process._moves
-    return [dict(moves._tasks), dict(moves._due_at), dict(moves._lookout._specs)]
+    return [dict(moves._tasks), dict(moves._looked_at), dict(moves._lookout._specs)]
 
 
 def test_a_job_stays_until_its_value_table_is_made_aside(tmp_path: Path) -> None:
@@ -304,6 +305,55 @@ def test_a_look_is_not_due_twice_within_a_minute(world: FakeDeployment) -> None:
     world.clock.advance(LOOK.total_seconds() / 2)
     world.say(lease, step=50, total_steps=100, first_step=1, first_progress_at=began)
     assert observed(world, lease).state is LeaseState.MOVING
+
+
+def test_a_job_that_is_looked_at_rarely_leaves_in_time(world: FakeDeployment) -> None:
+    """Looks come every five minutes; at a slack of four minutes more than a start takes, the next one would be too late."""
+    start = SPEC.restart_overhead + ON_DEMAND.restart_overhead
+    deadline = world.clock() + 8 * HOUR + start + timedelta(minutes=34)
+    saves_rarely = spec(world, deadline=deadline, checkpoint_write=timedelta(minutes=10))
+    lease = running(world.dispatcher.begin(world.request(spec=saves_rarely)))
+    assert lease.pool == "spot"
+    for _ in range(6):
+        assert observed(world, lease).state is LeaseState.RUNNING
+        world.clock.advance(timedelta(minutes=5))  # in which it does nothing
+    assert deadline - world.clock() - 8 * HOUR == start + timedelta(minutes=4)
+    assert observed(world, lease).state is LeaseState.MOVING
+
+
+SECONDS = timedelta(seconds=1)
+
+
+@pytest.mark.parametrize(
+    ("pauses", "jobs", "pace"),
+    [
+        ([], 1, LOOK),
+        ([5], 50, LOOK),
+        (5 * [5], 12 * AT_ONCE, LOOK),
+        (5 * [5], 12 * AT_ONCE + 1, 2 * LOOK),
+        (5 * [5], 100 * AT_ONCE, 16 * LOOK),
+        (5 * [60], 1, LOOK),
+        (5 * [61], 1, 2 * LOOK),
+        (5 * [120], 1, 2 * LOOK),
+        ([5, 5, 3600, 5, 5], 1, LOOK),  # an outage
+        ([5, 5, 60, 70, 65], 1, 2 * LOOK),  # a provider that throttles
+    ],
+)
+def test_the_pace_is_what_was_kept(pauses: list[int], jobs: int, pace: timedelta) -> None:
+    assert pace_kept([one * SECONDS for one in pauses], jobs=jobs) == pace
+
+
+def test_a_job_is_asked_about_before_a_minute_is_over(world: FakeDeployment) -> None:
+    lease = running(world.dispatcher.begin(world.request(spec=spec(world))))
+    asked_at: list[datetime] = []
+    for _ in range(60):
+        before = world.dispatcher._moves._looked_at.get(lease.key)
+        observed(world, lease)
+        after = world.dispatcher._moves._looked_at[lease.key]
+        asked_at += [after] if after != before else []
+        world.clock.advance(7)
+    assert 6 <= len(asked_at) <= 9
+    assert max(later - one for one, later in pairwise(asked_at)) <= LOOK
 
 
 def test_a_job_that_does_not_hear_is_stopped_in_the_end(world: FakeDeployment) -> None:
