@@ -15,7 +15,8 @@ from spillway.checkpoints.open import open_store
 from spillway.errors import BackendError, StoreError
 from spillway.lookout import Silence
 from spillway.model import JobEvent, LeaseState
-from spillway.placement.over_time import LOOK, goes_on_in, has_time, what_is_left
+from spillway.placement.leaving import leaving
+from spillway.placement.over_time import LOOK, has_time, what_is_left
 from spillway.runtime.stop_request import StopRequest, ask_to_stop, read_stop_request
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from spillway.ledger import Ledger
     from spillway.lookout import Lookout
-    from spillway.model import Heartbeat, Lease, TaskSpec
+    from spillway.model import Heartbeat, Lease, Move, TaskSpec
     from spillway.quotes import Quotes, View
 
 log = logging.getLogger(__name__)
@@ -128,27 +129,27 @@ class Moves:
         """Ask the policy about a job that runs, and the job to stop if it should; return whether it was asked."""
         task, now = self._tasks[lease.key], view.now
         assert task is not None
-        offers = view.offers(what_is_left(task, said))
+        left = what_is_left(task, said)
+        offers = view.offers(left)
         weighed = self._lookout.while_running(task, lease, said, offers, now, next_look=next_look)
         self._at_each_look.discard(lease.key)
         if isinstance(weighed, Silence):
             if weighed is Silence.NOT_YET:
                 self._at_each_look.add(lease.key)
             return False
-        better = goes_on_in(weighed)
-        if better == lease.pool:
+        move = leaving(left, offers, weighed, now)
+        if move is None:
             return False
-        self._ask(lease, weighed.decision.reason, now, moving_to=better)
+        self._ask(lease, move)
         self._at_each_look.add(lease.key)
         return True
 
-    def _ask(self, lease: Lease, reason: str, now: datetime, *, moving_to: str | None) -> None:
+    def _ask(self, lease: Lease, move: Move) -> None:
+        now, reason = move.decided_at, move.reason
         stop_by = now + HEAR_WITHIN + lease.submission.grace_period
         request = StopRequest(token=lease.token, reason=reason, asked_at=now, stop_by=stop_by)
         ask_to_stop(open_store(lease.submission.store), lease.submission.prefix, request)
-        self._ledger.record(
-            lease.key, JobEvent.ASKED_TO_MOVE, now=now, detail=reason, moving_to=moving_to
-        )
+        self._ledger.record(lease.key, JobEvent.ASKED_TO_MOVE, now=now, detail=reason, move=move)
         log.info("lease asked to move: %s: %s", lease.key, reason)
 
     def _stop_if_overdue(self, lease: Lease, now: datetime) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -14,15 +15,25 @@ import pytest
 
 from spillway.catalog.value_tables import ValueTables
 from spillway.checkpoints import open_store
+from spillway.cli import main
 from spillway.dispatch import Finished, Waiting
 from spillway.model import Lease, LeaseState, Placement, TaskSpec
 from spillway.model.codec import decode
 from spillway.moves import AT_ONCE, HEAR_WITHIN, pace_kept
+from spillway.placement.again import recompute_move
 from spillway.placement.availability_prior import prior
 from spillway.placement.over_time import LOOK, Weighed, weigh
 from spillway.placement.value_table import build_table
 from spillway.runtime.stop_request import read_stop_request
-from spillway.testing.fake_deployment import ON_DEMAND, SPEC, SPOT, FakeDeployment, Fate, running
+from spillway.testing.fake_deployment import (
+    ON_DEMAND,
+    SPEC,
+    SPOT,
+    TABLES,
+    FakeDeployment,
+    Fate,
+    running,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -156,6 +167,7 @@ def started_late(world: FakeDeployment) -> tuple[TaskRequest, Lease]:
 def test_a_job_with_time_gained_leaves_for_spot_capacity(world: FakeDeployment) -> None:
     request, lease = started_late(world)
     assert asked(world, lease) is None
+    assert world.ledger.move(lease.key) is None
     world.providers["spot"].has_capacity = True
     lease = observed(world, lease)
     assert lease.state is LeaseState.MOVING
@@ -172,6 +184,43 @@ def test_a_job_with_time_gained_leaves_for_spot_capacity(world: FakeDeployment) 
     world.succeed(moved, 1)
     assert isinstance(world.dispatcher.advance(request, moved.key), Finished)
     world.check_books(request.task)
+
+
+def test_why_a_job_moved_is_kept_and_can_be_made_again(world: FakeDeployment) -> None:
+    _, lease = started_late(world)
+    world.providers["spot"].has_capacity = True
+    observed(world, lease)
+    move = world.ledger.move(lease.key)
+    assert move is not None
+    assert (move.held, move.to, move.decided_at) == ("on_demand", "spot", world.clock())
+    assert move.task.work == 4 * HOUR
+    assert [passed.offer.pool for passed in move.passed_over] == ["on_demand", "spot"]
+    assert all("is expected to complete for" in passed.reason for passed in move.passed_over)
+    assert recompute_move(move, table_of=TABLES.get) == move
+    changed = replace(move, reason="because")
+    assert recompute_move(changed, table_of=TABLES.get) != changed
+
+
+def test_a_lease_is_explained_from_the_books_alone(
+    world: FakeDeployment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, lease = started_late(world)
+    world.providers["spot"].has_capacity = True
+    observed(world, lease)
+    ledger = ["--ledger", f"sqlite:///{tmp_path}/ledger.db"]
+    assert main(["explain", lease.key, *ledger]) == 0
+    said = capsys.readouterr().out
+    assert "on on_demand." in said
+    assert "to leave on_demand, to go on on spot." in said
+    assert said.count("it is equal") == 2
+    with sqlite3.connect(tmp_path / "ledger.db") as books:
+        books.execute("UPDATE move SET document = json_set(document, '$.to', 'elsewhere')")
+    assert main(["explain", lease.key, *ledger]) == 1
+    assert "DIFFERS" in capsys.readouterr().out
+    assert main(["explain", "nobody", *ledger]) == 1
+    assert "the ledger has no lease nobody" in capsys.readouterr().err
+    assert main(["explain", "nobody", "--ledger", f"sqlite:///{tmp_path}/none.db"]) == 1
+    assert "there is no ledger" in capsys.readouterr().err
 
 
 def three_started_late(folder: Path) -> tuple[FakeDeployment, list[TaskRequest], list[Lease]]:

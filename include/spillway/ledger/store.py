@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         Heartbeat,
         JobEvent,
         Lease,
+        Move,
         Placement,
         Pool,
         PoolDay,
@@ -101,13 +102,13 @@ class Ledger:
         exit_code: int | None = None,
         detail: str = "",
         provider_id: str | None = None,
-        moving_to: str | None = None,
+        move: Move | None = None,
     ) -> Lease:
         """Move the lease by what its provider reported; repeats and late reports are harmless.
 
         A lease in a final state stays as it is, but takes a `provider_id`, so that a job which started after its
         lease was cancelled can still be found and stopped. A job that is asked to move is promised its slots of the
-        pool `moving_to`, which `usage` tells of until its lease is over.
+        pool that `move` names, which `usage` tells of until its lease is over, and `move` is kept with all its reasons.
         """
         with self._database.write() as connection:
             return leases.record(
@@ -118,7 +119,7 @@ class Ledger:
                 exit_code=exit_code,
                 detail=detail,
                 provider_id=provider_id,
-                moving_to=moving_to,
+                move_to=move,
             )
 
     def end(self, key: str, *, now: datetime) -> Lease:
@@ -223,6 +224,11 @@ class Ledger:
         """
         with self._database.read() as connection:
             return leases.placement(connection, key)
+
+    def move(self, key: str) -> Move | None:
+        """Return the decision that the job of the lease go on elsewhere; None where it was not asked to."""
+        with self._database.read() as connection:
+            return leases.move_of(connection, key)
 
     def open_lease(self, task: TaskKey) -> Lease | None:
         """Return the lease that the task holds now, or None."""

@@ -21,6 +21,8 @@ from spillway.model import (
     Lease,
     LeaseState,
     MonthlyMinimum,
+    Move,
+    PassedOver,
     Placement,
     PoolUsage,
     PrepaidHours,
@@ -38,6 +40,7 @@ from spillway.testing.ledger_samples import (
     MARGINAL,
     NOON,
     price_times_time,
+    sample_offer,
     sample_pool,
     sample_request,
     sample_task,
@@ -224,7 +227,19 @@ class LedgerContract:
             return {name: one.promised_slots for name, one in used.items()}
 
         assert promised() == {"spot": 0, "on_demand": 0}
-        ledger.record(lease.key, JobEvent.ASKED_TO_MOVE, now=NOON, moving_to="on_demand")
+        assert ledger.move(lease.key) is None
+        move = Move(
+            held="spot",
+            to="on_demand",
+            reason="it is time",
+            passed_over=(PassedOver(offer=sample_offer("on_demand"), reason="is steady"),),
+            task=sample_request().spec,
+            decided_at=NOON,
+            weighed={"some": [1.5]},
+        )
+        for _ in range(2):  # asked again, it is the first decision that counts
+            ledger.record(lease.key, JobEvent.ASKED_TO_MOVE, now=NOON, move=move)
+        assert ledger.move(lease.key) == move
         assert promised() == {"spot": 0, "on_demand": 2}
         ledger.record(lease.key, JobEvent.PREEMPTED, now=NOON)
         assert promised() == {"spot": 0, "on_demand": 0}
