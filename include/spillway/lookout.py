@@ -22,7 +22,6 @@ from spillway.placement.over_time import (
     new_job,
     pool_views,
     queue_before,
-    reference_speed,
     running_job,
     usable_offers,
     weigh,
@@ -84,8 +83,8 @@ class Lookout:
             return None
         usable = usable_offers(task, offers, now)
         queue = queue_before(_before(task, asking, self._read_line(now)), task, usable, now)
-        job = new_job(task, reference_speed(usable), queue=queue)
-        pools = pool_views(usable, moved_gib=task.state_gib + task.input_gib)
+        job = new_job(task, queue=queue)
+        pools = pool_views(task, usable, moved_gib=task.state_gib + task.input_gib)
         if not _can_fall_back(pools):
             return None
         spec, state = table_spec(job, pools, now), self._remembered(_name_of(pools))
@@ -99,7 +98,7 @@ class Lookout:
         task: TaskSpec,
         lease: Lease,
         said: Heartbeat | None,
-        offers: Iterable[Offer],
+        offers: Sequence[Offer],
         now: datetime,
         *,
         next_look: timedelta = LOOK,
@@ -122,9 +121,10 @@ class Lookout:
         usable = usable_offers(left, offers, now, held=lease.pool)
         line = self._line.lately(None, now, lambda _: self._read_line(now))
         queue = queue_before(_before(task, lease.task, line), left, usable, now)
-        job = running_job(task, lease, said, reference_speed(usable), now)
+        taken = next(offer for offer in offers if offer.pool == lease.pool)
+        job = running_job(task, lease, taken, said, now)
         job = replace(job, queue=queue, next_look=next_look)
-        pools = pool_views(usable, moved_gib=task.state_gib + task.input_gib)
+        pools = pool_views(task, usable, moved_gib=task.state_gib + task.input_gib)
         if not _can_fall_back(pools):
             return Silence.NOTHING_TO_SAY
         table = self._table(lease.key, table_spec(job, pools, now), _model_of(pools))

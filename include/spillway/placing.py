@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from spillway.model import Placement, TaskKey, TaskSpec, Unplaced
 from spillway.placement.choose import choose
-from spillway.placement.over_time import placed
+from spillway.placement.over_time import placed, wait_until
 from spillway.placement.shifting import later_start, waiting
 
 if TYPE_CHECKING:
@@ -57,7 +57,8 @@ class Placing:
             decision = choose(task, offers, now)
         else:
             decision = placed(task, offers, weighed, now)
-        return self._shifted(task, decision, now, asking)
+        until = None if weighed is None else wait_until(weighed.situation)
+        return self._shifted(task, decision, now, asking, until)
 
     def _beside_others(
         self,
@@ -98,6 +99,7 @@ class Placing:
         decision: Placement | Unplaced,
         now: datetime,
         asking: TaskKey | None,
+        until: datetime | None,
     ) -> Placement | Unplaced:
         """Return the decision, or the plan to wait for committed capacity where there is time for it and it saves."""
         if isinstance(decision, Unplaced) or task.deadline is None:
@@ -105,7 +107,7 @@ class Placing:
         if not decision.estimate.cost_usd:
             return decision
         ahead = self._quotes.room_ahead(now, task.deadline, asking=asking)
-        plan = later_start(task, decision, ahead, now)
+        plan = later_start(task, decision, ahead, now, wait_until=until)
         return decision if plan is None else waiting(decision, plan, ahead, now)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import time
 from pathlib import Path
@@ -67,3 +68,11 @@ def hang_on(session: Session, rank: int) -> None:
     if session.gang.rank == rank:
         raise ValueError(f"member {rank} cannot go on")
     time.sleep(600)
+
+
+def hang_holding_the_lock(session: Session, rank: int) -> None:
+    """Hang on one member in native code that lets no thread of Python run; the others wait to be told."""
+    if session.gang.rank == rank:
+        ctypes.PyDLL(None).sleep(600)
+    while not session.preempted:
+        time.sleep(0.02)

@@ -344,6 +344,47 @@ def test_a_job_whose_deadline_is_tight_is_never_late_while_on_demand_has_room() 
     assert {attempt.pool for attempt in outcome.attempts} == {"always", "spot"}
 
 
+def test_what_a_preemption_without_warning_costs_makes_no_job_late() -> None:
+    """Spot goes 54 minutes after the start, before the first checkpoint; the job has half an hour beside its work."""
+    always = pool("always", Market.ON_DEMAND, "3")
+    spot = pool("spot", Market.SPOT, "1", preemptions_per_hour=1e-4, grace_period=timedelta(0))
+    one = job("one", 6, due=6.5, checkpoints=True, checkpoint_write=MINUTE / 60)
+    outages = gone("spot", 0.9, 99)
+    world = scenario(always, spot, jobs=[one], outages=outages, look=MINUTE, patience=MINUTE)
+    outcome = simulate(world, Spillway(TABLES))
+    assert all(one.is_on_time for one in outcome.jobs)
+    assert {attempt.pool for attempt in outcome.attempts} == {"always", "spot"}
+
+
+def test_the_time_that_checkpoints_take_makes_no_job_late() -> None:
+    """Twelve hours of work with a checkpoint of five minutes every hour, and spot capacity that never comes."""
+    always = pool("always", Market.ON_DEMAND, "3")
+    spot = pool("spot", Market.SPOT, "1")
+    one = job("one", 12, due=15, checkpoints=True, checkpoint_write=5 * MINUTE)
+    outcome = simulate(
+        scenario(always, spot, jobs=[one], outages=gone("spot", 0, 99)), Spillway(TABLES)
+    )
+    assert outcome.jobs[0].waiting > HOUR
+    assert outcome.jobs[0].is_on_time
+
+
+@pytest.mark.parametrize(
+    ("slack", "pools"), [(3, ["always"]), (5, ["always"]), (6, ["block", "always"])]
+)
+def test_owed_capacity_that_ends_is_left_alone_where_going_on_elsewhere_would_be_late(
+    slack: int, pools: list[str]
+) -> None:
+    terms = CapacityBlock(usd_per_slot_hour=Decimal(1), starts_at=START, ends_at=START + 4 * HOUR)
+    block = pool("block", Market.RESERVED, "2", commitment=terms)
+    always = pool("always", Market.ON_DEMAND, "3")
+    due = 6 + slack / 60
+    one = job("one", 6, due=due, checkpoints=True, restart_overhead=3 * MINUTE)
+    world = scenario(always, block, jobs=[one], look=MINUTE, patience=MINUTE)
+    outcome = simulate(world, Spillway(TABLES))
+    assert [attempt.pool for attempt in outcome.attempts] == pools
+    assert outcome.jobs[0].is_on_time
+
+
 def test_a_sweep_that_waits_for_spot_is_in_time_on_few_steady_slots() -> None:
     always = pool("always", Market.ON_DEMAND, "3", slots=2)
     spot = pool("spot", Market.SPOT, "1")

@@ -22,7 +22,7 @@ from spillway.model.codec import decode
 from spillway.moves import AT_ONCE, HEAR_WITHIN, pace_kept
 from spillway.placement.again import recompute_move
 from spillway.placement.availability_prior import prior
-from spillway.placement.over_time import LOOK, Weighed, weigh
+from spillway.placement.over_time import LOOK, Weighed, running_job, weigh
 from spillway.placement.value_table import build_table
 from spillway.runtime.stop_request import read_stop_request
 from spillway.testing.fake_deployment import (
@@ -99,6 +99,19 @@ def test_a_task_with_time_waits_for_spot_capacity(world: FakeDeployment) -> None
     assert "waiting for" in offer.reason
     world.providers["spot"].has_capacity = True
     assert running(world.dispatcher.begin(request)).pool == "spot"
+
+
+@pytest.mark.parametrize("has_room", [True, False])
+def test_a_slow_pool_that_is_dear_leaves_a_task_the_time_to_wait(
+    tmp_path: Path, *, has_room: bool
+) -> None:
+    slow = replace(ON_DEMAND, name="slow", speed=0.51, list_usd_per_hour=Decimal(100))
+    world = FakeDeployment(tmp_path, pools=(*POOLS, slow))
+    world.providers["spot"].has_capacity = False
+    world.providers["slow"].has_capacity = has_room
+    # There is time to start it now on the slow pool, but not a minute more.
+    task = spec(world, deadline=world.clock() + 8 * HOUR / 0.51 + timedelta(seconds=30))
+    assert isinstance(world.dispatcher.begin(world.request(spec=task)), Waiting)
 
 
 def test_a_task_without_a_deadline_goes_where_it_can_go_now(world: FakeDeployment) -> None:
@@ -360,8 +373,8 @@ def test_a_job_that_is_looked_at_rarely_leaves_in_time(world: FakeDeployment) ->
     """Looks come every five minutes; at a slack of four minutes more than a start takes, the next one would be too late."""
     start = SPEC.restart_overhead + ON_DEMAND.restart_overhead
     deadline = world.clock() + 8 * HOUR + start + timedelta(minutes=34)
-    saves_rarely = spec(world, deadline=deadline, checkpoint_write=timedelta(minutes=10))
-    lease = running(world.dispatcher.begin(world.request(spec=saves_rarely)))
+    hurried = spec(world, deadline=deadline)
+    lease = running(world.dispatcher.begin(world.request(spec=hurried)))
     assert lease.pool == "spot"
     for _ in range(6):
         assert observed(world, lease).state is LeaseState.RUNNING
@@ -427,6 +440,54 @@ def test_a_job_that_is_done_before_it_hears_has_succeeded(world: FakeDeployment)
     done = world.dispatcher.advance(request, lease.key)
     assert isinstance(done, Finished)
     assert done.result == "done"
+
+
+@pytest.mark.parametrize(
+    ("grace_s", "measured_s", "saved", "state"),
+    [
+        (0, None, 1, LeaseState.MOVING),  # 43 minutes of work would be lost, of 8 beside the work
+        (0, None, 10, LeaseState.RUNNING),
+        (30, None, 1, LeaseState.RUNNING),  # time for a last checkpoint
+        (30, 45, 1, LeaseState.MOVING),  # it takes longer than the warning
+    ],
+)
+def test_a_job_leaves_spot_before_what_it_would_lose_is_more_than_its_time(
+    tmp_path: Path, grace_s: int, measured_s: int | None, saved: int, state: LeaseState
+) -> None:
+    grace, interval = timedelta(seconds=grace_s), timedelta(hours=1)
+    world = FakeDeployment(tmp_path, pools=(replace(POOLS[0], grace_period=grace), ON_DEMAND))
+    task = spec(world, deadline=world.clock() + 9 * HOUR)
+    lease = running(world.dispatcher.begin(world.request(spec=task)))
+    assert lease.pool == "spot"
+    measured = None if measured_s is None else interval / 2 + timedelta(seconds=measured_s)
+    world.clock.advance(100 * 60)
+    world.say(
+        lease,
+        step=10,
+        total_steps=100,
+        first_step=1,
+        checkpoint_step=saved,
+        first_progress_at=world.clock(),
+        checkpoint_interval=interval,
+        expected_loss=measured,
+    )
+    assert observed(world, lease).state is state
+
+
+@pytest.mark.parametrize(("minutes_ago", "left"), [(0, 8), (5, 3), (9, 0)])
+def test_a_lease_that_boots_has_the_pool_s_part_of_the_start_before_it_too(
+    tmp_path: Path, minutes_ago: int, left: int
+) -> None:
+    slow = replace(POOLS[0], restart_overhead=timedelta(minutes=6))
+    world = FakeDeployment(tmp_path, pools=(slow, ON_DEMAND))
+    task = spec(world, restart_overhead=timedelta(minutes=2))
+    lease = running(world.dispatcher.begin(world.request(spec=task)))
+    placement = world.ledger.placement(lease.key)
+    assert placement.task is not None
+    now = world.clock() + timedelta(minutes=minutes_ago)
+    job = running_job(placement.task, lease, placement.offer, None, now)
+    assert job.held is not None
+    assert job.held.restart_left == timedelta(minutes=left)
 
 
 def test_a_move_is_no_loss_of_the_pool(world: FakeDeployment) -> None:

@@ -11,13 +11,21 @@ import pytest
 from spillway.dispatch import Waiting
 from spillway.placement.again import recompute
 from spillway.placement.shifting import WEEKS_BACK
-from spillway.testing.fake_deployment import ON_DEMAND, RESERVED, SPEC, FakeDeployment, running
+from spillway.testing.fake_deployment import (
+    ON_DEMAND,
+    RESERVED,
+    SPEC,
+    SPOT,
+    FakeDeployment,
+    running,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
 HOUR = timedelta(hours=1)
+MINUTE = timedelta(minutes=1)
 
 
 @pytest.fixture
@@ -89,6 +97,27 @@ def test_a_nightly_pattern_is_waited_past(tmp_path: Path) -> None:
 
     assert "start Fri 02:00 UTC on reserved" in planned("long", 3 * HOUR)
     assert "start Thu 21:00 UTC on reserved" in planned("short", HOUR / 2)
+
+
+@pytest.mark.parametrize(("slack_minutes", "waits"), [(8, False), (70, False), (72, True)])
+def test_a_plan_leaves_time_to_fall_back_on_steady_capacity(
+    tmp_path: Path, slack_minutes: int, *, waits: bool
+) -> None:
+    """The reserved slot, as fast as spot, is free in 70 minutes; on demand, the work takes twice as long as on either."""
+    pools = (replace(RESERVED, speed=2.0), replace(SPOT, speed=2.0), ON_DEMAND)
+    world = FakeDeployment(tmp_path, pools=pools)
+    first = world.request("first", spec=replace(SPEC, work=2 * (2 * HOUR - MINUTE)))
+    assert running(world.dispatcher.begin(first)).pool == "reserved"
+    world.clock.advance(110 * 60)
+    deadline = world.clock() + 4 * HOUR + slack_minutes * MINUTE
+    patient = world.request("patient", spec=replace(SPEC, work=4 * HOUR, deadline=deadline))
+    step = world.dispatcher.begin(patient)
+    if not waits:
+        assert running(step).pool == "spot"
+        return
+    assert isinstance(step, Waiting)
+    assert "on reserved" in step.unplaced.reason
+    assert recompute(step.unplaced) == step.unplaced
 
 
 def test_a_task_in_a_hurry_does_not_wait(world: FakeDeployment) -> None:

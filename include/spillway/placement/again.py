@@ -10,7 +10,7 @@ from spillway.model.codec import decode
 from spillway.placement.availability_prior import prior
 from spillway.placement.choose import choose
 from spillway.placement.leaving import leaving
-from spillway.placement.over_time import Weighed, placed, weigh
+from spillway.placement.over_time import Weighed, placed, wait_until, weigh
 from spillway.placement.shifting import RoomAhead, later_start, waiting
 from spillway.placement.value_table import build_table
 
@@ -53,8 +53,11 @@ def recompute(
     if isinstance(decision, Placement) or decision.foreseen is None:
         return again
     ahead = decode(decision.foreseen, tuple[RoomAhead, ...])
-    plan = later_start(task, again, ahead, decided_at) if isinstance(again, Placement) else None
-    if plan is None or isinstance(again, Unplaced):
+    if isinstance(again, Unplaced):
+        return again
+    until = _wait_until(decision.weighed)
+    plan = later_start(task, again, ahead, decided_at, wait_until=until)
+    if plan is None:
         return again
     return waiting(again, plan, ahead, decided_at)
 
@@ -65,6 +68,10 @@ def recompute_move(
     """Return the decision to leave a pool made again from what was stored with it; None where the job would now stay."""
     offers = [passed.offer for passed in move.passed_over]
     return leaving(move.task, offers, _weighed_again(move.weighed, table_of), move.decided_at)
+
+
+def _wait_until(stored: JsonValue) -> datetime | None:
+    return None if stored is None else wait_until(decode(stored, Weighed).situation)
 
 
 def _decided(

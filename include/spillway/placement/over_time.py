@@ -21,6 +21,7 @@ from spillway.model import (
     Unplaced,
 )
 from spillway.model.codec import encode
+from spillway.placement.cadence import checkpoint_interval
 from spillway.placement.choose import choose, residency_evidence
 from spillway.placement.estimate import estimate
 from spillway.placement.explain import usd
@@ -34,8 +35,9 @@ from spillway.placement.policy_values import (
     PolicyState,
     PoolView,
 )
+from spillway.placement.recovery import restart_overhead
 from spillway.placement.value_table import TableSpec
-from spillway.placement.weighing import fallback_of
+from spillway.placement.weighing import fallback_of, last_resorts, start_before
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -93,6 +95,16 @@ def weigh(situation: Situation, *, table: ValueTable, model: AvailabilityModel) 
     return Weighed(situation=situation, decision=decision, state=state)
 
 
+def wait_until(situation: Situation) -> datetime | None:
+    """Return until when the job may hold nothing, so that steady capacity can still make its deadline; None for ever."""
+    job = situation.job
+    if job.deadline is None:
+        return None
+    resorts = last_resorts(situation.pools, job, situation.now)
+    needed = timedelta(hours=min(start_before(pool, job) for pool in resorts))
+    return job.deadline - job.work_left - needed - job.queue - job.next_look
+
+
 # ---- what it is asked with ------------------------------------------------------------------------------------
 
 
@@ -116,31 +128,36 @@ def usable_offers(
 
 
 def pool_views(
-    usable: Sequence[tuple[Offer, bool]], *, moved_gib: float = 0.0
+    task: TaskSpec, usable: Sequence[tuple[Offer, bool]], *, moved_gib: float = 0.0
 ) -> tuple[PoolView, ...]:
-    """Return how the policy sees usable offers; prices are for the work done in an hour at `reference_speed`.
+    """Return how the policy sees the offers that `task` may take.
 
     Args:
+        task: The task.
         usable: As `usable_offers` returns them.
         moved_gib: What each start reads out of the checkpoint store.
     """
-    reference = reference_speed(usable)
     return tuple(
         PoolView(
             name=offer.pool,
             market=offer.market,
-            usd_per_hour=float(offer.marginal_usd_per_hour) * reference / offer.speed,
+            usd_per_hour=float(offer.marginal_usd_per_hour),
             available=has_room,
             extra_restart=offer.restart_overhead,
             move_usd=moved_gib * float(offer.restore_usd_per_gib),
+            ends_at=offer.ends_at,
+            pace=_pace(task, offer),
         )
         for offer, has_room in usable
     )
 
 
-def reference_speed(usable: Sequence[tuple[Offer, bool]]) -> float:
-    """Return the speed at which work is counted: that of the slowest pool, so that time needed is never understated."""
-    return min((offer.speed for offer, _ in usable), default=1.0)
+def _pace(task: TaskSpec, offer: Offer) -> float:
+    """Return the work of `task` done in an hour, relative to speed 1; checkpoints take the time that they do on a steady pool."""
+    if not task.checkpoints:
+        return offer.speed
+    interval = checkpoint_interval(task.checkpoint_write, 0.0)
+    return offer.speed * (interval / (interval + task.checkpoint_write))
 
 
 def queue_before(
@@ -151,7 +168,8 @@ def queue_before(
 ) -> timedelta:
     """Return how long steady capacity may be taken by tasks whose turn is before, once `task` needs it.
 
-    Nothing where all find room at once; else the time in which the slots that are free now do the work of the others.
+    Nothing where all find room at once; else the time in which the slots that are free now do the work of the others, each at
+    its own speed.
 
     Args:
         before: Tasks that hold nothing, wait of their own accord or for room, and may need such capacity before.
@@ -166,10 +184,11 @@ def queue_before(
     line = [one for one in before if any(_may_take(one, offer, now) for offer, _ in steady)]
     if not line or sum(one.nodes for one in line) + task.nodes <= free:
         return timedelta(0)
-    speed = reference_speed(usable)
+    by_speed = sum(offer.free_slots * offer.speed for offer, has_room in steady if has_room)
+    work = sum((one.nodes * one.work for one in line), timedelta(0))
     # An end is seen within a look, and who is next asks again within another.
-    work = (one.nodes * (one.work / speed + one.restart_overhead + 2 * LOOK) for one in line)
-    return sum(work, timedelta(0)) / max(free, 1)
+    between = sum((one.nodes * (one.restart_overhead + 2 * LOOK) for one in line), timedelta(0))
+    return work / (by_speed or min(offer.speed for offer, _ in steady)) + between / max(free, 1)
 
 
 def _may_take(task: TaskSpec, offer: Offer, now: datetime) -> bool:
@@ -177,10 +196,10 @@ def _may_take(task: TaskSpec, offer: Offer, now: datetime) -> bool:
     return no is None or no.can_wait
 
 
-def new_job(task: TaskSpec, speed: float, *, queue: timedelta = timedelta(0)) -> JobProgress:
+def new_job(task: TaskSpec, *, queue: timedelta = timedelta(0)) -> JobProgress:
     """Return the progress of a job that holds nothing; `task.work` is what is left of it."""
     return JobProgress(
-        work_left=task.work / speed,
+        work_left=task.work,
         deadline=task.deadline,
         restart_overhead=task.restart_overhead,
         next_look=LOOK,
@@ -194,33 +213,55 @@ def what_is_left(task: TaskSpec, said: Heartbeat | None) -> TaskSpec:
 
 
 def running_job(
-    task: TaskSpec, lease: Lease, said: Heartbeat | None, speed: float, now: datetime
+    task: TaskSpec,
+    lease: Lease,
+    taken: Offer,
+    said: Heartbeat | None,
+    now: datetime,
 ) -> JobProgress:
     """Return the progress of the job on `lease`, by its last heartbeat.
 
     Args:
         task: As it was placed: its work is what was left then.
         lease: Where it runs.
+        taken: The offer that it was placed on.
         said: What it said last; None when it has said nothing.
-        speed: At which work is counted.
         now: The moment of asking.
     """
     done, saved = _shares(said)
     started = said is not None and said.first_progress_at is not None
-    restart_left = lease.granted_at + task.restart_overhead - now
-    interval = lease.submission.checkpoint_interval or timedelta(0)
+    restart_left = lease.granted_at + restart_overhead(task, taken) - now
     return JobProgress(
-        work_left=task.work * (1 - done) / speed,
+        work_left=task.work * (1 - done),
         deadline=task.deadline,
         restart_overhead=task.restart_overhead,
         next_look=LOOK,
         held=Held(
             pool=lease.pool,
             restart_left=timedelta(0) if started else max(restart_left, timedelta(0)),
-            uncommitted=task.work * max(done - saved, 0.0) / speed,
+            uncommitted=task.work * max(done - saved, 0.0),
+            is_saved_on_notice=started
+            and lease.submission.grace_period >= _checkpoint_write(task, said),
         ),
-        checkpoints_every=min(interval, task.work),
+        # A job of which no progress was heard yet may do none until the next look.
+        checkpoints_every=_most_unsaved(task, lease, taken, said) if started else task.work,
     )
+
+
+def _most_unsaved(task: TaskSpec, lease: Lease, taken: Offer, said: Heartbeat | None) -> timedelta:
+    """Return the most work that no checkpoint holds at a time: what is done between two, and while one is written."""
+    interval = None if said is None else said.checkpoint_interval
+    interval = interval or lease.submission.checkpoint_interval
+    if interval is None:
+        return task.work
+    return min((interval + _checkpoint_write(task, said)) * taken.speed, task.work)
+
+
+def _checkpoint_write(task: TaskSpec, said: Heartbeat | None) -> timedelta:
+    """Return how long a checkpoint takes to write: as the task says, or longer where the job has measured it."""
+    if said is None or said.expected_loss is None or said.checkpoint_interval is None:
+        return task.checkpoint_write
+    return max(task.checkpoint_write, said.expected_loss - said.checkpoint_interval / 2)
 
 
 def _shares(said: Heartbeat | None) -> tuple[float, float]:
@@ -250,7 +291,8 @@ def to_follow(weighed: Weighed) -> Option:
         return best
     if best.in_time and not stay.in_time:
         return best
-    dearest = fallback_of(weighed.situation.pools).usd_per_hour * (job.work_left / _HOUR)
+    fallback = fallback_of(weighed.situation.pools, job, weighed.situation.now)
+    dearest = fallback.usd_per_hour * (job.work_left / fallback.pace / _HOUR)
     at_stake = max(dearest, stay.expected_usd) - best.expected_usd
     return best if at_stake >= max(LEAST_SAVING_USD, LEAST_SAVING * dearest) else stay
 

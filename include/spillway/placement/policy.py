@@ -4,8 +4,9 @@
 spot pool, weighs every option by its expected cost to complete (`value_table`), and takes the cheapest. One rule goes
 before every price: an option after which steady capacity could no longer make the deadline is not taken.
 
-Work is counted in hours at the speed of the pools compared: a caller with pools of different speed passes prices per
-unit of work. Of several spot pools the state of the best one is followed; the others count as a chance of finding
+Work is counted in hours at the pace of the last resort, the steady pool that finishes the job when spot capacity fails.
+Where a faster one, though dearer, could be started on later, each is tried as the last resort, and the cheaper answer is
+taken: so one more pool never makes a job dearer. Of several spot pools the state of the best one is followed; the others count as a chance of finding
 capacity elsewhere. Both are approximations: exact costs would need a table over the states of all pools at once.
 """
 
@@ -20,8 +21,10 @@ from spillway.placement.sight import sight
 from spillway.placement.value_table import ALONE, AMONG_OTHERS, TableSpec
 from spillway.placement.weighing import (
     Weighing,
+    counted_at,
     fallback_of,
     hours_of,
+    last_resorts,
     least_extra_restart,
     slack_hours,
 )
@@ -44,7 +47,8 @@ def table_spec(job: JobProgress, pools: Sequence[PoolView], now: datetime) -> Ta
     Raises:
         SpecError: There is no steady pool to fall back on.
     """
-    fallback = fallback_of(pools)
+    fallback = fallback_of(pools, job, now)
+    job, pools = counted_at(fallback.pace, job, pools)
     spots = [pool.usd_per_hour for pool in pools if not pool.is_steady]
     work = _ladder(hours_of(job.work_left))
     slack = slack_hours(job, now)
@@ -97,7 +101,11 @@ def decide(
     """
     seen = tuple((pool.name, pool.available) for pool in pools if not pool.is_steady)
     believed = sight(seen, now, state, market_pools=table.spec.pools, model=model)
-    options = Weighing(job, pools, now, believed, table).options()
+    weighings = (
+        Weighing(job, pools, now, believed, table, fallback)
+        for fallback in last_resorts(pools, job, now)
+    )
+    options = min((each.options() for each in weighings), key=_rank)
     best = options[0]
     action = _action(job, best)
     decision = Decision(
@@ -115,6 +123,10 @@ _SHORTEST_LOOK_HOURS = 10 / 3600
 _MOST_EXTRA_SLACK_HOURS = 24.0
 _SAME_PRICE = 0.15
 _MOST_POOLS = 9
+
+
+def _rank(options: Sequence[Option]) -> tuple[bool, float]:
+    return not options[0].in_time, options[0].expected_usd
 
 
 def _action(job: JobProgress, best: Option) -> Action:

@@ -24,17 +24,19 @@ class Held:
 
     Attributes:
         restart_left: Restart overhead still to be served before new work.
-        uncommitted: Work that no committed checkpoint holds, lost if the capacity goes now.
+        uncommitted: Work that no committed checkpoint holds, lost if the capacity goes now without a last one.
+        is_saved_on_notice: Whether the warning time is long enough for a last checkpoint, so that nothing is lost.
     """
 
     pool: str
     restart_left: timedelta = timedelta(0)
     uncommitted: timedelta = timedelta(0)
+    is_saved_on_notice: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobProgress:
-    """A job as it stands.
+    """A job as it stands. Work, here and of what is held, is the time that it takes at pace 1.
 
     Attributes:
         work_left: Time it would still take, undisturbed.
@@ -42,7 +44,7 @@ class JobProgress:
         restart_overhead: Time from lease to first new work.
         next_look: Longest time until the policy is asked again.
         held: What it runs on; None while it holds nothing or has just lost it.
-        checkpoints_every: Most work a preemption can cost, the time between checkpoints.
+        checkpoints_every: Most work that no checkpoint holds at a time; more than that means that one is overdue.
         queue: How long steady capacity may be taken by tasks whose turn is before, once this one needs it.
     """
 
@@ -64,6 +66,8 @@ class PoolView:
         available: Whether it has room now, or holds the job; None when that was not looked at.
         extra_restart: What running here adds to the job's restart overhead, such as moving its data.
         move_usd: What a start here costs beside the machine, such as egress of the job's state; nothing for a job that is here.
+        ends_at: First instant on which its slots are gone; None where there is no end.
+        pace: Work done there in an hour, checkpoints included, in hours at pace 1.
     """
 
     name: str
@@ -72,10 +76,12 @@ class PoolView:
     available: bool | None = True
     extra_restart: timedelta = timedelta(0)
     move_usd: float = 0.0
+    ends_at: datetime | None = None
+    pace: float = 1.0
 
     @property
     def is_steady(self) -> bool:
-        """Whether capacity, once leased, stays."""
+        """Whether capacity, once leased, stays: until its end, where it has one."""
         return self.market is not Market.SPOT
 
 

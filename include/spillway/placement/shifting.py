@@ -114,16 +114,24 @@ def room_ahead(
 
 
 def later_start(
-    task: TaskSpec, decision: Placement, ahead: Iterable[RoomAhead], now: datetime
+    task: TaskSpec,
+    decision: Placement,
+    ahead: Iterable[RoomAhead],
+    now: datetime,
+    *,
+    wait_until: datetime | None = None,
 ) -> LaterStart | None:
     """Return the start on committed capacity that saves most against `decision`, or None when none saves enough.
 
-    No start is proposed after which `decision`, begun then instead, could not make the deadline any more. Ties go to the
-    earlier start, then to the pool whose name sorts first.
+    No start is proposed after which `decision`, begun then instead, could not make the deadline any more, or after
+    `wait_until`, where the policy over time says until when the task may wait. Ties go to the earlier start, then to the pool
+    whose name sorts first.
     """
     if task.deadline is None:
         return None
     cost_now, last_start = decision.estimate.cost_usd, task.deadline - decision.estimate.leased
+    if wait_until is not None:
+        last_start = min(last_start, wait_until)
     least = max(LEAST_SAVING_USD, LEAST_SAVING * cost_now)
     estimates = {p.offer.pool: p.estimate for p in decision.passed_over if p.can_wait}
     found: list[LaterStart] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
 
 
 class Weighing:
-    """All options of one job at one moment, priced."""
+    """All options of one job at one moment, priced, if `fallback` is the last resort.
+
+    Work is counted at its pace, and prices are for the work that it does in an hour.
+    """
 
     def __init__(
         self,
@@ -29,13 +33,16 @@ class Weighing:
         now: datetime,
         believed: Sight,
         table: ValueTable,
+        fallback: PoolView,
     ) -> None:
+        job, pools = counted_at(fallback.pace, job, pools)
         self.job, self.pools, self.table, self.believed = job, pools, table, believed
+        self.now = now
         self.work = hours_of(job.work_left)
         self.slack = slack_hours(job, now)
         self.restart = hours_of(job.restart_overhead)
         self.least_restart = self.restart + hours_of(least_extra_restart(pools))
-        self.fallback = fallback_of(pools)
+        self.fallback = next(pool for pool in pools if pool.name == fallback.name)
         self.held = job.held.pool if job.held is not None else None
         self.market = believed.market
         self.idle = table.idle_costs(self.work, self.slack)
@@ -78,15 +85,36 @@ class Weighing:
         """Whether steady capacity can still make the deadline after the worst that may happen until the next look."""
         if self.job.deadline is None:
             return True
-        if pool is not None and pool.is_steady:
-            return self.slack >= self.restart_on(pool) - _SAME_HOURS
         look = hours_of(self.job.next_look)
+        last_resort = start_before(self.fallback, self.job) + hours_of(self.job.queue) - _SAME_HOURS
+        if pool is None:
+            return self.slack - look >= last_resort
+        restart = self.restart_on(pool)
+        if pool.is_steady:
+            if self.slack - behind(pool, self.job) >= restart - _SAME_HOURS:
+                return True
+            if self.hours_there(pool) > look:
+                return self.slack - restart - look * max(1.0 - pool.pace, 0.0) >= last_resort
         gained = 0.0
-        if pool is not None and pool.name == self.held:
-            at_risk = hours_of(self.job.checkpoints_every)
-            gained = max(0.0, look - self.restart_on(pool) - at_risk)
-        last_resort = self.restart + hours_of(self.fallback.extra_restart + self.job.queue)
-        return self.slack - look + gained >= last_resort - _SAME_HOURS
+        if pool.name == self.held:
+            working = min(look, self.hours_there(pool)) - restart
+            gained = self.gained(working * pool.pace)
+        return self.slack - look + gained >= last_resort
+
+    def hours_there(self, pool: PoolView) -> float:
+        """Return how long the pool's slots are there, in hours."""
+        return math.inf if pool.ends_at is None else hours_of(pool.ends_at - self.now)
+
+    def gained(self, working: float) -> float:
+        """Return the work gained at the least, in hours, if what is held is lost after so much more of it; less than 0 if lost.
+
+        What no checkpoint holds is lost too. It is never more than what is done between two of them, as long as none is overdue.
+        """
+        held = self.job.held
+        if held is None or held.is_saved_on_notice:
+            return max(working, 0.0)
+        unsaved, most = hours_of(held.uncommitted), hours_of(self.job.checkpoints_every)
+        return -unsaved if unsaved > most else max(working - most, -unsaved)
 
     def restart_on(self, pool: PoolView) -> float:
         """Return the restart to be served before new work on `pool`, in hours."""
@@ -104,15 +132,35 @@ class Weighing:
     def on_steady(self, pool: PoolView) -> float:
         """Return the cost of going on on a steady pool, in US dollars: until spot is better, or to the end."""
         restart = self.restart_on(pool)
-        to_the_end = pool.usd_per_hour * (self.work + restart)
-        if not self.believed.pools:
+        done = min((self.hours_there(pool) - restart) * pool.pace, self.work)
+        there = restart + done if done > 0.0 else self.hours_there(pool)
+        to_the_end = pool.usd_per_hour * there + self.after(pool, done)
+        if not self.believed.pools or pool.usd_per_hour < self.unit:
             return to_the_end
         costs = self.table.steady_costs(self.work, self.slack, restart)
-        until_spot = min(self.believed.market_stay_hours, self.work)
+        until_spot = min(self.believed.market_stay_hours, self.work, there)
         difference = (pool.usd_per_hour - self.unit) * until_spot
         expected = self.unit * float(self.market @ costs)
         until_spot_is_better = expected + self.repriced(expected, restart) + difference
         return min(to_the_end, until_spot_is_better + self.premium)
+
+    def after(self, pool: PoolView, done: float) -> float:
+        """Return the cost of what is left to do when a steady pool ends, so much work having been done there, in US dollars.
+
+        What is not saved is lost with it, unless there is another look before.
+        """
+        if done >= self.work:
+            return 0.0
+        there = self.hours_there(pool)
+        is_left_before = pool.name != self.held or there > hours_of(self.job.next_look)
+        done = max(done, 0.0) if is_left_before else self.gained(done)
+        left = self.work - done
+        if not self.believed.pools:
+            return self.unit * (left + self.restart + hours_of(self.fallback.extra_restart))
+        usd = self.unit * float(
+            self.market @ self.table.idle_costs(left, self.slack - (there - done))
+        )
+        return usd + self.repriced(usd, self.least_restart)
 
     def repriced(self, usd: float, restart: float, stay: float = 0.0) -> float:
         """Return what `usd` of the table comes to more, in US dollars, since spot capacity is not at the table's price.
@@ -187,19 +235,83 @@ class Weighing:
         return known
 
 
-def fallback_of(pools: Sequence[PoolView]) -> PoolView:
-    """Return the cheapest steady pool with room, or the cheapest one when none was seen to have any.
+def fallback_of(pools: Sequence[PoolView], job: JobProgress, now: datetime) -> PoolView:
+    """Return the steady pool with room that does the work for the least, or that one when none was seen to have any.
+
+    One that ends before the deadline does where none stays, and one that ends before the work would be done where there is
+    nothing else.
 
     Raises:
         SpecError: There is no steady pool.
     """
+    return last_resorts(pools, job, now)[0]
+
+
+def last_resorts(
+    pools: Sequence[PoolView], job: JobProgress, now: datetime
+) -> tuple[PoolView, ...]:
+    """Return the fallback, and after it each pool that does as well and is cheaper by the hour, or could be started on later.
+
+    Raises:
+        SpecError: There is no steady pool.
+    """
+
+    def is_no_use(pool: PoolView) -> tuple[bool, bool]:
+        needed = job.restart_overhead + pool.extra_restart + job.work_left / pool.pace
+        ends_too_early = pool.ends_at is not None and pool.ends_at < now + needed
+        return ends_too_early, pool.available is False
+
+    def rank(pool: PoolView) -> tuple[float, float, str]:
+        return ends_early(pool, job), pool.usd_per_hour / pool.pace, pool.name
+
     steady = [pool for pool in pools if pool.is_steady]
-    open_now = [pool for pool in steady if pool.available is not False] or steady
-    if not open_now:
+    if not steady:
         raise SpecError(
             "no steady pool to fall back on when spot capacity fails: allow on_demand, reserved or partner capacity"
         )
-    return min(open_now, key=lambda pool: (pool.usd_per_hour, pool.name))
+    best = min(is_no_use(pool) for pool in steady)
+    found: list[PoolView] = []
+    for pool in sorted((pool for pool in steady if is_no_use(pool) == best), key=rank):
+        price, needed = pool.usd_per_hour, start_before(pool, job) + _SAME_HOURS
+        if all(price < one.usd_per_hour or needed < start_before(one, job) for one in found):
+            found.append(pool)
+    most = _TOO_DEAR * found[0].usd_per_hour / found[0].pace
+    return tuple(pool for pool in found if pool.usd_per_hour / pool.pace <= most)
+
+
+def start_before(pool: PoolView, job: JobProgress) -> float:
+    """Return how long before the deadline, less the work left, a start on a steady pool has to be made, in hours."""
+    return hours_of(job.restart_overhead + pool.extra_restart) + behind(pool, job)
+
+
+def behind(pool: PoolView, job: JobProgress) -> float:
+    """Return the slack that a steady pool takes beside a start, in hours: it is slower, or ends before the deadline."""
+    return ends_early(pool, job) + hours_of(job.work_left) * (1.0 / pool.pace - 1.0)
+
+
+def ends_early(pool: PoolView, job: JobProgress) -> float:
+    """Return how long before the job's deadline the pool's slots are gone, in hours."""
+    if pool.ends_at is None or job.deadline is None:
+        return 0.0
+    return max(hours_of(job.deadline - pool.ends_at), 0.0)
+
+
+def counted_at(
+    pace: float, job: JobProgress, pools: Sequence[PoolView]
+) -> tuple[JobProgress, tuple[PoolView, ...]]:
+    """Return the job with its work counted at `pace`, and the pools with prices for the work that it does in an hour."""
+    held = job.held and replace(job.held, uncommitted=job.held.uncommitted / pace)
+    counted = replace(
+        job,
+        work_left=job.work_left / pace,
+        checkpoints_every=job.checkpoints_every / pace,
+        held=held,
+    )
+    views = (
+        replace(pool, usd_per_hour=pool.usd_per_hour * pace / pool.pace, pace=pool.pace / pace)
+        for pool in pools
+    )
+    return counted, tuple(views)
 
 
 def least_extra_restart(pools: Sequence[PoolView]) -> timedelta:
@@ -221,3 +333,4 @@ def hours_of(duration: timedelta) -> float:
 
 
 _SAME_HOURS = 1e-6
+_TOO_DEAR = 2.0

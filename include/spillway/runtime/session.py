@@ -196,7 +196,7 @@ class Session:
             StoreError: The store could not be read or written.
         """
         self._saver.wait()
-        found = latest(self._store, self._prefix) if self._has_claimed else self._claim()
+        found = self._find()
         if found is None:
             log.info("starting from the beginning")
             return None
@@ -311,6 +311,9 @@ class Session:
         useful = self._since_began() if succeeded else self._heartbeat.useful
         self._heartbeat = replace(self._heartbeat, written_at=self._clock.now(), useful=useful)
         self._pulse.end(self._heartbeat)
+
+    def _find(self) -> Found | None:
+        return latest(self._store, self._prefix) if self._has_claimed else self._claim()
 
     def _claim(self) -> Found | None:
         found = claim(self._store, self._prefix, self.token, fresh=self._fresh_start)

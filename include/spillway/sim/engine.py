@@ -17,7 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from spillway.ledger.accrual import cost
-from spillway.model import CapacityBlock, Offer, SlotInterval
+from spillway.model import CapacityBlock, Market, Offer, SlotInterval
 from spillway.placement.cadence import checkpoint_interval
 from spillway.placement.recovery import restart_overhead, undisturbed_work
 from spillway.sim.course import LeaseCourse, Spent
@@ -87,9 +87,14 @@ class _Run:
 
 @dataclass(slots=True)
 class _Round:
-    """What the events of one instant leave to be decided."""
+    """What the events of one instant leave to be decided.
+
+    Attributes:
+        waiting: Work of all jobs that hold nothing.
+    """
 
     is_look: bool = False
+    waiting: timedelta = _NOTHING
     opened: set[str] = field(default_factory=set)
 
 
@@ -240,6 +245,7 @@ class _Simulation:
 
     def _decide(self, now: datetime) -> None:
         """Ask about every job for which something may have changed."""
+        self._round.waiting = sum((run.left for run in self._waiting.values()), _NOTHING)
         if self._round.is_look and self._strategy.reconsiders:
             for run in [self._running[index] for index in sorted(self._running)]:
                 if self._is_worth_asking(run, now):
@@ -369,9 +375,15 @@ class _Simulation:
         if deadline is None:
             return now + patience
         slowest = min(self._slots[pool].pool.speed for pool in run.able)
-        slack = deadline - now - left / slowest
+        slack = deadline - now - left / slowest - self._queue(run.able)
         comfort = 2 * (patience + run.job.spec.restart_overhead)
         return now + patience if slack > comfort else now
+
+    def _queue(self, pools: frozenset[str]) -> timedelta:
+        """Return how long the steady slots of `pools` are busy with all that waits: when its turn comes, a job is asked in time."""
+        steady = [self._slots[pool].pool for pool in pools]
+        slots = sum(pool.slots for pool in steady if pool.market is not Market.SPOT)
+        return self._round.waiting / max(slots, 1)
 
     # ---- leases -----------------------------------------------------------------------------------------------
 

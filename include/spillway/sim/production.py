@@ -20,14 +20,15 @@ from spillway.placement.over_time import (
     new_job,
     pool_views,
     queue_before,
-    reference_speed,
     to_follow,
     usable_offers,
+    wait_until,
     weigh,
 )
 from spillway.placement.policy import still_serves, table_spec
 from spillway.placement.policy_values import Held, JobProgress, PolicyState, PoolView
 from spillway.placement.shifting import LaterStart, later_start, slots_planned
+from spillway.placement.weighing import counted_at, fallback_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 
 DEFAULT_SHARING: Final = 8.0
 _HOUR: Final = timedelta(hours=1)
-_NOTHING: Final = timedelta(0)
 
 
 Usable = list[tuple[Offer, bool]]
@@ -82,14 +82,18 @@ class Spillway:
         self._specs: dict[object, list[TableSpec]] = defaultdict(list)
         self._plans: dict[str, PlannedSlots] = {}
         self._waiting: dict[str, TaskSpec] = {}
+        self._wait_until: datetime | None = None
 
     def answer(self, question: Question) -> str | None:
         """Return where production would run the job until the next look."""
+        self._wait_until = None
         pool = self._now(question)
         self._forget_waiting(question.job)
         if pool is None and question.spec.deadline is not None:
             self._waiting[question.job] = question.spec
-        plan = None if pool is None else _later(question, pool, self._plans.values())
+        plan = None
+        if pool is not None:
+            plan = _later(question, pool, self._plans.values(), self._wait_until)
         if plan is None:
             return pool
         self._plans[question.job] = slots_planned(question.spec, plan)
@@ -134,18 +138,15 @@ class Spillway:
         if all(offer.market is Market.SPOT for offer, _ in usable):
             # Nothing steady to fall back on: the deadline is lost, or there is no such pool.
             return pool if pool is not None else _pool(by_price(question))
-        job = _progress(question, reference_speed(usable))
         before = self._before(question)
-        job = replace(job, queue=queue_before(before, question.spec, usable, now))
-        views = pool_views(usable)
+        job = replace(_progress(question), queue=queue_before(before, question.spec, usable, now))
+        views = pool_views(question.spec, usable)
         spec = self._spec(question, job, views)
         model = prior(spec.pools)
         kept = self._believed(views, now)
-        weighed = weigh(
-            Situation(job=job, pools=views, now=now, state=kept.before, spec=spec),
-            table=self._tables.get(spec, model),
-            model=model,
-        )
+        situation = Situation(job=job, pools=views, now=now, state=kept.before, spec=spec)
+        weighed = weigh(situation, table=self._tables.get(spec, model), model=model)
+        self._wait_until = wait_until(situation)
         kept.after = weighed.state
         chosen = to_follow(weighed).pool if self._hesitates else weighed.decision.pool
         if chosen is None or chosen == pool or _has_room(usable, chosen):
@@ -182,6 +183,7 @@ class Spillway:
         serving = [one for one in known if still_serves(one, wanted) and _reach(one) <= most]
         if serving:
             return min(serving, key=_reach)
+        job, views = counted_at(fallback_of(views, job, question.now).pace, job, views)
         assert job.deadline is not None  # or there is nothing to decide
         work = self._roomy(job.work_left)
         slack = self._roomy(max(job.deadline - question.now - job.work_left, question.look))
@@ -210,7 +212,9 @@ def by_price(question: Question) -> Placement | None:
     return decision if isinstance(decision, Placement) else None
 
 
-def _later(question: Question, pool: str, planned: Collection[PlannedSlots]) -> LaterStart | None:
+def _later(
+    question: Question, pool: str, planned: Collection[PlannedSlots], until: datetime | None
+) -> LaterStart | None:
     """Return the plan to wait for committed capacity that will be free, instead of taking `pool` now."""
     spec, now = question.spec, question.now
     if question.held is not None or spec.deadline is None:
@@ -227,22 +231,27 @@ def _later(question: Question, pool: str, planned: Collection[PlannedSlots]) -> 
     ]
     decision = Placement(offer=taken, estimate=here, reason="", passed_over=tuple(passed))
     ahead = question.foresee(spec.deadline, planned) if passed else ()
-    return later_start(spec, decision, ahead, now)
+    return later_start(spec, decision, ahead, now, wait_until=until)
 
 
-def _progress(question: Question, speed: float) -> JobProgress:
+def _progress(question: Question) -> JobProgress:
     """Return the job as the policy wants it; `question.spec.work` is what is left of it."""
-    job = replace(new_job(question.spec, speed), next_look=question.look)
+    job = replace(new_job(question.spec), next_look=question.look)
     held = question.held
     if held is None:
         return job
-    interval = held.checkpoint_interval or question.spec.work
+    most = question.spec.work
+    if held.checkpoint_interval is not None:
+        most = min(held.checkpoint_interval * held.offer.speed, most)
     return replace(
         job,
-        held=Held(pool=held.pool, restart_left=held.restart_left, uncommitted=held.at_risk / speed),
-        checkpoints_every=_NOTHING
-        if held.is_saved_on_notice
-        else min(interval, question.spec.work),
+        held=Held(
+            pool=held.pool,
+            restart_left=held.restart_left,
+            uncommitted=held.at_risk,
+            is_saved_on_notice=held.is_saved_on_notice,
+        ),
+        checkpoints_every=most,
     )
 
 
@@ -269,7 +278,7 @@ def _is_free(question: Question, placement: Placement) -> bool:
 
 def _costs_nothing(held: HeldLease) -> bool:
     """Whether the lease held adds nothing to the bill and stays, so that there is nothing to gain by leaving it."""
-    return held.is_steady and held.offer.marginal_usd_per_hour == 0
+    return held.is_steady and not held.offer.marginal_usd_per_hour and held.offer.ends_at is None
 
 
 def _has_room(usable: Usable, pool: str) -> bool:

@@ -22,10 +22,11 @@ import pyarrow.fs
 import ray
 from ray import cloudpickle, tune
 from ray.exceptions import RayActorError, RayTaskError
+from ray.tune.trainable.trainable import _DICT_CHECKPOINT_FILE_NAME
 from typing_extensions import override
 
 from spillway.checkpoints.arrow_files import arrow_folder
-from spillway.errors import SpecError
+from spillway.errors import CorruptCheckpointError, SpecError
 from spillway.model import codec
 from spillway.workloads import own_ray
 from spillway.workloads.ray_schedulers import (
@@ -38,7 +39,7 @@ from spillway.workloads.ray_schedulers import (
 )
 from spillway.workloads.search import Report, Request
 from spillway.workloads.sweeping.choices import Schedule, SearchBy
-from spillway.workloads.sweeping.trial import Trial, run_function
+from spillway.workloads.sweeping.trial import Trial, read_state, run_function, write_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,6 +49,7 @@ _PATIENCE = timedelta(minutes=3)
 _LOOK_SECONDS = 0.5
 _HEAD = {"gcs_server", "raylet"}
 _LOST_HEAD = 70
+_STATE = "spillway-state"
 
 
 def main() -> None:
@@ -179,7 +181,36 @@ def _trainable(request: Request) -> tuple[Any, bool]:
         raise SpecError(
             f"trainable {request.search.trainable} is a class and no ray.tune.Trainable: give a function, or derive it"
         )
-    return kind, kind.reset_config is not tune.Trainable.reset_config
+    return without_pickle(kind), kind.reset_config is not tune.Trainable.reset_config
+
+
+def without_pickle(kind: type[tune.Trainable]) -> type[tune.Trainable]:
+    """Return `kind` with the dicts that it saves kept as our checkpoints are: Tune keeps pickles, and runs what it finds."""
+
+    class Kept(kind):  # type: ignore[misc,valid-type]  # the class is the user's
+        def save_checkpoint(self, checkpoint_dir: str) -> Any:
+            saved = super().save_checkpoint(checkpoint_dir)
+            if not isinstance(saved, dict):
+                return saved
+            write_state(saved, Path(checkpoint_dir) / _STATE)
+            return checkpoint_dir
+
+        def load_checkpoint(self, checkpoint: Any) -> None:
+            kept = Path(checkpoint) / _STATE
+            super().load_checkpoint(read_state(kept) if kept.exists() else checkpoint)
+
+        def restore(self, checkpoint_path: Any) -> None:
+            """Refuse the pickle that Tune would run first."""
+            there = checkpoint_path.checkpoint
+            file = f"{there.path}/{_DICT_CHECKPOINT_FILE_NAME}"
+            if there.filesystem.get_file_info(file).type is not pyarrow.fs.FileType.NotFound:
+                raise CorruptCheckpointError(
+                    f"the trial's checkpoint has a pickle in it, {file}, which is not loaded: ask for a fresh start"
+                )
+            super().restore(checkpoint_path)
+
+    Kept.__name__ = kind.__name__  # what Ray shows
+    return Kept
 
 
 def _function(request: Request) -> Callable[[dict[str, Any]], None]:

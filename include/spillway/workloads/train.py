@@ -11,12 +11,11 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from spillway.errors import SpecError, WrongCheckpointError
 from spillway.runtime.machine import describe
 from spillway.workloads import dataset as datasets
 from spillway.workloads.recipe import make_recipe
+from spillway.workloads.sweeping.trial import read_state, write_state
 from spillway.workloads.trainer import Trainer, be_repeatable
 from spillway.workloads.utilisation import CHECKPOINTS, DATA, UsageMeter, advise
 
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _REPORTS_A_TRIAL = 10
-_STATE = "trainer.pt"
 
 
 def train(
@@ -135,7 +133,7 @@ def trial(
         datasets.load(dataset), make_recipe({"seed": seed, "steps": max_steps, **parameters})
     )
     if trial is not None and trial.restored is not None:
-        trainer.load(torch.load(trial.restored / _STATE, map_location="cpu", weights_only=False))
+        trainer.load(read_state(trial.restored))
     every = max(1, max_steps // _REPORTS_A_TRIAL)
     while not trainer.is_done:
         loss = trainer.step()
@@ -146,8 +144,7 @@ def trial(
                 "validation_loss": trainer.validation_loss(),
             }
             if trial is not None and trial.should_checkpoint():
-                report["checkpoint"] = trial.scratch()
-                torch.save(trainer.state(), report["checkpoint"] / _STATE)
+                report["checkpoint"] = write_state(trainer.state(), trial.scratch())
             yield report
 
 

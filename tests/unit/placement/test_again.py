@@ -21,7 +21,6 @@ from spillway.placement.over_time import (
     new_job,
     placed,
     pool_views,
-    reference_speed,
     usable_offers,
     weigh,
 )
@@ -79,7 +78,7 @@ def offer(pool: str, market: Market, usd: str, **more: Any) -> Offer:
 def over_time(task: TaskSpec, offers: Sequence[Offer]) -> Placement | Unplaced:
     """Return what production decides by the policy over time, which it asks about tasks like this one."""
     usable = usable_offers(task, offers, NOW)
-    job, views = new_job(task, reference_speed(usable)), pool_views(usable)
+    job, views = new_job(task), pool_views(task, usable)
     model = prior(sum(not v.is_steady for v in views))
     situation = Situation(job=job, pools=views, now=NOW, state=PolicyState(), spec=SPEC)
     weighed = weigh(situation, table=TABLES.get(SPEC, model), model=model)

@@ -120,3 +120,13 @@ def test_who_can_do_without_steady_slots_is_not_waited_for(task: TaskSpec, offer
     full = [(replace(offer, free_slots=0), False)]
     assert queue_before([task], task, full, NOW) == task.work + 2 * MINUTE
     assert queue_before([], task, full, NOW) == timedelta(0)
+
+
+def test_a_slow_slot_more_makes_no_line_longer(task: TaskSpec, offer: Offer) -> None:
+    slow = replace(offer, pool="slow", speed=0.25)
+    alone, beside = (
+        queue_before([task] * 3, task, usable, NOW)
+        for usable in ([(offer, True)], [(offer, True), (slow, True)])
+    )
+    assert beside < alone
+    assert queue_before([task] * 3, task, [(offer, True), (slow, False)], NOW) == alone

@@ -131,6 +131,29 @@ def test_a_line_that_asks_one_by_one_is_never_promised_one_slot_twice(
         assert sum(isinstance(one, Placement) for one in chosen) == together
 
 
+@settings(max_examples=200)
+@given(task_lists, offer_lists, scarce_offers)
+def test_one_more_offer_never_makes_a_line_dearer(
+    tasks: list[TaskSpec], candidates: list[Offer], more: Offer
+) -> None:
+    """Whoever had a place has one still, and what all of them cost together is no more."""
+    alone = [replace(task, nodes=1) for task in tasks]
+    with_more = [*candidates, replace(more, pool=f"{more.pool}, one more")]
+    before, after = (
+        Plan(
+            decisions=tuple(
+                choose(task, left_beside([(each, some) for each in alone], number, NOW), NOW)
+                for number, task in enumerate(alone)
+            )
+        )
+        for some in (candidates, with_more)
+    )
+    assert worth(after) <= worth(before)
+    for one, other in zip(before.decisions, after.decisions, strict=True):
+        assert isinstance(other, Placement) or isinstance(one, Unplaced)
+    event("better" if worth(after) < worth(before) else "as good")
+
+
 @given(task_lists, offer_lists, st.randoms(use_true_random=False))
 def test_the_order_of_offers_is_irrelevant(
     tasks: list[TaskSpec], candidates: list[Offer], rng: object

@@ -26,6 +26,7 @@ from spillway.placement.policy_values import (
     PoolView,
 )
 from spillway.placement.value_table import ALONE, TableSpec, build_table
+from spillway.placement.weighing import fallback_of
 
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
 LOOK = timedelta(minutes=10)
@@ -49,6 +50,17 @@ def spot(name: str = "spot", price: float = 1.0, *, available: bool | None = Tru
 
 def on_demand(price: float = 3.0) -> PoolView:
     return PoolView(name="on_demand", market=Market.ON_DEMAND, usd_per_hour=price)
+
+
+def block(hours: float, price: float = 0.0, *, available: bool | None = True) -> PoolView:
+    """Reserved capacity that ends in so many hours."""
+    return PoolView(
+        name="block",
+        market=Market.RESERVED,
+        usd_per_hour=price,
+        available=available,
+        ends_at=NOW + timedelta(hours=hours),
+    )
 
 
 def ask(progress: JobProgress, pools: list[PoolView], now=NOW, state=None, spec=None):
@@ -83,6 +95,84 @@ def test_a_free_reservation_is_taken_before_everything():
     reserved = PoolView(name="reserved", market=Market.RESERVED, usd_per_hour=0.0)
     decision, _ = ask(job(), [spot(), on_demand(), reserved])
     assert decision.pool == "reserved"
+
+
+@pytest.mark.parametrize(
+    ("slack_minutes", "ends_h", "pool"),
+    [
+        (7, 4, "on_demand"),  # another restart, after its end, would be late
+        (11, 4, "on_demand"),
+        (12, 4, "block"),
+        (90, 4, "block"),
+        (7, 6.09, "on_demand"),
+        (7, 6.11, "block"),  # the work is done before it ends, if after a restart only just
+        (7, 99, "block"),
+    ],
+)
+def test_steady_capacity_that_ends_is_taken_while_there_is_time_to_go_on_elsewhere(
+    slack_minutes, ends_h, pool
+):
+    progress = job(slack_h=slack_minutes / 60)
+    assert ask(progress, [block(ends_h), on_demand()])[0].pool == pool
+    decision, _ = ask(progress, [block(ends_h), spot(available=False), on_demand()])
+    assert decision.pool == pool
+
+
+@pytest.mark.parametrize(
+    ("ends_h", "has_room", "last_resort"),
+    [
+        (4, True, "on_demand"),
+        (7, True, "on_demand"),
+        (99, True, "block"),
+        (4, False, "on_demand"),
+        (7, False, "block"),
+        (99, False, "block"),
+    ],
+)
+def test_what_ends_before_the_work_is_done_is_no_last_resort(ends_h, has_room, last_resort):
+    pools = [block(ends_h), replace(on_demand(), available=has_room)]
+    assert fallback_of(pools, job(), NOW).name == last_resort
+
+
+def test_a_pool_that_ends_before_the_deadline_is_to_be_started_on_the_earlier():
+    late_start = job(work_h=2, slack_h=6)  # the deadline is in 8 hours, and the block ends in 3
+    decision, _ = ask(late_start, [block(3, price=3.0), spot()])
+    assert {option.pool: option.in_time for option in decision.options} == {
+        None: True,
+        "spot": True,
+        "block": True,
+    }
+    decision, _ = ask(late_start, [block(2.25, price=3.0), spot()])
+    assert {option.pool: option.in_time for option in decision.options} == {
+        None: False,
+        "spot": False,
+        "block": True,
+    }
+
+
+def test_free_hours_count_until_they_end():
+    def expected(pools: list[PoolView]) -> float:
+        return cost_of(ask(job(slack_h=3), pools)[0], pools[0].name)
+
+    assert expected([block(99), on_demand()]) == 0.0
+    assert expected([block(4), on_demand()]) == pytest.approx(3.0 * (2 + 2 * 0.1))
+    assert expected([block(4), spot(), on_demand()]) < 3.0 * (2 + 2 * 0.1)
+
+
+@pytest.mark.parametrize(
+    ("is_saved_on_notice", "action"),
+    [(False, Action.CHECKPOINT_AND_MOVE), (True, Action.RUN)],
+)
+def test_capacity_is_left_before_it_ends_with_what_is_not_saved(is_saved_on_notice, action):
+    held = Held(
+        pool="block",
+        uncommitted=timedelta(minutes=28),
+        is_saved_on_notice=is_saved_on_notice,
+    )
+    progress = job(slack_h=5, held=held, checkpoints_every=timedelta(minutes=30))
+    decision, _ = ask(progress, [block(9 / 60), on_demand()])
+    assert decision.action is action
+    assert ask(progress, [block(11 / 60), on_demand()])[0].action is Action.RUN
 
 
 def test_a_start_where_the_state_is_dear_to_read_costs_that_much_more():
@@ -183,6 +273,32 @@ def test_a_job_holding_spot_without_slack_stays_while_nothing_uncommitted_is_at_
     assert ask(at_risk, [spot(), on_demand()])[0].pool == "on_demand"
 
 
+@pytest.mark.parametrize(
+    ("unsaved", "saves_every", "is_saved_on_notice", "pool"),
+    [
+        (28, 30, False, "on_demand"),
+        (28, 30, True, "spot"),  # what the warning time is long enough to save is not lost
+        (12, 30, False, "spot"),
+        (13, 30, False, "on_demand"),
+        (13, 2, False, "on_demand"),  # a save that is overdue is not reckoned with
+        (3, 3, False, "spot"),
+    ],
+)
+def test_spot_capacity_is_held_only_while_what_it_would_lose_could_be_made_up_for(
+    unsaved, saves_every, is_saved_on_notice, pool
+):
+    """There are 29 minutes beside the work: 6 for a restart, 10 until the next look, and 13, less a second, to lose."""
+    held = Held(
+        pool="spot",
+        uncommitted=timedelta(minutes=unsaved),
+        is_saved_on_notice=is_saved_on_notice,
+    )
+    progress = job(
+        slack_h=29 / 60 - 1 / 3600, held=held, checkpoints_every=timedelta(minutes=saves_every)
+    )
+    assert ask(progress, [spot(), on_demand()])[0].pool == pool
+
+
 def test_work_no_checkpoint_holds_is_saved_before_a_move():
     held = Held(pool="on_demand", uncommitted=timedelta(minutes=3))
     decision, _ = ask(job(work_h=8, slack_h=6, held=held), [spot(), on_demand()])
@@ -219,40 +335,70 @@ def test_the_order_of_pools_is_irrelevant():
     assert ask(job(), pools)[0] == ask(job(), pools[::-1])[0]
 
 
-@given(st.data(), st.integers(0, 12), st.integers(0, 3))
-@settings(max_examples=40, deadline=None)
-def test_no_run_is_late_whatever_the_pools_do(data, slack_looks, zones_less_one):
-    """An adversary flips the pools; the world is written apart from the policy: ticks, whole losses, restarts."""
+@given(
+    st.data(),
+    st.integers(0, 12),
+    st.integers(0, 3),
+    st.sampled_from([0, 4, 10, 25, 70]),
+    st.booleans(),
+    st.sampled_from([None, 10, 20, 60]),
+    st.integers(0, 250),
+)
+@settings(max_examples=100, deadline=None)
+def test_no_run_is_late_whatever_the_pools_do(
+    data, slack_looks, zones_less_one, saves_every, is_saved_on_notice, spite, block_minutes
+):
+    """An adversary flips the pools, or takes what is held once `spite` minutes of its work are not saved.
+
+    There is free capacity too, which ends after `block_minutes`. The world is written apart from the policy: ticks, restarts, losses of what is not saved.
+    """
     look, restart = LOOK, RESTART
     zones = [f"z{number}" for number in range(zones_less_one + 1)]
     left, work = timedelta(hours=3), timedelta(hours=3)
     deadline = NOW + work + restart + look * slack_looks
-    now, state, held, pending = NOW, PolicyState(), None, timedelta(0)
+    interval = timedelta(minutes=saves_every)
+    now, state, held, pending, unsaved = NOW, PolicyState(), None, timedelta(0), timedelta(0)
     spec = None
     while left > timedelta(0):
-        up = {zone: data.draw(st.booleans()) for zone in zones}
+        up = {zone: spite is not None or data.draw(st.booleans()) for zone in zones}
+        if held in up and spite is not None and unsaved >= timedelta(minutes=spite):
+            up[held] = False
+        free = block(block_minutes / 60, available=now < NOW + timedelta(minutes=block_minutes))
+        up["block"] = bool(free.available)
         if held in up and not up[held]:
             held = None
-        pools = [*(spot(zone, available=up[zone]) for zone in zones), on_demand()]
+            left += timedelta(0) if is_saved_on_notice else unsaved
+            unsaved = timedelta(0)
+        pools = [*(spot(zone, available=up[zone]) for zone in zones), free, on_demand()]
         progress = JobProgress(
             work_left=left,
             deadline=deadline,
             restart_overhead=restart,
             next_look=look,
-            held=None if held is None else Held(pool=held, restart_left=pending),
+            held=None
+            if held is None
+            else Held(
+                pool=held,
+                restart_left=pending,
+                uncommitted=unsaved,
+                is_saved_on_notice=is_saved_on_notice,
+            ),
+            checkpoints_every=interval,
         )
         spec = spec or table_spec(progress, pools, now)
         decision, state = ask(progress, pools, now, state, spec)
         if decision.pool is not None:
             if decision.pool != held:
-                held, pending = decision.pool, restart
-            served = min(pending, look)
+                held, pending, unsaved = decision.pool, restart, timedelta(0)
+            lasts = look if held != "block" else min(look, free.ends_at - now)
+            served = min(pending, lasts)
             pending -= served
-            done = min(look - served, left)
+            done = min(lasts - served, left)
             left -= done
+            unsaved = (unsaved + done) % interval if interval else timedelta(0)
             finished = now + served + done
         else:
-            held = None
+            held, unsaved = None, timedelta(0)
         now += look
     assert finished <= deadline
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from dataclasses import replace
 from decimal import Decimal
 from itertools import count
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from spillway.checkpoints import FolderStore, open_store
-from spillway.errors import SpecError, TaskFailedError
+from spillway.errors import CorruptCheckpointError, SpecError, TaskFailedError
 from spillway.runtime import Preempted, Session
 from spillway.runtime.signals import Notice
 from spillway.workloads import spread, spread_trial
@@ -104,6 +105,35 @@ def test_a_cleared_task_adds_no_trial_and_runs_none_again(folder: Path) -> None:
     assert run(folder, 1, Session.local(folder / "session1", fresh_start=True)) == row
     assert len(starts(folder)) == 1
     assert ended(folder) == {1: "finished"}
+
+
+class Malicious:
+    """Whoever unpickles one makes a file."""
+
+    def __init__(self, trap: Path) -> None:
+        self._trap = trap
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self._trap,)
+
+
+def test_a_pickle_in_the_store_is_never_run_by_the_shipped_trial(
+    folder: Path, tiny_dataset: str
+) -> None:
+    evil, trap = folder / "evil", folder / "trap"
+    evil.mkdir()
+    for name in ("trainer.pt", "state.json", "torch.safetensors", "numpy.safetensors"):
+        (evil / name).write_bytes(pickle.dumps(Malicious(trap)))
+    Session.local(folder / "session0").checkpoint(1, files=evil)
+    with pytest.raises(CorruptCheckpointError):
+        run(
+            folder,
+            0,
+            trainable="spillway.workloads.train:trial",
+            dataset=tiny_dataset,
+            space={"width": 16, "layers": 1, "heads": 2, "context": 16, "batch": 4},
+        )
+    assert not trap.exists()
 
 
 def test_a_preempted_trial_goes_on_from_its_checkpoint_under_its_number(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -12,12 +13,13 @@ import pytest
 from pyarrow.fs import LocalFileSystem
 from ray import tune
 
-from spillway.errors import SpecError, TaskFailedError
+from spillway.errors import CorruptCheckpointError, SpecError, TaskFailedError
 from spillway.model import Launcher
-from spillway.runtime import Session
+from spillway.runtime import Preempted, Session
 from spillway.testing.ray_cluster import RayCluster, ray_cluster
 from spillway.testing.servers import LOOPBACK
 from spillway.workloads.ray_schedulers import Retention
+from spillway.workloads.ray_trials import without_pickle
 from spillway.workloads.space import draw, parse_space
 from spillway.workloads.sweep import sweep
 
@@ -47,8 +49,19 @@ def folder(tmp_path: Path, ray: RayCluster, monkeypatch: pytest.MonkeyPatch) -> 
     return tmp_path
 
 
-def run(folder: Path, *, usd_per_hour: str = "0", **changes: Any) -> dict[str, Any]:
-    session = Session.local(folder / "session")
+class NoticedSession(Session):
+    """A session that gets its notice once a trial has given a checkpoint."""
+
+    def progress(self, step: int, total: int | None = None, **metrics: float) -> None:
+        super().progress(step, total, **metrics)
+        if any(self.scratch.glob("sweep-*/kept/*")):
+            self._notice.receive()
+
+
+def run(
+    folder: Path, *, usd_per_hour: str = "0", kind: type[Session] = Session, **changes: Any
+) -> dict[str, Any]:
+    session = kind.local(folder / "session")
     price = Decimal(usd_per_hour)
     session._submission = replace(
         session.submission,
@@ -96,6 +109,46 @@ def test_rays_own_kind_of_trainable_runs_with_its_iterations_as_steps(folder: Pa
     assert [(row["status"], row["steps"]) for row in result["trials"]] == [("finished", 4)] * 6
     best = result["best"]
     assert best["metric"] == (1 - best["params"]["x"]) / 4
+
+
+def test_what_rays_own_kind_saves_as_a_dict_comes_back_without_pickle(folder: Path) -> None:
+    asked: dict[str, Any] = {
+        "trainable": "trial_samples:Remembering",
+        "space": {"x": {"uniform": [0, 1]}, "folder": str(folder)},
+        "scheduler": "none",
+    }
+    with pytest.raises(Preempted):
+        run(folder, kind=NoticedSession, **asked)
+    (folder / "go").touch()
+    result = run(folder, **asked)
+    assert [(row["status"], row["steps"]) for row in result["trials"]] == [("finished", 4)] * 6
+    assert any(folder.glob("went-on-from-*"))
+    kept = {file.name for file in folder.rglob("*") if file.suffix == ".pkl"}
+    assert not kept
+
+
+class Malicious:
+    """Whoever unpickles one makes a file."""
+
+    def __init__(self, trap: Path) -> None:
+        self._trap = trap
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self._trap,)
+
+
+def test_a_pickle_in_a_checkpoint_of_rays_own_kind_is_never_run(tmp_path: Path) -> None:
+    class Counter(tune.Trainable):
+        def save_checkpoint(self, checkpoint_dir: str) -> None:
+            """Save nothing."""
+
+    evil = tmp_path / "_dict_checkpoint.pkl"
+    trial = without_pickle(Counter)({})
+    saved = trial.save(str(tmp_path))
+    evil.write_bytes(pickle.dumps(Malicious(tmp_path / "trap")))
+    with pytest.raises(CorruptCheckpointError, match="ask for a fresh start"):
+        trial.restore(saved)
+    assert not (tmp_path / "trap").exists()
 
 
 def test_a_population_leaves_bad_parameters_for_changed_good_ones(folder: Path) -> None:

@@ -134,3 +134,24 @@ class Counting(tune.Trainable):
     def reset_config(self, new_config):
         self.setup(new_config)
         return True
+
+
+class Remembering(Counting):
+    """One that saves a dict; after two steps it waits for the file `go`, and it leaves a mark where it goes on."""
+
+    def setup(self, config):
+        super().setup(config)
+        self.folder = Path(config["folder"])
+
+    def step(self):
+        while self.done == 2 and not (self.folder / "go").exists():
+            time.sleep(0.02)
+        return super().step()
+
+    def save_checkpoint(self, checkpoint_dir):  # noqa: ARG002  # Tune gives it
+        return {"done": self.done, "since": (1, 2)}
+
+    def load_checkpoint(self, checkpoint):
+        assert checkpoint["since"] == (1, 2)
+        self.done = checkpoint["done"]
+        (self.folder / f"went-on-from-{self.done}").touch()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Final
@@ -42,6 +43,7 @@ class Head(Gang):
         super().__init__(member, terms, machine, **options)
         self.shared = dict(shared or {})
         self._lines: dict[int, Line] = {}
+        self._at_the_door: dict[Line, float] = {}
         self._counts: dict[int, int] = {}
         self._ended: dict[int, int] = {}
         self._lost: set[int] = set()
@@ -65,8 +67,10 @@ class Head(Gang):
                     f"members {missing} of {self.member.nodes} did not come to "
                     f"{self.member.head_address}:{self.member.port}; see their logs and the network between"
                 )
-            self._let_in(server)
+            self._open(server)
+            self._turn_away(before=time.monotonic() - self._terms.silence_seconds)
             self._ping()  # those who wait must not think that we are gone
+        self._turn_away(before=math.inf)
         for rank, line in sorted(self._lines.items()):
             line.send({"type": "welcome", "shared": self.shared})
             Thread(
@@ -220,19 +224,38 @@ class Head(Gang):
         for line in list(self._lines.values()):
             line.send(message)
 
-    def _let_in(self, server: socket.socket) -> None:
+    def _open(self, server: socket.socket) -> None:
         try:
             connection, _ = server.accept()
         except TimeoutError:
             return
         line = Line(connection, silence_seconds=self._terms.silence_seconds)
+        with self._changed:
+            self._at_the_door[line] = time.monotonic()
+        # In a thread: whoever says nothing, or never comes to an end, must not keep the others waiting.
+        Thread(target=self._let_in, args=(line,), name="spillway-gang-door", daemon=True).start()
+
+    def _let_in(self, line: Line) -> None:
         rank = greet(line, self._terms.secret, nodes=self.member.nodes)
-        if rank is None or rank in self._lines:
+        with self._changed:
+            if self._at_the_door.pop(line, None) is None:
+                return
+            if rank is not None and rank not in self._lines:
+                self._lines[rank] = line
+                return
+        line.close()
+
+    def _turn_away(self, *, before: float) -> None:
+        """Close the door to those who came `before` and are not in."""
+        with self._changed:
+            late = [line for line, came in self._at_the_door.items() if came < before]
+            for line in late:
+                del self._at_the_door[line]
+        for line in late:
             line.close()
-        else:
-            self._lines[rank] = line
 
     def _close(self) -> None:
         self._finish()
+        self._turn_away(before=math.inf)
         for line in self._lines.values():
             line.close()

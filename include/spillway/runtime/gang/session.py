@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import logging
+from typing import TYPE_CHECKING, Any, Final
 
-from spillway.checkpoints.find import chain
-from spillway.checkpoints.layout import CheckpointName
-from spillway.errors import StoreError
+from typing_extensions import override
+
+from spillway.checkpoints import CheckpointName, Found
+from spillway.checkpoints.verify import read_manifest, read_parts
+from spillway.errors import CorruptCheckpointError, GangError, IncompleteCheckpointError
 from spillway.model.codec import decode_json
 from spillway.runtime.exchange import Result
 from spillway.runtime.session import Checkpoint, Preempted, Session
@@ -18,6 +21,11 @@ if TYPE_CHECKING:
     from spillway.model import Submission
     from spillway.runtime.gang.watch import Gang
 
+log = logging.getLogger(__name__)
+
+_READS: Final = 3
+"""How often a member reads what the head has read whole before it gives up: answers are cut short now and then."""
+
 
 class HeadSession(Session):
     """The session of member 0: as any other, and the others begin and stop where it does."""
@@ -28,25 +36,24 @@ class HeadSession(Session):
         super().__init__(submission, store, **options)
         self.gang = gang.member
         self._members = gang
-        self._where = store, submission.prefix
+        self._found: str | None = None
 
     def restore(self, **options: Any) -> Checkpoint | None:
         """Return the newest whole checkpoint of the task, and have all members go on from the same."""
         checkpoint = super().restore(**options)
-        self._members.tell_restored(None if checkpoint is None else self._name(checkpoint.step))
+        self._members.tell_restored(self._found)
         return checkpoint
+
+    @override
+    def _find(self) -> Found | None:
+        found = super()._find()
+        self._found = None if found is None else str(found.name)
+        return found
 
     def should_checkpoint(self, step: int | None = None) -> bool:
         """Return whether it is time to save; call it once a step, on every member."""
         self._members.boundary()
         return super().should_checkpoint(step)
-
-    def _name(self, step: int) -> str:
-        store, prefix = self._where
-        for name in chain(store, prefix):
-            if name.step == step:
-                return str(name)
-        raise StoreError(f"the checkpoint of step {step} of {prefix} is gone since it was read")
 
 
 class FollowerSession(Session):
@@ -58,16 +65,35 @@ class FollowerSession(Session):
         super().__init__(submission, store, **options)
         self.gang = gang.member
         self._members = gang
-        self._view = store
 
     def restore(self, **options: Any) -> Checkpoint | None:
         """Return the checkpoint that the head goes on from; waits until the head has found it.
 
         Raises:
-            GangError: The gang stopped first.
+            GangError: The gang stopped first, or the checkpoint cannot be read here.
         """
-        self._view.show(self._members.wait_restored())
         return super().restore(**options)
+
+    @override
+    def _find(self) -> Found | None:
+        told = self._members.wait_restored()
+        name = None if told is None else CheckpointName.parse(told)
+        return None if name is None else self._read(name)
+
+    def _read(self, name: CheckpointName) -> Found:
+        for _ in range(_READS):
+            try:
+                manifest = read_manifest(self._store, self._prefix, name)
+                return Found(
+                    manifest=manifest, parts=read_parts(self._store, self._prefix, manifest)
+                )
+            except (CorruptCheckpointError, IncompleteCheckpointError) as error:
+                log.warning("cannot read what the head goes on from: %s", error)
+                problem = error
+        raise GangError(
+            f"member {self.gang.rank} of {self.gang.nodes} cannot read the checkpoint {name} that the head goes on from, "
+            f"and no member may go on from another: {problem}; see that this machine reads the same store"
+        ) from problem
 
     def should_checkpoint(self, step: int | None = None) -> bool:  # noqa: ARG002  # the head knows when
         """Return whether all members stop at this step; only then is there anything to do."""
@@ -85,7 +111,7 @@ class FollowerSession(Session):
 
 
 class FollowerStore:
-    """A store as a follower sees it: what it writes goes nowhere, and what the head saves after the start is not there.
+    """A store as a follower sees it: what it writes goes nowhere.
 
     Attributes:
         result: How the member ended by its own account, which would have been written.
@@ -94,12 +120,7 @@ class FollowerStore:
     def __init__(self, store: ObjectStore, submission: Submission) -> None:
         self.result: Result | None = None
         self._store = store
-        self._prefix, self._token = submission.prefix, submission.token
-        self._last: CheckpointName | None = None
-
-    def show(self, name: str | None) -> None:
-        """Let checkpoints up to `name` be seen, and none that this lease saved after it."""
-        self._last = None if name is None else CheckpointName.parse(name)
+        self._prefix = submission.prefix
 
     def put(self, path: str, data: BytesLike) -> None:
         """Write nothing."""
@@ -115,17 +136,8 @@ class FollowerStore:
         return self._store.get(path)
 
     def list(self, prefix: str) -> Iterable[str]:
-        """Return the paths of all objects below the folder `prefix` that may be seen, sorted."""
-        found = self._store.list(prefix)
-        if prefix != f"{self._prefix}/manifests":
-            return found
-        return [path for path in found if self._is_shown(path)]
+        """Return the paths of all objects below the folder `prefix`, sorted."""
+        return self._store.list(prefix)
 
     def delete(self, path: str) -> None:
         """Remove nothing."""
-
-    def _is_shown(self, path: str) -> bool:
-        name = CheckpointName.parse(path.rpartition("/")[2].removesuffix(".json"))
-        if name is None or name.token != self._token:
-            return True
-        return self._last is not None and name <= self._last

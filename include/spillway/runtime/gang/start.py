@@ -18,6 +18,7 @@ from spillway.runtime.clock import SystemClock
 from spillway.runtime.exchange import ErrorRecord, Outcome, Result, read_result, write_result
 from spillway.runtime.gang import ray_node, torchrun
 from spillway.runtime.gang.join import join, own_addresses, terms_of
+from spillway.runtime.gang.kernel_timer import KernelTimer
 from spillway.runtime.gang.membership import (
     LOOPBACK,
     PLATFORMS,
@@ -69,19 +70,18 @@ def run_in_gang(attempt: Attempt) -> int:
             attempt.submission, member, scratch=attempt.scratch, notice=attempt.notice
         )
     secrets = {ray_node.TOKEN: ray_node.new_token()} if launcher is Launcher.RAY else {}
+    terms = terms_of(attempt.submission, attempt.environment)
+    # A member without others is missed by nobody, and may hold the interpreter's lock for as long as it likes.
+    timer = KernelTimer(terms.stuck_seconds if member.nodes > 1 else None)
     try:
-        gang = join(
-            member,
-            terms_of(attempt.submission, attempt.environment),
-            attempt.notice,
-            shared=secrets,
-        )
+        gang = join(member, terms, attempt.notice, shared=secrets, timer=timer)
     except GangError as error:  # the capacity did not come together; elsewhere it may
         log.error("%s", error)  # noqa: TRY400  # the message has the place and the remedy
         return _say(exit_codes.PREEMPTED, member, attempt.environment)
     # Whatever ends this process after it was told to stop, that it was told is on record.
     gang.notice.wake_by(lambda: _leave_word_of_stop(attempt, gang))
     gang.on_leaving = lambda code: _leave_word(attempt, gang, code)
+    timer.put_off()
     code = _run_with_ray(attempt, gang) if launcher is Launcher.RAY else _run_member(attempt, gang)
     return _say(code, member, attempt.environment)
 

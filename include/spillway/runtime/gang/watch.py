@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from spillway.errors import GangError
 from spillway.runtime import exit_codes
+from spillway.runtime.gang.kernel_timer import KernelTimer
 from spillway.runtime.gang.wire import PING_SECONDS, SILENCE_SECONDS
 from spillway.runtime.notice import Notice, NoticeSeen
 
@@ -78,6 +79,12 @@ class GangTerms:
     start_seconds: float = 600.0
     can_shrink: bool = False
 
+    @property
+    def stuck_seconds(self) -> float:
+        """How long a member that lets none of our threads run may be there: by then the others, who hear nothing, have ended."""
+        grace = max(self.grace_seconds, LEAST_GRACE_SECONDS)
+        return self.silence_seconds + grace + _LAST_WORDS_SECONDS
+
 
 class Gang(ABC):
     """One member's view of its gang; made by `join`.
@@ -96,12 +103,14 @@ class Gang(ABC):
         machine: Notice,
         *,
         leave: Callable[[int], object] = os._exit,
+        timer: KernelTimer | None = None,
     ) -> None:
         self.member = member
         self.notice = Notice()
         self.shared: dict[str, str] = {}
         self.on_leaving: Callable[[int], None] = lambda _code: None
         self._terms, self._machine, self._leave = terms, machine, leave
+        self._timer = timer or KernelTimer(None)
         self._changed = Condition()
         self._over = Event()
         self._count = 0
@@ -246,9 +255,11 @@ class Gang(ABC):
             if now - pinged >= PING_SECONDS:
                 pinged = now
                 self._ping()
+                self._timer.put_off()
             self._pass_advice_on()
             with self._changed:
                 self._watch_deadline(now)
+        self._timer.stop()  # what is still to be said may take its time
 
     def _pass_advice_on(self) -> None:
         if self._machine.advised_at is not None and self.notice.advised_at is None:

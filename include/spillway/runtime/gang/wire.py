@@ -65,7 +65,9 @@ class Line:
     def close(self) -> None:
         """End the connection; what was sent still arrives."""
         with suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
+            self._socket.shutdown(socket.SHUT_RDWR)  # whoever receives stops
+        with suppress(OSError):
+            self._file.close()  # it keeps the connection open
         with suppress(OSError):
             self._socket.close()
 

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spillway.checkpoints.formats import decode_state, encode_state
 from spillway.errors import SpecError
 
 if TYPE_CHECKING:
@@ -79,6 +80,27 @@ class Trial:
         self._send({"step": step, **metrics}, Path(checkpoint) if checkpoint else None)
         if checkpoint:
             self._saved_at = time.monotonic()
+
+
+def write_state(state: object, folder: Path) -> Path:
+    """Write a state, such as `Session.checkpoint` takes, as files of `folder`, which is made, and return that.
+
+    Raises:
+        SpecError: Something in it cannot be saved; the message says where it is.
+    """
+    folder.mkdir(exist_ok=True)
+    for name, part in encode_state(state).items():
+        (folder / name).write_bytes(part)
+    return folder
+
+
+def read_state(folder: Path) -> Any:
+    """Return the state that `write_state` wrote; no code that is in the files is run.
+
+    Raises:
+        CorruptCheckpointError: They are not the files of a state.
+    """
+    return decode_state({file.name: file.read_bytes() for file in folder.iterdir()})
 
 
 def run_function(

@@ -100,6 +100,19 @@ def test_members_that_do_not_look_up_are_ended_after_the_grace_period(machines: 
     assert error.message == "member 2 of 3 failed: member 2 cannot go on"
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_member_that_hangs_where_none_of_our_threads_can_run_is_killed(
+    machines: Machines, rank: int
+) -> None:
+    submission = machines.submission(
+        "hang_holding_the_lock", 2, arguments={"rank": rank}, grace_period=timedelta(seconds=1)
+    )
+    machines.start(submission, SPILLWAY_GANG_SILENCE_SECONDS="3")
+    codes = machines.codes(3 * SECONDS_TO_STOP)
+    assert codes.pop(rank) == -signal.SIGKILL, machines.logs()
+    assert codes == [PREEMPTED], machines.logs()
+
+
 def test_what_hangs_after_a_loss_leaves_word_that_it_was_preempted(machines: Machines) -> None:
     ends = machines.folder / "ends"
     ends.mkdir()
