@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from spillway.catalog import offers_command as offers
+from spillway.ledger import explain_command as explain
 from spillway.sim import command as simulate
 from spillway.sim import plan_command as plan
 
@@ -18,6 +19,12 @@ COMMANDS = (
         simulate,
         "what a month of jobs would have cost",
         "Simulate a month of jobs on the pools of a file, and compare what policies would have cost.",
+    ),
+    (
+        "explain",
+        explain,
+        "why a lease ran where it ran, and why it left",
+        "Print the stored decisions of a lease with every reason, and whether they follow from their records.",
     ),
     (
         "plan",

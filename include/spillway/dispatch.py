@@ -144,17 +144,18 @@ class Dispatcher:
         self._clock = clock
         provider = store_place.place.provider if store_place.place else None
         self._heard = Heard(ledger, store_provider=provider)
+        tables = tables or ValueTables()
         self.quotes = Quotes(
-            pools=self.pools, ledger=ledger, backend=self.backend, store_place=store_place
+            pools=self.pools,
+            ledger=ledger,
+            backend=self.backend,
+            store_place=store_place,
+            aside=tables.aside,
         )
-        lookout = Lookout(ledger, tables or ValueTables())
+        lookout = Lookout(ledger, tables)
         self._placing = Placing(self.quotes, lookout)
         self._moves = Moves(
-            ledger=ledger,
-            quotes=self.quotes,
-            lookout=lookout,
-            backend=self.backend,
-            heartbeat=self._heard.heartbeat_if_any,
+            ledger=ledger, quotes=self.quotes, lookout=lookout, backend=self.backend
         )
 
     # ---- placing ----------------------------------------------------------------------------------------------
@@ -307,14 +308,16 @@ class Dispatcher:
                 self._record(lease, observation)
         return observations
 
-    def reconsider(self, lease: Lease) -> None:
-        """Ask the policy over time whether the lease should go on, and move it if not; call it at every observation.
+    def reconsider(self, leases: Iterable[Lease], said: Mapping[str, Heartbeat]) -> None:
+        """Ask the policy over time whether jobs should go on, and move those that should not; call it at every observation.
 
-        Raises:
-            BackendError: The provider did not do as asked. Call again.
-            StoreError: The job could not be asked through the store. Call again.
+        What keeps one of them from being moved is logged, and keeps nobody from watching. It is asked again later.
+
+        Args:
+            leases: All that are watched, whatever their state; what is remembered of others is forgotten.
+            said: What their jobs said last, by key.
         """
-        self._moves.look(lease, self._clock())
+        self._moves.look(leases, said, self._clock())
 
     def advance(self, request: TaskRequest, key: str) -> Step:
         """Look at the lease `key` once and do what follows: nothing, settle, or settle and begin again.
@@ -362,7 +365,6 @@ class Dispatcher:
             lease
         )  # before its end: a process that dies in between is followed by one that comes here again
         settled = self.ledger.end(lease.key, now=self._clock())
-        self._moves.forget(lease.key)
         with suppress(StoreError):  # it is found where a killed job left it, too
             submission = settled.submission
             retire_heartbeat(open_store(submission.store), submission.prefix, submission.token)

@@ -16,7 +16,7 @@ from spillway.airflow.observer import PoolObserver
 from spillway.airflow.pace import Pace
 from spillway.airflow.triggers import LeaseTrigger
 from spillway.dispatch import Dispatcher, Running
-from spillway.errors import LedgerError, LedgerUnavailableError, StoreError
+from spillway.errors import LedgerError, LedgerUnavailableError
 from spillway.model import LeaseState
 from spillway.testing.fake_deployment import SPEC
 
@@ -309,25 +309,5 @@ def test_a_trigger_moves_a_job_that_should_be_elsewhere(world: FakeDeployment) -
         world.providers["on_demand"].preempt(lease.key)  # it saved and stopped
         (event,) = await fired
         assert event.payload == {"key": lease.key, "state": "moved"}
-
-    soon(scenario())
-
-
-def test_a_store_that_cannot_be_read_keeps_nobody_from_watching(
-    world: FakeDeployment, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lease = start(world)
-
-    def fails(self: Dispatcher, lease: Lease) -> None:
-        raise StoreError("no such bucket")
-
-    monkeypatch.setattr(Dispatcher, "reconsider", fails)
-
-    async def scenario() -> None:
-        fired = asyncio.create_task(events(watching(lease)))
-        await asyncio.sleep(3 * POLL_SECONDS)
-        world.succeed(lease)
-        (event,) = await fired
-        assert event.payload == {"key": lease.key, "state": "succeeded"}
 
     soon(scenario())

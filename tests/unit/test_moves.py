@@ -2,28 +2,43 @@
 
 from __future__ import annotations
 
+import sqlite3
 from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
+from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
 
+from spillway.catalog.value_tables import ValueTables
 from spillway.checkpoints import open_store
+from spillway.cli import main
 from spillway.dispatch import Finished, Waiting
 from spillway.model import Lease, LeaseState, Placement, TaskSpec
 from spillway.model.codec import decode
-from spillway.moves import HEAR_WITHIN
+from spillway.moves import AT_ONCE, HEAR_WITHIN, pace_kept
+from spillway.placement.again import recompute_move
 from spillway.placement.availability_prior import prior
 from spillway.placement.over_time import LOOK, Weighed, running_job, weigh
 from spillway.placement.value_table import build_table
 from spillway.runtime.stop_request import read_stop_request
-from spillway.testing.fake_deployment import ON_DEMAND, SPEC, SPOT, FakeDeployment, running
+from spillway.testing.fake_deployment import (
+    ON_DEMAND,
+    SPEC,
+    SPOT,
+    TABLES,
+    FakeDeployment,
+    Fate,
+    running,
+)
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable, Sequence
 
-    from spillway.dispatch import TaskRequest
+    from spillway.dispatch import Dispatcher, TaskRequest
 
 HOUR = timedelta(hours=1)
 POOLS = (
@@ -45,8 +60,21 @@ def spec(world: FakeDeployment, **changes: Any) -> TaskSpec:
 def observed(world: FakeDeployment, lease: Lease) -> Lease:
     """Look at the lease as the trigger does."""
     world.dispatcher.observe(lease.pool, [world.ledger.lease(lease.key)])
-    world.dispatcher.reconsider(world.ledger.lease(lease.key))
-    return world.ledger.lease(lease.key)
+    return reconsidered(world, lease)
+
+
+def reconsidered(world: FakeDeployment, lease: Lease) -> Lease:
+    (seen,) = looked_at(world, [lease])
+    return seen
+
+
+def looked_at(world: FakeDeployment, leases: Sequence[Lease]) -> list[Lease]:
+    """Ask of all leases in one look whether they should move; return them as they are then."""
+    seen = [world.ledger.lease(lease.key) for lease in leases]
+    heard = {lease.key: world.dispatcher.heartbeat(lease) for lease in seen}
+    said = {key: heartbeat for key, heartbeat in heard.items() if heartbeat is not None}
+    world.dispatcher.reconsider(seen, said)
+    return [world.ledger.lease(lease.key) for lease in leases]
 
 
 def asked(world: FakeDeployment, lease: Lease) -> str | None:
@@ -152,6 +180,7 @@ def started_late(world: FakeDeployment) -> tuple[TaskRequest, Lease]:
 def test_a_job_with_time_gained_leaves_for_spot_capacity(world: FakeDeployment) -> None:
     request, lease = started_late(world)
     assert asked(world, lease) is None
+    assert world.ledger.move(lease.key) is None
     world.providers["spot"].has_capacity = True
     lease = observed(world, lease)
     assert lease.state is LeaseState.MOVING
@@ -170,9 +199,47 @@ def test_a_job_with_time_gained_leaves_for_spot_capacity(world: FakeDeployment) 
     world.check_books(request.task)
 
 
-def test_no_more_jobs_leave_for_a_pool_than_it_has_room_for(tmp_path: Path) -> None:
+def test_why_a_job_moved_is_kept_and_can_be_made_again(world: FakeDeployment) -> None:
+    _, lease = started_late(world)
+    world.providers["spot"].has_capacity = True
+    observed(world, lease)
+    move = world.ledger.move(lease.key)
+    assert move is not None
+    assert (move.held, move.to, move.decided_at) == ("on_demand", "spot", world.clock())
+    assert move.task.work == 4 * HOUR
+    assert [passed.offer.pool for passed in move.passed_over] == ["on_demand", "spot"]
+    assert all("is expected to complete for" in passed.reason for passed in move.passed_over)
+    assert recompute_move(move, table_of=TABLES.get) == move
+    changed = replace(move, reason="because")
+    assert recompute_move(changed, table_of=TABLES.get) != changed
+
+
+def test_a_lease_is_explained_from_the_books_alone(
+    world: FakeDeployment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, lease = started_late(world)
+    world.providers["spot"].has_capacity = True
+    observed(world, lease)
+    ledger = ["--ledger", f"sqlite:///{tmp_path}/ledger.db"]
+    assert main(["explain", lease.key, *ledger]) == 0
+    said = capsys.readouterr().out
+    assert "on on_demand." in said
+    assert "to leave on_demand, to go on on spot." in said
+    assert said.count("it is equal") == 2
+    with sqlite3.connect(tmp_path / "ledger.db") as books:
+        books.execute("UPDATE move SET document = json_set(document, '$.to', 'elsewhere')")
+    assert main(["explain", lease.key, *ledger]) == 1
+    assert "DIFFERS" in capsys.readouterr().out
+    assert main(["explain", "nobody", *ledger]) == 1
+    assert "the ledger has no lease nobody" in capsys.readouterr().err
+    assert main(["explain", "nobody", "--ledger", f"sqlite:///{tmp_path}/none.db"]) == 1
+    assert "there is no ledger" in capsys.readouterr().err
+
+
+def three_started_late(folder: Path) -> tuple[FakeDeployment, list[TaskRequest], list[Lease]]:
+    """Return three tasks on demand that have gained time, and one free slot of spot capacity."""
     pools = (replace(POOLS[0], slots=9), replace(ON_DEMAND, slots=3))
-    world = FakeDeployment(tmp_path, pools=pools)
+    world = FakeDeployment(folder, pools=pools)
     world.providers["spot"].slots = 1  # of the nine that we may lease
     world.providers["spot"].has_capacity = False
     task = spec(world, deadline=world.clock() + 8 * HOUR + timedelta(minutes=2))
@@ -189,15 +256,103 @@ def test_no_more_jobs_leave_for_a_pool_than_it_has_room_for(tmp_path: Path) -> N
             checkpoint_step=50,
             first_progress_at=began,
         )
+    world.dispatcher.observe("on_demand", leases)
     world.providers["spot"].has_capacity = True
+    return world, requests, leases
+
+
+def test_no_more_jobs_leave_for_a_pool_than_it_has_room_for(tmp_path: Path) -> None:
+    world, requests, leases = three_started_late(tmp_path)
     for lease in leases:
         observed(world, lease)
-        used = world.ledger.usage(pools, now=world.clock(), cool_down=HOUR)
+        used = world.ledger.usage(world.pools, now=world.clock(), cool_down=HOUR)
         assert used["spot"].promised_slots == 1
     world.providers["on_demand"].preempt(leases[0].key)
     assert running(world.dispatcher.advance(requests[0], leases[0].key)).pool == "spot"
-    used = world.ledger.usage(pools, now=world.clock(), cool_down=HOUR)
+    used = world.ledger.usage(world.pools, now=world.clock(), cool_down=HOUR)
     assert (used["spot"].leased_slots, used["spot"].promised_slots) == (1, 0)
+
+
+def test_jobs_looked_at_together_are_promised_no_slot_twice(tmp_path: Path) -> None:
+    world, _, leases = three_started_late(tmp_path)
+    assert looked_at(world, leases)[0].state is LeaseState.MOVING
+    used = world.ledger.usage(world.pools, now=world.clock(), cool_down=HOUR)
+    assert used["spot"].promised_slots == 1
+
+
+def test_a_job_that_cannot_be_asked_keeps_no_other_from_it(tmp_path: Path) -> None:
+    world, _, leases = three_started_late(tmp_path)
+    world.providers["spot"].slots = 3
+    requests = Path(urlsplit(world.store_url).path) / leases[0].submission.prefix / "requests"
+    requests.parent.mkdir(parents=True)
+    requests.write_text("not a folder")
+    states = [lease.state for lease in looked_at(world, leases)]
+    assert states == [LeaseState.RUNNING, LeaseState.MOVING, LeaseState.MOVING]
+    requests.unlink()
+    world.clock.advance(LOOK)
+    assert looked_at(world, leases[:1])[0].state is LeaseState.MOVING
+
+
+def test_what_a_look_reads_does_not_grow_with_the_jobs(tmp_path: Path) -> None:
+    slots = 30
+    pools = (replace(POOLS[0], slots=slots), replace(ON_DEMAND, slots=slots))
+    world = FakeDeployment(tmp_path, pools=pools)
+    for number in range(slots):
+        running(world.dispatcher.begin(world.request(f"task{number}", spec=spec(world))))
+    leases = world.ledger.open_leases()
+    world.dispatcher.observe("spot", leases)
+    leases = world.ledger.open_leases()
+
+    def calls(some: Sequence[Lease]) -> int:
+        fate = Fate()
+        process = world.new_process(fate)
+        process.reconsider(some, {})
+        first = fate.calls
+        world.clock.advance(LOOK)
+        process.reconsider(some, {})
+        return fate.calls - first
+
+    assert calls(leases) == calls(leases[:1]) <= 8
+    assert {lease.state for lease in world.ledger.open_leases()} == {LeaseState.RUNNING}
+
+
+def test_nothing_is_remembered_of_leases_that_nobody_watches(tmp_path: Path) -> None:
+    """They end in workers: the process that looks at them only sees that they are not watched any more."""
+    world = FakeDeployment(tmp_path, pools=(replace(POOLS[0], slots=9), ON_DEMAND))
+    triggerer = world.new_process()
+    ahead = spec(world, deadline=world.clock() + 40 * HOUR)
+    sizes = []
+    for day in range(4):
+        requests = [world.request(f"{day}-{number}", spec=ahead) for number in range(5)]
+        leases = [running(world.dispatcher.begin(request)) for request in requests]
+        world.dispatcher.observe("spot", leases)
+        triggerer.reconsider(world.ledger.open_leases(), {})
+        sizes.append([len(one) for one in remembered_of_leases(triggerer)])
+        for request, lease in zip(requests, leases, strict=True):
+            world.succeed(lease)
+            world.dispatcher.advance(request, lease.key)
+        world.clock.advance(LOOK)
+    assert sizes == 4 * [[5, 5, 5]]
+    triggerer.reconsider([], {})
+    assert not any(remembered_of_leases(triggerer))
+
+
+def remembered_of_leases(process: Dispatcher) -> list[dict[str, object]]:
+    moves = process._moves
+    return [dict(moves._tasks), dict(moves._looked_at), dict(moves._lookout._specs)]
+
+
+def test_a_job_stays_until_its_value_table_is_made_aside(tmp_path: Path) -> None:
+    left_aside: list[Callable[[], object]] = []
+    world = FakeDeployment(tmp_path, pools=POOLS, tables=ValueTables(aside=left_aside.append))
+    _, lease = started_late(world)
+    world.providers["spot"].has_capacity = True
+    assert observed(world, lease).state is LeaseState.RUNNING
+    assert len(left_aside) == 1
+    assert observed(world, lease).state is LeaseState.RUNNING
+    assert len(left_aside) == 1  # what is on its way is not asked for again
+    left_aside.pop()()
+    assert observed(world, lease).state is LeaseState.MOVING  # without waiting for a minute
 
 
 def test_a_look_is_not_due_twice_within_a_minute(world: FakeDeployment) -> None:
@@ -212,6 +367,55 @@ def test_a_look_is_not_due_twice_within_a_minute(world: FakeDeployment) -> None:
     world.clock.advance(LOOK.total_seconds() / 2)
     world.say(lease, step=50, total_steps=100, first_step=1, first_progress_at=began)
     assert observed(world, lease).state is LeaseState.MOVING
+
+
+def test_a_job_that_is_looked_at_rarely_leaves_in_time(world: FakeDeployment) -> None:
+    """Looks come every five minutes; at a slack of four minutes more than a start takes, the next one would be too late."""
+    start = SPEC.restart_overhead + ON_DEMAND.restart_overhead
+    deadline = world.clock() + 8 * HOUR + start + timedelta(minutes=34)
+    hurried = spec(world, deadline=deadline)
+    lease = running(world.dispatcher.begin(world.request(spec=hurried)))
+    assert lease.pool == "spot"
+    for _ in range(6):
+        assert observed(world, lease).state is LeaseState.RUNNING
+        world.clock.advance(timedelta(minutes=5))  # in which it does nothing
+    assert deadline - world.clock() - 8 * HOUR == start + timedelta(minutes=4)
+    assert observed(world, lease).state is LeaseState.MOVING
+
+
+SECONDS = timedelta(seconds=1)
+
+
+@pytest.mark.parametrize(
+    ("pauses", "jobs", "pace"),
+    [
+        ([], 1, LOOK),
+        ([5], 50, LOOK),
+        (5 * [5], 12 * AT_ONCE, LOOK),
+        (5 * [5], 12 * AT_ONCE + 1, 2 * LOOK),
+        (5 * [5], 100 * AT_ONCE, 16 * LOOK),
+        (5 * [60], 1, LOOK),
+        (5 * [61], 1, 2 * LOOK),
+        (5 * [120], 1, 2 * LOOK),
+        ([5, 5, 3600, 5, 5], 1, LOOK),  # an outage
+        ([5, 5, 60, 70, 65], 1, 2 * LOOK),  # a provider that throttles
+    ],
+)
+def test_the_pace_is_what_was_kept(pauses: list[int], jobs: int, pace: timedelta) -> None:
+    assert pace_kept([one * SECONDS for one in pauses], jobs=jobs) == pace
+
+
+def test_a_job_is_asked_about_before_a_minute_is_over(world: FakeDeployment) -> None:
+    lease = running(world.dispatcher.begin(world.request(spec=spec(world))))
+    asked_at: list[datetime] = []
+    for _ in range(60):
+        before = world.dispatcher._moves._looked_at.get(lease.key)
+        observed(world, lease)
+        after = world.dispatcher._moves._looked_at[lease.key]
+        asked_at += [after] if after != before else []
+        world.clock.advance(7)
+    assert 6 <= len(asked_at) <= 9
+    assert max(later - one for one, later in pairwise(asked_at)) <= LOOK
 
 
 def test_a_job_that_does_not_hear_is_stopped_in_the_end(world: FakeDeployment) -> None:
@@ -347,8 +551,8 @@ def test_a_job_keeps_what_it_has_while_the_last_resort_is_full(tmp_path: Path) -
     assert observed(world, lease).state is LeaseState.RUNNING
     world.succeed(in_the_way)
     world.dispatcher.advance(other, in_the_way.key)
-    world.new_process().reconsider(world.ledger.lease(lease.key))  # without waiting for a minute
-    assert world.ledger.lease(lease.key).state is LeaseState.MOVING
+    world.dispatcher = world.new_process()  # without waiting for a minute
+    assert reconsidered(world, lease).state is LeaseState.MOVING
 
 
 def test_tasks_that_wait_leave_one_another_time_on_the_last_resort(tmp_path: Path) -> None:

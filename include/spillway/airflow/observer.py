@@ -19,7 +19,6 @@ from spillway.errors import (
     BackendError,
     LedgerUnavailableError,
     SpecError,
-    StoreError,
     TransientError,
 )
 from spillway.ledger.leases import unknown
@@ -35,9 +34,6 @@ log = logging.getLogger(__name__)
 
 OUTPUTS_PER_LOOK: Final = 20
 """Of how many jobs one look reads the output, as that is a call each; all others have their turn at the next ones."""
-
-WEIGHED_PER_LOOK: Final = 50
-"""Of how many jobs with a deadline one look asks whether they should move, which takes some 10 ms each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,8 +95,6 @@ class PoolObserver:
         self._pace = Pace(poll_seconds)
         self._heartbeats = Heartbeats()
         self._readers = Turns[Watch](OUTPUTS_PER_LOOK)
-        self._weighed = Turns[str](WEIGHED_PER_LOOK)
-        self._has_deadline: dict[str, bool] = {}
         self._watches: dict[Watch, None] = {}  # in order of arrival
         self._looking: asyncio.Task[None] | None = None
 
@@ -147,8 +141,8 @@ class PoolObserver:
         if live:
             dispatcher.observe(self._pool, live)
             leases = dispatcher.ledger.leases(keys)
-        self._reconsider(dispatcher, leases)
         heartbeats = self._heartbeats.read(filter(_may_have_spoken, leases.values()))
+        dispatcher.reconsider(leases.values(), heartbeats)
         known = [watch for watch in watches if watch.key in leases]
         outputs = self._read_outputs(dispatcher, known, leases)
         news: list[tuple[Watch, News]] = [
@@ -162,23 +156,6 @@ class PoolObserver:
             )
             news.append((watch, sighting))
         return news
-
-    def _reconsider(self, dispatcher: Dispatcher, leases: Mapping[str, Lease]) -> None:
-        """Move those that should go on elsewhere; what keeps that from being asked keeps nobody from watching."""
-        for key in self._weighed.take(self._with_deadline(dispatcher, leases.values())):
-            try:
-                dispatcher.reconsider(leases[key])
-            except (BackendError, StoreError) as error:
-                log.warning("whether %s should move could not be asked: %s", key, error)
-
-    def _with_deadline(self, dispatcher: Dispatcher, leases: Iterable[Lease]) -> list[str]:
-        """Return the live leases that may be moved at all; a task's deadline never changes, so it is asked for once."""
-        live = [lease.key for lease in leases if not is_final(lease.state)]
-        new = [key for key in live if key not in self._has_deadline]
-        timed = dispatcher.ledger.with_deadline(new) if new else frozenset[str]()
-        asked = self._has_deadline | {key: key in timed for key in new}
-        self._has_deadline = {key: asked[key] for key in live}
-        return [key for key in live if asked[key]]
 
     def _read_outputs(
         self, dispatcher: Dispatcher, watches: Iterable[Watch], leases: Mapping[str, Lease]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    bindparam,
     case,
     delete,
     extract,
@@ -20,9 +21,9 @@ from sqlalchemy import (
     select,
     union_all,
 )
+from sqlalchemy.dialects import postgresql, sqlite
 
 from spillway.ledger import schema
-from spillway.ledger.database import lock
 from spillway.model import (
     LeaseState,
     Placement,
@@ -232,19 +233,29 @@ def _day_of(connection: Connection, instant: ColumnElement[Any]) -> ColumnElemen
 
 def belief(connection: Connection, pools: str) -> JsonValue:
     """Return what is believed of the set of pools called `pools`, or None."""
-    document: JsonValue = connection.execute(
-        select(_belief.document).where(_belief.pools == pools)
-    ).scalar()
+    document: JsonValue = connection.execute(_BELIEF, {"name": pools}).scalar()
     return document
 
 
 def believe(connection: Connection, pools: str, document: JsonValue, *, now: datetime) -> None:
     """Keep a belief, in place of an older one."""
-    lock(connection, "belief", pools)
-    seen_at = connection.execute(select(_belief.seen_at).where(_belief.pools == pools)).scalar()
-    if seen_at is not None and seen_at >= now:
-        return
-    connection.execute(delete(schema.pool_belief).where(_belief.pools == pools))
     connection.execute(
-        insert(schema.pool_belief), {"pools": pools, "seen_at": now, "document": document}
+        _BELIEVE[connection.dialect.name], {"pools": pools, "seen_at": now, "document": document}
     )
+
+
+def _believe(insert_or_update: Any) -> Any:
+    new = insert_or_update(schema.pool_belief)
+    return new.on_conflict_do_update(
+        index_elements=[_belief.pools],
+        set_={"seen_at": new.excluded.seen_at, "document": new.excluded.document},
+        where=_belief.seen_at < new.excluded.seen_at,
+    )
+
+
+# Made once, as every look at a pool asks and tells: making a statement takes longer than running it.
+_BELIEF: Final = select(_belief.document).where(_belief.pools == bindparam("name"))
+_BELIEVE: Final = {
+    "sqlite": _believe(sqlite.insert),
+    "postgresql": _believe(postgresql.insert),
+}

@@ -21,6 +21,7 @@ from spillway.model import (
     Lease,
     LeaseState,
     Market,
+    Move,
     Placement,
     Submission,
     TaskKey,
@@ -110,7 +111,7 @@ def record(
     exit_code: int | None = None,
     detail: str = "",
     provider_id: str | None = None,
-    moving_to: str | None = None,
+    move_to: Move | None = None,
 ) -> Lease:
     """Move the lease by `event`; of a lease in a final state only an unknown `provider_id` is still taken."""
     row = _locked(connection, key)
@@ -123,7 +124,13 @@ def record(
         changes["exit_code"] = row.exit_code if exit_code is None else exit_code
         changes["detail"] = _storable(detail) or row.detail
         if after is not before:
-            changes |= {"state": after.value, "state_since": now, "moving_to": moving_to}
+            to = None if move_to is None else move_to.to
+            changes |= {"state": after.value, "state_since": now, "moving_to": to}
+            if move_to is not None:
+                document = encode(move_to)
+                connection.execute(
+                    insert(schema.move), {"lease_token": row.token, "document": document}
+                )
         if after is LeaseState.RUNNING and row.started_at is None:
             changes["started_at"] = now
     return lease_of(_change(connection, row.token, **changes) if changes else row)
@@ -207,12 +214,19 @@ def of_keys(connection: Connection, keys: Collection[str]) -> Iterator[Lease]:
         yield from find(connection, _lease.key.in_(some))
 
 
-def with_deadline(connection: Connection, keys: Collection[str]) -> Iterator[str]:
-    """Return those of `keys` whose task has a deadline, without reading whole placements."""
-    deadline = schema.placement.c.document["task"]["deadline"].as_string()
-    timed = select(_lease.key).join(schema.placement).where(deadline.is_not(None))
+def tasks_with_deadline(
+    connection: Connection, keys: Collection[str]
+) -> Iterator[tuple[str, TaskSpec]]:
+    """Return those of `keys` whose task has a deadline, with the task, without reading whole placements."""
+    task = schema.placement.c.document["task"]
+    timed = (
+        select(_lease.key, task.label("task"))
+        .join(schema.placement)
+        .where(task["deadline"].as_string().is_not(None))
+    )
     for some in _portions(keys):
-        yield from connection.execute(timed.where(_lease.key.in_(some))).scalars()
+        for row in connection.execute(timed.where(_lease.key.in_(some))):
+            yield row.key, decode(row.task, TaskSpec)
 
 
 def placement(connection: Connection, key: str) -> Placement:
@@ -223,6 +237,14 @@ def placement(connection: Connection, key: str) -> Placement:
     if document is None:
         raise unknown(key)
     return decode(document, Placement)
+
+
+def move_of(connection: Connection, key: str) -> Move | None:
+    """Return the decision that the lease's job go on elsewhere, or None."""
+    document = connection.execute(
+        select(schema.move.c.document).join(schema.lease).where(_lease.key == key)
+    ).scalar_one_or_none()
+    return None if document is None else decode(document, Move)
 
 
 def of_task(task: TaskKey) -> ColumnElement[bool]:

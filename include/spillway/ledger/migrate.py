@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from spillway.ledger.database import Database
 
-HEAD: Final = "0008"
+HEAD: Final = "0009"
 """The newest migration, written here so that a ledger at head is recognised without loading Alembic."""
 
 VERSION_TABLE: Final = "spillway_ledger_version"

@@ -8,7 +8,17 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Row, func, or_, select
+from sqlalchemy import (
+    BindParameter,
+    Connection,
+    Row,
+    bindparam,
+    func,
+    literal,
+    or_,
+    select,
+    union_all,
+)
 
 from spillway.ledger import schema
 from spillway.ledger.accrual import cost
@@ -22,6 +32,29 @@ if TYPE_CHECKING:
 _lease = schema.lease.c
 _cost = schema.cost_record.c
 _refusal = schema.refusal.c
+
+_LEASED, _PROMISED, _HOT = "leased", "promised", "hot"
+_pools: BindParameter[Any] = bindparam("pools", expanding=True)
+_since = bindparam("since", type_=schema.UtcDateTime)
+
+# What every look at a pool asks, made once: making a statement takes longer than running it.
+_USED = union_all(
+    select(literal(_LEASED).label("what"), _lease.pool, func.sum(_lease.slots).label("slots"))
+    .where(_lease.pool.in_(_pools), schema.is_open)
+    .group_by(_lease.pool),
+    # Slots that jobs are on their way to, which were asked to move there.
+    select(literal(_PROMISED), _lease.moving_to, func.sum(_lease.slots))
+    .where(schema.is_open, _lease.moving_to.is_not(None))
+    .group_by(_lease.moving_to),
+    select(literal(_HOT), _refusal.pool, literal(0)).where(
+        _refusal.pool.in_(_pools), _refusal.refused_at > _since
+    ),
+    select(literal(_HOT), _lease.pool, literal(0)).where(
+        _lease.pool.in_(_pools),
+        _lease.state == LeaseState.PREEMPTED.value,
+        _lease.state_since > _since,
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,30 +77,37 @@ class LeaseReport:
 
 
 def usage(
-    connection: Connection, pools: Sequence[str], *, now: datetime, cool_down: timedelta
+    connection: Connection,
+    pools: Sequence[str],
+    *,
+    by_month: Sequence[str],
+    now: datetime,
+    cool_down: timedelta,
 ) -> Mapping[str, PoolUsage]:
-    """Return how each of `pools` is used at `now`."""
-    counted = connection.execute(
-        select(
-            _lease.pool,
-            func.sum(_lease.slots).filter(schema.is_open).label("leased"),
-            func.sum(held_slot_hours(connection, _month(now), now)).label("hours"),
-        )
-        .where(_lease.pool.in_(pools), or_(schema.is_open, _lease.ended_at > _month(now)))
-        .group_by(_lease.pool)
-    )
-    used = {row.pool: row for row in counted}
-    promised = _promised(connection)
-    hot = _cooling_down(connection, pools, since=now - cool_down)
+    """Return how each of `pools` is used at `now`, with the month's hours of those of `by_month`."""
+    found = connection.execute(_USED, {"pools": list(pools), "since": now - cool_down})
+    told = {(row.what, row.pool): row.slots for row in found}
+    used = _month_hours(connection, by_month, now) if by_month else {}
     return {
         pool: PoolUsage(
-            leased_slots=(used[pool].leased or 0) if pool in used else 0,
-            promised_slots=promised.get(pool, 0),
-            month_slot_hours=round(Decimal(used[pool].hours if pool in used else 0), 6),
-            cooling_down=pool in hot,
+            leased_slots=told.get((_LEASED, pool), 0),
+            promised_slots=told.get((_PROMISED, pool), 0),
+            month_slot_hours=round(Decimal(used.get(pool, 0)), 6),
+            cooling_down=(_HOT, pool) in told,
         )
         for pool in pools
     }
+
+
+def _month_hours(
+    connection: Connection, pools: Sequence[str], now: datetime
+) -> Mapping[str, float]:
+    rows = connection.execute(
+        select(_lease.pool, func.sum(held_slot_hours(connection, _month(now), now)).label("hours"))
+        .where(_lease.pool.in_(pools), or_(schema.is_open, _lease.ended_at > _month(now)))
+        .group_by(_lease.pool)
+    )
+    return {row.pool: row.hours for row in rows}
 
 
 def runs(
@@ -109,26 +149,6 @@ def added_to_bill(connection: Connection, keys: Collection[str]) -> Decimal:
     # Added up here: on SQLite they are text.
     marginal = select(_cost.marginal_cost).join(schema.lease).where(_lease.key.in_(list(keys)))
     return sum(connection.execute(marginal).scalars(), Decimal(0))
-
-
-def _promised(connection: Connection) -> Mapping[str, int]:
-    """Return how many slots of each pool jobs are on their way to that were asked to move there."""
-    moving = connection.execute(
-        select(_lease.moving_to, func.sum(_lease.slots).label("slots"))
-        .where(schema.is_open, _lease.moving_to.is_not(None))
-        .group_by(_lease.moving_to)
-    )
-    return {row.moving_to: row.slots for row in moving}
-
-
-def _cooling_down(connection: Connection, pools: Sequence[str], *, since: datetime) -> set[str]:
-    refused = select(_refusal.pool).where(_refusal.pool.in_(pools), _refusal.refused_at > since)
-    preempted = select(_lease.pool).where(
-        _lease.pool.in_(pools),
-        _lease.state == LeaseState.PREEMPTED.value,
-        _lease.state_since > since,
-    )
-    return set(connection.execute(refused.union(preempted)).scalars())
 
 
 def _month(now: datetime) -> datetime:

@@ -137,6 +137,13 @@ placement = Table(
     Column("document", JSON, nullable=False),
 )
 
+move = Table(
+    "move",
+    metadata,
+    Column("lease_token", Token, ForeignKey("lease.token"), primary_key=True, autoincrement=False),
+    Column("document", JSON, nullable=False),
+)
+
 cost_record = Table(
     "cost_record",
     metadata,

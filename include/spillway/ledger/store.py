@@ -12,7 +12,7 @@ from spillway.errors import LedgerError
 from spillway.ledger import history, leases, reports, schema, storage, waiting
 from spillway.ledger.database import Database
 from spillway.ledger.migrate import migrate
-from spillway.model import PrepaidHours
+from spillway.model import MonthlyMinimum, PrepaidHours
 from spillway.runtime.stored import stretches
 
 if TYPE_CHECKING:
@@ -24,12 +24,13 @@ if TYPE_CHECKING:
     from spillway.ledger.leases import LeaseRequest
     from spillway.ledger.reports import LeaseReport
     from spillway.ledger.storage import StorageCharge
-    from spillway.ledger.waiting import WaitingTask
+    from spillway.ledger.waiting import LineMember, WaitingTask
     from spillway.model import (
         CostRecord,
         Heartbeat,
         JobEvent,
         Lease,
+        Move,
         Placement,
         Pool,
         PoolDay,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
         SlotInterval,
         SpeedSample,
         TaskKey,
+        TaskSpec,
         Unplaced,
     )
 
@@ -100,13 +102,13 @@ class Ledger:
         exit_code: int | None = None,
         detail: str = "",
         provider_id: str | None = None,
-        moving_to: str | None = None,
+        move: Move | None = None,
     ) -> Lease:
         """Move the lease by what its provider reported; repeats and late reports are harmless.
 
         A lease in a final state stays as it is, but takes a `provider_id`, so that a job which started after its
         lease was cancelled can still be found and stopped. A job that is asked to move is promised its slots of the
-        pool `moving_to`, which `usage` tells of until its lease is over.
+        pool that `move` names, which `usage` tells of until its lease is over, and `move` is kept with all its reasons.
         """
         with self._database.write() as connection:
             return leases.record(
@@ -117,7 +119,7 @@ class Ledger:
                 exit_code=exit_code,
                 detail=detail,
                 provider_id=provider_id,
-                moving_to=moving_to,
+                move_to=move,
             )
 
     def end(self, key: str, *, now: datetime) -> Lease:
@@ -182,6 +184,14 @@ class Ledger:
                 connection, now=now, dag_id=dag_id, run_id=run_id, overdue=overdue, most=most
             )
 
+    def line(self, *, now: datetime, overdue: timedelta, most: int) -> Sequence[LineMember]:
+        """Return the tasks with a deadline that wait for room or a better price, but plan on no slots, the longest first.
+
+        They are those of the `most` that have waited the longest, and were to ask again no longer than `overdue` ago.
+        """
+        with self._database.read() as connection:
+            return waiting.line(connection, now=now, overdue=overdue, most=most)
+
     # ---- what is held -----------------------------------------------------------------------------------------
 
     def lease(self, key: str) -> Lease:
@@ -201,10 +211,10 @@ class Ledger:
         with self._database.read() as connection:
             return {lease.key: lease for lease in leases.of_keys(connection, keys)}
 
-    def with_deadline(self, keys: Collection[str]) -> frozenset[str]:
-        """Return those of the leases `keys` whose task has a deadline."""
+    def tasks_with_deadline(self, keys: Collection[str]) -> Mapping[str, TaskSpec]:
+        """Return the tasks that have a deadline of the leases `keys`, as they were placed, by the lease's key."""
         with self._database.read() as connection:
-            return frozenset(leases.with_deadline(connection, keys))
+            return dict(leases.tasks_with_deadline(connection, keys))
 
     def placement(self, key: str) -> Placement:
         """Return the decision that the lease came from, with the reason for every offer passed over.
@@ -214,6 +224,11 @@ class Ledger:
         """
         with self._database.read() as connection:
             return leases.placement(connection, key)
+
+    def move(self, key: str) -> Move | None:
+        """Return the decision that the job of the lease go on elsewhere; None where it was not asked to."""
+        with self._database.read() as connection:
+            return leases.move_of(connection, key)
 
     def open_lease(self, task: TaskKey) -> Lease | None:
         """Return the lease that the task holds now, or None."""
@@ -239,13 +254,19 @@ class Ledger:
     ) -> Mapping[str, PoolUsage]:
         """Return how each pool is used at `now`, by name.
 
-        A pool cools down for `cool_down` after its provider took capacity back or had no room.
+        A pool cools down for `cool_down` after its provider took capacity back or had no room. The hours of the month are
+        those of pools that owe by the month, of a period those of pools whose hours are prepaid: nobody asks for others.
         """
         pools = list(pools)
+        by_month = [pool.name for pool in pools if isinstance(pool.commitment, MonthlyMinimum)]
         with self._database.read() as connection:
             used = dict(
                 reports.usage(
-                    connection, [pool.name for pool in pools], now=now, cool_down=cool_down
+                    connection,
+                    [pool.name for pool in pools],
+                    by_month=by_month,
+                    now=now,
+                    cool_down=cool_down,
                 )
             )
             for pool in pools:

@@ -6,11 +6,19 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, insert, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    and_,
+    delete,
+    insert,
+    select,
+)
 
 from spillway.ledger import schema
 from spillway.ledger.database import lock
-from spillway.model import TaskKey, Unplaced
+from spillway.model import TaskKey, TaskSpec, Unplaced
 from spillway.model.codec import decode, encode
 
 if TYPE_CHECKING:
@@ -20,6 +28,7 @@ OVERDUE: Final = timedelta(minutes=10)
 """How long after the time at which it was to ask again a task is still taken to wait; nobody tells of those that died."""
 
 _waiting = schema.waiting.c
+_BY_AGE = (_waiting.since, _waiting.dag_id, _waiting.task_id, _waiting.map_index)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +45,14 @@ class WaitingTask:
     since: datetime
     asks_again_at: datetime
     unplaced: Unplaced
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LineMember:
+    """A task that waits: whose it is, and what was to be placed."""
+
+    key: TaskKey
+    task: TaskSpec
 
 
 def note(
@@ -85,20 +102,42 @@ def tasks(
     rows = connection.execute(
         select(schema.waiting)
         .where(_waiting.asks_again_at >= now - overdue, *wanted)
-        .order_by(_waiting.since, _waiting.dag_id, _waiting.task_id, _waiting.map_index)
+        .order_by(*_BY_AGE)
         .limit(most)
     )
     return [
         WaitingTask(
-            task=TaskKey(
-                dag_id=row.dag_id, run_id=row.run_id, task_id=row.task_id, map_index=row.map_index
-            ),
+            task=_key(row),
             since=row.since,
             asks_again_at=row.asks_again_at,
             unplaced=decode(row.document, Unplaced),
         )
         for row in rows
     ]
+
+
+def line(
+    connection: Connection, *, now: datetime, overdue: timedelta, most: int
+) -> Sequence[LineMember]:
+    """Return those tasks of the `most` longest waiting that have a deadline and plan on no slots, the longest first."""
+    rows = connection.execute(
+        select(schema.waiting)
+        .where(_waiting.asks_again_at >= now - overdue)
+        .order_by(*_BY_AGE)
+        .limit(most)
+    )
+    found = [(_key(row), row.document["task"]) for row in rows if not row.document.get("planned")]
+    return [
+        LineMember(key=key, task=decode(task, TaskSpec))  # not all of the decision, which is long
+        for key, task in found
+        if task is not None and task.get("deadline") is not None
+    ]
+
+
+def _key(row: Row[Any]) -> TaskKey:
+    return TaskKey(
+        dag_id=row.dag_id, run_id=row.run_id, task_id=row.task_id, map_index=row.map_index
+    )
 
 
 def _of(task: TaskKey) -> ColumnElement[bool]:

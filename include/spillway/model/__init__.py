@@ -12,7 +12,14 @@ from spillway.model.lease import (
     Submission,
 )
 from spillway.model.offer import Offer, PoolUsage
-from spillway.model.placement import Estimate, PassedOver, Placement, PlannedSlots, Unplaced
+from spillway.model.placement import (
+    Estimate,
+    Move,
+    PassedOver,
+    Placement,
+    PlannedSlots,
+    Unplaced,
+)
 from spillway.model.pool import (
     CapacityBlock,
     Commitment,
@@ -41,6 +48,7 @@ __all__ = [
     "Manifest",
     "Market",
     "MonthlyMinimum",
+    "Move",
     "Observation",
     "Offer",
     "Part",

@@ -15,7 +15,8 @@ class PoolUsage:
 
     Attributes:
         leased_slots: Slots held by open leases.
-        month_slot_hours: Slot hours leased since the start of the calendar month (UTC), open leases up to now.
+        month_slot_hours: Slot hours leased since the start of the calendar month (UTC), open leases up to now; 0 for a pool
+            that does not owe by the month.
         cooling_down: Whether the provider refused or took back capacity a moment ago.
         period_slot_hours: Slot hours leased since the period of a prepaid commitment began, open leases up to now.
         forecast_slot_hours: Slot hours expected between now and the end of the commitment's period, beside the task

@@ -82,6 +82,29 @@ class Placement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Move:
+    """The decision that a running job goes on elsewhere, or waits.
+
+    Attributes:
+        held: The pool that it leaves.
+        to: Where it is to go; None to wait.
+        reason: Why, in words.
+        passed_over: Every offer, with what was expected of it or what speaks against it; by pool name.
+        task: What was left to do, without its arguments.
+        weighed: What the policy over time was given and answered, as `placement.over_time.Weighed` in JSON, without what it
+            then remembered.
+    """
+
+    held: str
+    to: str | None
+    reason: str
+    passed_over: tuple[PassedOver, ...]
+    task: TaskSpec
+    decided_at: datetime
+    weighed: JsonValue
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedSlots:
     """Slots of a pool that a task which waits counts on over `[start, end)`."""
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from spillway.errors import LedgerError
-from spillway.model import Placement, Unplaced
+from spillway.model import Move, Placement, Unplaced
 from spillway.model.codec import decode
 from spillway.placement.availability_prior import prior
 from spillway.placement.choose import choose
+from spillway.placement.leaving import leaving
 from spillway.placement.over_time import Weighed, placed, wait_until, weigh
 from spillway.placement.shifting import RoomAhead, later_start, waiting
 from spillway.placement.value_table import build_table
@@ -61,6 +62,14 @@ def recompute(
     return waiting(again, plan, ahead, decided_at)
 
 
+def recompute_move(
+    move: Move, *, table_of: Callable[[TableSpec, AvailabilityModel], ValueTable] = build_table
+) -> Move | None:
+    """Return the decision to leave a pool made again from what was stored with it; None where the job would now stay."""
+    offers = [passed.offer for passed in move.passed_over]
+    return leaving(move.task, offers, _weighed_again(move.weighed, table_of), move.decided_at)
+
+
 def _wait_until(stored: JsonValue) -> datetime | None:
     return None if stored is None else wait_until(decode(stored, Weighed).situation)
 
@@ -75,7 +84,12 @@ def _decided(
     """Return what the expected cost decided, or the policy over time where it was asked."""
     if stored is None:
         return choose(task, offers, decided_at)
+    return placed(task, offers, _weighed_again(stored, table_of), decided_at)
+
+
+def _weighed_again(
+    stored: JsonValue, table_of: Callable[[TableSpec, AvailabilityModel], ValueTable]
+) -> Weighed:
     situation = decode(stored, Weighed).situation
     model = prior(sum(not pool.is_steady for pool in situation.pools))
-    weighed = weigh(situation, table=table_of(situation.spec, model), model=model)
-    return placed(task, offers, weighed, decided_at)
+    return weigh(situation, table=table_of(situation.spec, model), model=model)

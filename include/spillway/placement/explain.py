@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from spillway.model import Estimate, Offer, Placement, Unplaced
+from spillway.model import Estimate, Move, Offer, Placement, Unplaced
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _HEADER = ("pool", "market", "$/h", "expected", "cost", "reason")
 
 
-def reasons_table(decision: Placement | Unplaced) -> str:
+def reasons_table(decision: Placement | Unplaced | Move) -> str:
     """Return one line an offer, the one taken first: pool, market, price, expected time and cost, and the reason."""
     rows: list[tuple[str, ...]] = [_HEADER]
     if isinstance(decision, Placement):

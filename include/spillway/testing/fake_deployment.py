@@ -13,6 +13,7 @@ from spillway.catalog.store_place import UNKNOWN_PLACE, StorePlace
 from spillway.catalog.value_tables import ValueTables
 from spillway.checkpoints import open_store
 from spillway.dispatch import Dispatcher, Running, TaskRequest
+from spillway.kept import at_once
 from spillway.ledger import Ledger
 from spillway.model import (
     Heartbeat,
@@ -116,8 +117,8 @@ class FatefulProvider(FakeProvider):
             yield
 
 
-TABLES: Final = ValueTables()
-"""Of the policy over time; they take seconds to make, and do not depend on the deployment."""
+TABLES: Final = ValueTables(aside=at_once)
+"""Of the policy over time; they take seconds to make, and do not depend on the deployment. Looks wait for them."""
 
 
 class FakeDeployment:
@@ -134,8 +135,10 @@ class FakeDeployment:
         pools: Iterable[Pool] = POOLS,
         ledger: Ledger | None = None,
         store_place: StorePlace = UNKNOWN_PLACE,
+        tables: ValueTables = TABLES,
     ) -> None:
         self.clock = ManualClock()
+        self.tables = tables
         self.store_place = store_place
         self.pools = tuple(pools)
         self.providers = {
@@ -156,7 +159,7 @@ class FakeDeployment:
             store_url=self.store_url,
             backend_of=self._backend_of,
             store_place=self.store_place,
-            tables=TABLES,
+            tables=self.tables,
             clock=self.clock,
         )
 

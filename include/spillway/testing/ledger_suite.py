@@ -20,6 +20,9 @@ from spillway.model import (
     JobEvent,
     Lease,
     LeaseState,
+    MonthlyMinimum,
+    Move,
+    PassedOver,
     Placement,
     PoolUsage,
     PrepaidHours,
@@ -37,6 +40,7 @@ from spillway.testing.ledger_samples import (
     MARGINAL,
     NOON,
     price_times_time,
+    sample_offer,
     sample_pool,
     sample_request,
     sample_task,
@@ -48,6 +52,9 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
 HOUR = timedelta(hours=1)
+BY_MONTH = MonthlyMinimum(
+    slot_hours=Decimal(100), usd_per_slot_hour=EFFECTIVE, overage_usd_per_slot_hour=LIST
+)
 on_one_ledger = settings(
     max_examples=25,
     deadline=None,
@@ -169,6 +176,10 @@ class LedgerContract:
             (kept,) = ledger.waiting(now=NOON)
             assert (kept.task, kept.since, kept.asks_again_at) == (task, NOON, until)
             assert kept.unplaced == unplaced
+            told = unplaced.task
+            is_in_line = told is not None and told.deadline is not None and not unplaced.planned
+            line = ledger.line(now=NOON, overdue=HOUR, most=9)
+            assert [(one.key, one.task) for one in line] == ([(task, told)] if is_in_line else [])
 
         is_kept()
         ledger.note_waiting(sample_task("other"), Unplaced(passed_over=()), until=NOON, now=NOON)
@@ -184,6 +195,28 @@ class LedgerContract:
         ledger.forget_waiting(sample_task("other"))
         assert ledger.waiting(now=NOON) == []
 
+    def test_those_who_waited_longest_are_first_in_the_line(self, ledger: Ledger) -> None:
+        spec = replace(sample_request().spec, deadline=NOON + 8 * HOUR)
+        for place, name in enumerate("cab"):
+            now = NOON + place * HOUR / 60
+            unplaced = Unplaced(passed_over=(), task=spec)
+            ledger.note_waiting(sample_task(name), unplaced, until=NOON + HOUR, now=now)
+
+        def names(now: datetime, most: int) -> list[str]:
+            return [one.key.task_id for one in ledger.line(now=now, overdue=HOUR, most=most)]
+
+        assert names(NOON + HOUR, 9) == ["c", "a", "b"]
+        assert names(NOON + HOUR, 2) == ["c", "a"]
+        assert names(NOON + 3 * HOUR, 9) == []
+
+    def test_the_newest_belief_is_kept(self, ledger: Ledger) -> None:
+        assert ledger.belief("pools") is None
+        for seen_at, document in ((1, "old"), (3, "new"), (2, "late")):
+            ledger.believe("pools", document, now=NOON + seen_at * HOUR)
+        ledger.believe("others", [1.5], now=NOON)
+        assert ledger.belief("pools") == "new"
+        assert ledger.belief("others") == [1.5]
+
     def test_a_job_asked_to_move_is_promised_its_slots(self, ledger: Ledger) -> None:
         lease = ledger.grant(sample_request(nodes=2), slots=2, now=NOON)
         ledger.record(lease.key, JobEvent.STARTED, now=NOON)
@@ -194,7 +227,19 @@ class LedgerContract:
             return {name: one.promised_slots for name, one in used.items()}
 
         assert promised() == {"spot": 0, "on_demand": 0}
-        ledger.record(lease.key, JobEvent.ASKED_TO_MOVE, now=NOON, moving_to="on_demand")
+        assert ledger.move(lease.key) is None
+        move = Move(
+            held="spot",
+            to="on_demand",
+            reason="it is time",
+            passed_over=(PassedOver(offer=sample_offer("on_demand"), reason="is steady"),),
+            task=sample_request().spec,
+            decided_at=NOON,
+            weighed={"some": [1.5]},
+        )
+        for _ in range(2):  # asked again, it is the first decision that counts
+            ledger.record(lease.key, JobEvent.ASKED_TO_MOVE, now=NOON, move=move)
+        assert ledger.move(lease.key) == move
         assert promised() == {"spot": 0, "on_demand": 2}
         ledger.record(lease.key, JobEvent.PREEMPTED, now=NOON)
         assert promised() == {"spot": 0, "on_demand": 0}
@@ -211,7 +256,7 @@ class LedgerContract:
 
     def test_the_slots_of_a_gang_are_in_use_and_history(self, ledger: Ledger) -> None:
         gang = ledger.grant(sample_request(nodes=3), slots=4, now=NOON)
-        pools = [sample_pool("spot")]
+        pools = [replace(sample_pool("spot"), commitment=BY_MONTH)]
         used = ledger.usage(pools, now=NOON + 2 * HOUR, cool_down=HOUR)["spot"]
         assert (used.leased_slots, used.month_slot_hours) == (3, Decimal(6))
         run_through(ledger, gang, JobEvent.PREEMPTED, ended_at=NOON + 2 * HOUR)
@@ -347,9 +392,8 @@ class LedgerContract:
         across = grant(ledger, "across", now=month - 2 * HOUR)
         run_through(ledger, across, JobEvent.SUCCEEDED, ended_at=month + HOUR / 2)
         grant(ledger, "open", now=month + HOUR)
-        usage = ledger.usage(
-            [sample_pool("spot"), sample_pool("idle")], now=month + 3 * HOUR, cool_down=HOUR
-        )
+        pools = [replace(sample_pool(name), commitment=BY_MONTH) for name in ("spot", "idle")]
+        usage = ledger.usage(pools, now=month + 3 * HOUR, cool_down=HOUR)
         assert usage == {
             "spot": PoolUsage(leased_slots=1, month_slot_hours=Decimal("2.5")),
             "idle": PoolUsage(),
@@ -483,10 +527,11 @@ class LedgerContract:
             return ledger.grant(request, slots=9, now=NOON).key
 
         spec = sample_request().spec
-        timed = lease("timed", replace(spec, deadline=NOON + 8 * HOUR))
+        task = replace(spec, deadline=NOON + 8 * HOUR, work=2 * HOUR)
+        timed = lease("timed", task)
         keys = [timed, lease("untimed", spec), lease("of an old version", None)]
-        assert ledger.with_deadline(keys) == {timed}
-        assert ledger.with_deadline(keys[1:]) == frozenset()
+        assert ledger.tasks_with_deadline(keys) == {timed: task}
+        assert ledger.tasks_with_deadline(keys[1:]) == {}
 
     def test_runs_are_reported_newest_first_with_their_costs_so_far(self, ledger: Ledger) -> None:
         ended = run_through(ledger, grant(ledger), JobEvent.PREEMPTED, ended_at=NOON + 2 * HOUR)
