@@ -314,8 +314,8 @@ def four_jobs() -> Scenario:
 #                    d on the partner's at once, 1.5 h.
 # greedy_spot        b waits for prepaid until 6:30. c waits for spot until 14:00 and is there for 3 h 32 min. d waits for spot until two restarts before
 #                    the last moment, in whole looks 19:40.
-# uniform_progress   b waits until the next look at it, 2:00, and is then behind the line: 3.5 h on demand. c is behind the line at 12:30 and
-#                    looked at at 12:50; on demand until 15:00, when it is two restarts ahead, and until 15:01 to save; then on spot for 30 + 81 + 1
+# uniform_progress   b waits until the next look at it, 2:00, and is then behind the line: 3.5 h on demand. c is behind the line after 12:30 and
+#                    looked at at 12:40; on demand until 15:00, when it is two restarts ahead, and until 15:01 to save; then on spot for 30 + 81 + 1
 #                    minutes. d is behind the line at 17:50.
 # spillway           b waits for prepaid, c for spot; d does not wait for spot that is dearer than the partner.
 BY_HAND = """\
@@ -323,7 +323,7 @@ policy             added $  bill $  effective $  list $  on time  goodput  commi
 on_demand            43.65   93.65        43.65   43.65    66.7%    89.3%            0.0%          0     368.9           1
 cheapest_per_hour    23.15   73.15        34.15   62.85   100.0%    83.4%           22.0%          1       0.0           0
 greedy_spot           5.58   55.58        20.08   62.78   100.0%    83.4%           29.0%          1       2.4           0
-uniform_progress     20.97   70.97        31.97   60.67   100.0%    80.9%           22.0%          1       0.5           0
+uniform_progress     21.30   71.30        32.30   61.00   100.0%    80.9%           22.0%          1       0.5           0
 spillway              5.58   55.58        20.08   62.78   100.0%    83.4%           29.0%          1       1.9           0"""
 
 

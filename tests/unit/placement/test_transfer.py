@@ -180,7 +180,8 @@ def test_a_far_pool_is_left_alone_once_the_state_could_not_be_read_there_in_time
     here = replace(offer, pool="here", provider="aws", region="us-east-1")
     far = replace(offer, pool="overseas", provider="aws", region="us-west-2")
     usable = [(one, True) for one in with_transfer_prices([here, far], VIRGINIA)]
-    views = pool_views(usable, moved_gib=1024.0)
+    task = TaskSpec(entry_point="package:work")
+    views = pool_views(task, usable, moved_gib=1024.0)
     job = JobProgress(
         work_left=timedelta(hours=2),
         deadline=now + timedelta(hours=2, minutes=25),
@@ -194,7 +195,7 @@ def test_a_far_pool_is_left_alone_once_the_state_could_not_be_read_there_in_time
         return {option.pool: option.in_time for option in decision.options}
 
     assert in_time(views) == {None: True, "here": True, "overseas": False}
-    assert in_time(pool_views(usable)) == {None: True, "here": True, "overseas": True}
+    assert in_time(pool_views(task, usable)) == {None: True, "here": True, "overseas": True}
 
 
 def simulated_usd(rng: random.Random, task: TaskSpec, offer: Offer, segments: int) -> float:
