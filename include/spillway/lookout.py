@@ -117,7 +117,7 @@ class Lookout:
         """
         if not has_time(task):
             return Silence.NOTHING_TO_SAY
-        left = what_is_left(task, said)
+        left = what_is_left(task, lease, said, now)
         usable = usable_offers(left, offers, now, held=lease.pool)
         line = self._line.lately(None, now, lambda _: self._read_line(now))
         queue = queue_before(_before(task, lease.task, line), left, usable, now)

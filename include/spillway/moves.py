@@ -129,7 +129,7 @@ class Moves:
         """Ask the policy about a job that runs, and the job to stop if it should; return whether it was asked."""
         task, now = self._tasks[lease.key], view.now
         assert task is not None
-        left = what_is_left(task, said)
+        left = what_is_left(task, lease, said, now)
         offers = view.offers(left)
         weighed = self._lookout.while_running(task, lease, said, offers, now, next_look=next_look)
         self._at_each_look.discard(lease.key)

@@ -11,6 +11,7 @@ import pytest
 
 from spillway.errors import NoOfferError
 from spillway.placement.again import recompute
+from spillway.placement.over_time import LOOK, what_is_left
 from spillway.testing.fake_deployment import ON_DEMAND, RESERVED, SPEC, FakeDeployment, running
 
 if TYPE_CHECKING:
@@ -58,6 +59,16 @@ def test_what_is_left_of_the_budget_does_for_the_work_that_is_left(world: FakeDe
     assert placement.task is not None
     assert (placement.task.work, placement.task.spent_usd) == (2 * HOUR, 8)
     assert recompute(placement) == placement
+
+
+def test_what_a_lease_has_added_is_gone_before_it_has_ended(world: FakeDeployment) -> None:
+    """Or a job would be asked to leave for a pool that it may not go to any more."""
+    lease = running(world.dispatcher.begin(world.request(spec=TEN_HOURS)))
+    world.clock.advance(6 * HOUR - LOOK)
+    left = what_is_left(TEN_HOURS, lease, None, world.clock())
+    assert left.budget_left_usd == Decimal("4.60")
+    unlimited = what_is_left(replace(TEN_HOURS, max_cost_usd=None), lease, None, world.clock())
+    assert unlimited.budget_left_usd is None
 
 
 def test_capacity_that_adds_nothing_is_never_too_dear(tmp_path: Path) -> None:

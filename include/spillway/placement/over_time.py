@@ -35,6 +35,7 @@ from spillway.placement.policy_values import (
     PolicyState,
     PoolView,
 )
+from spillway.placement.price import hours
 from spillway.placement.recovery import restart_overhead
 from spillway.placement.transfer import restore_time
 from spillway.placement.value_table import TableSpec
@@ -208,9 +209,16 @@ def new_job(task: TaskSpec, *, queue: timedelta = timedelta(0)) -> JobProgress:
     )
 
 
-def what_is_left(task: TaskSpec, said: Heartbeat | None) -> TaskSpec:
-    """Return `task`, as it was placed, with the work that its lease has not done yet by its last heartbeat."""
-    return replace(task, work=task.work * (1 - _shares(said)[0]))
+def what_is_left(task: TaskSpec, lease: Lease, said: Heartbeat | None, now: datetime) -> TaskSpec:
+    """Return `task`, as it was placed, with the work that its lease has not done yet by its last heartbeat.
+
+    Of its budget is gone what the lease will have added by the next look, when it may have left.
+    """
+    left = replace(task, work=task.work * (1 - _shares(said)[0]))
+    if task.max_cost_usd is None:
+        return left
+    added = (lease.submission.marginal_usd_per_hour or 0) * hours(now + LOOK - lease.granted_at)
+    return replace(left, spent_usd=task.spent_usd + added)
 
 
 def running_job(

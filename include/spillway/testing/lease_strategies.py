@@ -23,6 +23,7 @@ from spillway.model import (
     Manifest,
     Market,
     MonthlyMinimum,
+    Move,
     Observation,
     Offer,
     Part,
@@ -48,6 +49,7 @@ from spillway.model import (
 )
 from spillway.testing.strategies import (
     capacity_blocks,
+    decided_moves,
     durations,
     estimates,
     hourly_commitments,
@@ -217,6 +219,7 @@ ANY_VALUE: Final[Mapping[type, st.SearchStrategy[Any]]] = MappingProxyType(
         Manifest: manifests(),
         Market: markets,
         MonthlyMinimum: monthly_minimums(),
+        Move: decided_moves(),
         Observation: observations(),
         Offer: offers(usd_per_gib=transfer_prices()),
         Part: parts(),

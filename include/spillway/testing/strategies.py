@@ -19,6 +19,7 @@ from spillway.model import (
     HourlyCommitment,
     Market,
     MonthlyMinimum,
+    Move,
     Offer,
     PassedOver,
     Placement,
@@ -380,6 +381,20 @@ def placements() -> st.SearchStrategy[Placement]:
         passed_over=st.lists(passed_over(), max_size=2).map(tuple),
         task=st.none() | tasks(),
         decided_at=st.none() | instants,
+    )
+
+
+def decided_moves() -> st.SearchStrategy[Move]:
+    """Return decisions to go on elsewhere, not necessarily ones that the policy would make."""
+    return st.builds(
+        Move,
+        held=names,
+        to=st.none() | names,
+        reason=words,
+        passed_over=st.lists(passed_over(), max_size=2).map(tuple),
+        task=tasks(),
+        decided_at=instants,
+        weighed=json_objects(),
     )
 
 
