@@ -67,9 +67,7 @@ class ValueTables:
         key = content_key(spec, model)
         table = self._in_memory(key)
         if table is None:
-            with (
-                self._making
-            ):  # one at a time, and whoever asked for the same one meanwhile finds it
+            with self._making:  # whoever asked for the same one meanwhile finds it
                 table = self._in_memory(key) or self._make(key, spec, model)
         return table
 
