@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -20,7 +21,7 @@ from spillway.dispatch import Finished, Waiting
 from spillway.model import Lease, LeaseState, Placement, TaskSpec
 from spillway.model.codec import decode
 from spillway.moves import AT_ONCE, HEAR_WITHIN, pace_kept
-from spillway.placement.again import recompute_move
+from spillway.placement.again import recompute, recompute_move
 from spillway.placement.availability_prior import prior
 from spillway.placement.over_time import LOOK, Weighed, running_job, weigh
 from spillway.placement.value_table import build_table
@@ -548,6 +549,26 @@ def test_a_job_keeps_what_it_has_while_the_last_resort_is_full(tmp_path: Path) -
     other = world.request("other", spec=spec(world, markets=frozenset({ON_DEMAND.market})))
     in_the_way = running(world.dispatcher.begin(other))
     world.clock.advance(3 * 3600)  # it has done nothing, and spot is in time no more
+    assert observed(world, lease).state is LeaseState.RUNNING
+    world.succeed(in_the_way)
+    world.dispatcher.advance(other, in_the_way.key)
+    world.dispatcher = world.new_process()  # without waiting for a minute
+    assert reconsidered(world, lease).state is LeaseState.MOVING
+
+
+def test_a_job_that_would_be_late_runs_on_spot_while_the_last_resort_is_full(
+    tmp_path: Path,
+) -> None:
+    world = FakeDeployment(tmp_path, pools=(POOLS[0], replace(ON_DEMAND, slots=1)))
+    other = world.request("other", spec=spec(world, markets=frozenset({ON_DEMAND.market})))
+    in_the_way = running(world.dispatcher.begin(other))
+    deadline = world.clock() + 8 * HOUR + SPEC.restart_overhead + LOOK / 2
+    task = spec(world, work=8 * HOUR, deadline=deadline)
+    lease = running(world.dispatcher.begin(world.request("mine", spec=task)))
+    assert lease.pool == "spot"
+    placement = world.ledger.placement(lease.key)
+    assert re.fullmatch(r"run: spot is .*; on_demand, for \S+, is full", placement.reason)
+    assert recompute(placement) == placement
     assert observed(world, lease).state is LeaseState.RUNNING
     world.succeed(in_the_way)
     world.dispatcher.advance(other, in_the_way.key)

@@ -289,13 +289,15 @@ def _shares(said: Heartbeat | None) -> tuple[float, float]:
 def to_follow(weighed: Weighed) -> Option:
     """Return the option to follow: the policy's best, unless the whole job has too little at stake to wait or move for.
 
+    A job that holds nothing follows the best of what can be had, where that is a last resort that is full.
+
     What could be saved at the most is what the work left costs on the fallback, less what the best is expected to cost. Where
     that is less than a tenth of a cent, or 2 %, nobody would see it on a bill, but they would see the wait. More than that
     adds up: a month of half-hour jobs, each run at once to save its cent, came out a twentieth dearer.
     """
-    best, job = weighed.decision.options[0], weighed.situation.job
-    held = None if job.held is None else job.held.pool
-    stay = _without_waiting(weighed.decision, held)
+    options, job = _within_reach(weighed), weighed.situation.job
+    best, held = options[0], None if job.held is None else job.held.pool
+    stay = _without_waiting(options, held)
     if stay is None or stay.pool == best.pool or (held is None and best.pool is not None):
         return best
     if best.in_time and not stay.in_time:
@@ -309,13 +311,30 @@ def to_follow(weighed: Weighed) -> Option:
 def goes_on_in(weighed: Weighed) -> str | None:
     """Return the pool in which the job goes on, or None to wait: what it holds, while the pool to follow is full."""
     followed, held = to_follow(weighed).pool, weighed.situation.job.held
-    full = {view.name for view in weighed.situation.pools if view.available is False}
-    return held.pool if held is not None and followed in full else followed
+    return held.pool if held is not None and followed in _full(weighed.situation) else followed
 
 
-def _without_waiting(decision: Decision, held: str | None) -> Option | None:
+def _within_reach(weighed: Weighed) -> Sequence[Option]:
+    """Return the options, best first, less the last resort where that is best, full, and nothing is held meanwhile.
+
+    Where nothing else keeps the deadline either, whatever runs goes before waiting for it.
+    """
+    options, full = weighed.decision.options, _full(weighed.situation)
+    if weighed.situation.job.held is not None or options[0].pool not in full:
+        return options
+    there = [option for option in options if option.pool not in full]
+    if there[0].in_time:
+        return there
+    return sorted(there, key=lambda option: (option.pool is None, option.expected_usd))
+
+
+def _full(situation: Situation) -> set[str]:
+    return {view.name for view in situation.pools if view.available is False}
+
+
+def _without_waiting(options: Sequence[Option], held: str | None) -> Option | None:
     """Return what a job does that neither waits nor leaves: stay, or run where that is best."""
-    running = [option for option in decision.options if option.pool is not None]
+    running = [option for option in options if option.pool is not None]
     if held is not None:
         running = [option for option in running if option.pool == held]
     return running[0] if running else None
@@ -342,7 +361,7 @@ def placed(
     return Placement(
         offer=taken,
         estimate=estimate(task, taken),
-        reason=_why(weighed.decision, followed),
+        reason=_why(weighed, followed),
         passed_over=_all_passed_over(by_price, weighed, taken.pool),
         task=by_price.task,
         decided_at=now,
@@ -351,13 +370,14 @@ def placed(
     )
 
 
-def _why(decision: Decision, followed: Option) -> str:
-    if followed == decision.options[0]:
-        return decision.reason
-    name = decision.options[0].pool or "waiting"
+def _why(weighed: Weighed, followed: Option) -> str:
+    best = weighed.decision.options[0]
+    if followed == best:
+        return weighed.decision.reason
+    but = "is full" if best.pool in _full(weighed.situation) else "would save too little"
     return (
-        f"run: {followed.pool} is expected to complete for {usd(followed.expected_usd)}; {name}, for "
-        f"{usd(decision.options[0].expected_usd)}, would save too little"
+        f"run: {followed.pool} is expected to complete for {usd(followed.expected_usd)}; {best.pool or 'waiting'}, for "
+        f"{usd(best.expected_usd)}, {but}"
     )
 
 

@@ -96,14 +96,36 @@ def test_what_saves_too_little_is_not_followed(said: Weighed, follows: str | Non
     [
         ("spot", True, "on_demand"),
         ("spot", False, "spot"),  # nobody gives up what is held for a place in a queue
-        (None, False, "on_demand"),
+        (None, True, "on_demand"),
+        (None, False, "spot"),  # nor is a job in time sooner for holding nothing meanwhile
     ],
 )
-def test_what_is_held_is_kept_while_the_last_resort_is_full(
+def test_what_can_be_had_is_taken_while_the_last_resort_is_full(
     held: str | None, room: bool, there: str
 ) -> None:
     late = option("spot", 3.0, in_time=False)
     assert goes_on_in(weighed(option("on_demand", 10.0), late, held=held, room=room)) == there
+
+
+@pytest.mark.parametrize(
+    ("others", "follows"),
+    [
+        ([option("spot", 11.0), option(None, 12.0)], "spot"),
+        (
+            [option(None, 11.0), option("spot", 12.0)],
+            None,
+        ),  # there is time to wait for what is cheap
+        ([option(None, 11.0), option("spot", 11.05)], "spot"),  # but it would not show
+        ([option("spot", 12.0, in_time=False), option(None, 11.0)], None),
+        ([option(None, 1.0, in_time=False), option("spot", 12.0, in_time=False)], "spot"),
+        ([option(None, 1.0, in_time=False)], None),
+    ],
+)
+def test_a_job_that_holds_nothing_takes_the_best_of_the_rest_while_the_last_resort_is_full(
+    others: list[Option], follows: str | None
+) -> None:
+    others.sort(key=lambda one: not one.in_time)  # as the policy does
+    assert to_follow(weighed(option("on_demand", 10.0), *others, room=False)).pool == follows
 
 
 def test_who_comes_before_takes_the_steady_slots_in_turn(task: TaskSpec, offer: Offer) -> None:
