@@ -45,7 +45,15 @@ def describe(tensor: torch.Tensor, place: str) -> Entry:
 
 def identity(tensor: torch.Tensor) -> tuple[object, ...]:
     """Return what is equal for two tensors that are the same memory, seen in the same way."""
-    return tensor.device, tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride()
+    return (
+        tensor.device,
+        tensor.data_ptr(),
+        tensor.dtype,
+        tuple(tensor.shape),
+        tensor.stride(),
+        tensor.is_conj(),  # views that differ from their memory by a bit on the tensor alone
+        tensor.is_neg(),
+    )
 
 
 def dense_bytes(tensor: torch.Tensor) -> NDArray[np.uint8] | None:

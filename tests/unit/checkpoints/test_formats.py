@@ -183,6 +183,16 @@ def test_tied_weights_are_saved_once_and_tied_again() -> None:
     assert torch.equal(state["row"], torch.ones(2))
 
 
+def test_tensors_of_one_memory_that_are_read_differently_come_back_as_they_looked() -> None:
+    base = torch.tensor([1 + 2j, 3 - 4j])
+    state = {"base": base, "turned": base.conj(), "same": base.conj()}
+    state |= {"imaginary": base.imag, "negated": base.conj().imag}
+    found = again(state)
+    dense = {name: value.resolve_conj().resolve_neg().contiguous() for name, value in state.items()}
+    assert equal(found, dense)
+    assert found["same"] is found["turned"]
+
+
 def test_arrays_that_are_views_of_one_memory_come_back_as_they_looked() -> None:
     base = np.arange(6.0)
     state = again({"base": base, "same": base, "every other": base[::2], "turned": base[::-1]})
