@@ -38,6 +38,8 @@ def describe(array: NDArray[Any], place: str) -> Entry:
     Raises:
         SpecError: It cannot be saved; the message says so of `place`.
     """
+    if isinstance(array, np.ma.MaskedArray):
+        raise SpecError(f"{place} cannot be saved: it is masked; save its `data` and its `mask`")
     if array.dtype.name not in _NAMES:
         raise SpecError(
             f"{place} cannot be saved: its elements are {array.dtype}, and not numbers of up to 64 bits"

@@ -32,6 +32,10 @@ def describe(tensor: torch.Tensor, place: str) -> Entry:
     Raises:
         SpecError: It cannot be saved; the message says so of `place`.
     """
+    if tensor.is_nested or _has_its_own_ways(tensor):
+        raise SpecError(
+            f"{place} cannot be saved: it is a {type(tensor).__name__} of other tensors; gather it, or save those"
+        )
     if tensor.layout is not torch.strided or tensor.is_quantized:
         raise SpecError(
             f"{place} cannot be saved: it is sparse or quantised; save it as dense tensors"
@@ -75,6 +79,11 @@ def build(entry: Entry, data: memoryview) -> torch.Tensor:
     if data:
         np.copyto(_bytes_of(tensor), np.frombuffer(data, dtype=np.uint8))
     return tensor
+
+
+def _has_its_own_ways(tensor: torch.Tensor) -> bool:
+    """Return whether its numbers are not at its own address, as those of a `DTensor` that is spread over machines."""
+    return type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__
 
 
 def _bytes_of(tensor: torch.Tensor) -> NDArray[np.uint8]:

@@ -18,6 +18,9 @@ import safetensors.torch
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import distributed
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Shard, distribute_tensor
 
 from spillway.checkpoints.formats import (
     LONG,
@@ -339,9 +342,11 @@ Pair = namedtuple("Pair", "a b")  # noqa: PYI024  # what somebody may well put i
         np.array(["text"]),
         np.array([object()]),
         np.array([1], dtype="M8[s]"),
+        np.ma.masked_array([1.0, 2.0], mask=[False, True]),
         1j,
         lambda: None,
         torch.eye(2).to_sparse(),
+        torch.nested.nested_tensor([torch.ones(1), torch.ones(2)], layout=torch.jagged),
         random.Random(1),
     ],
     ids=lambda value: f"{type(value).__name__} {getattr(value, 'dtype', '')}",
@@ -349,6 +354,18 @@ Pair = namedtuple("Pair", "a b")  # noqa: PYI024  # what somebody may well put i
 def test_what_cannot_be_saved_is_named_with_its_place(value: object) -> None:
     with pytest.raises(SpecError, match=r"state\.model\[1\].* cannot be saved"):
         encode_state({"model": [1, value]})
+
+
+def test_a_tensor_that_is_spread_over_machines_is_named_with_its_place(tmp_path: Path) -> None:
+    distributed.init_process_group(
+        "gloo", init_method=(tmp_path / "meeting").as_uri(), rank=0, world_size=1
+    )
+    try:
+        weight = distribute_tensor(torch.ones(4), init_device_mesh("cpu", (1,)), [Shard(0)])
+        with pytest.raises(SpecError, match=r"state\.model cannot be saved.* DTensor .*gather it"):
+            encode_state({"model": weight})
+    finally:
+        distributed.destroy_process_group()
 
 
 @given(st.binary(max_size=50) | st.text().map(str.encode))
