@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import resource
 import signal
 import subprocess
@@ -91,6 +92,29 @@ def test_what_a_live_writer_has_begun_is_left_alone(tmp_path: Path) -> None:
     with slow._partial(b"in the middle of it") as partial:
         quick.put("a", b"")
         assert partial.read_bytes() == b"in the middle of it"
+
+
+@pytest.mark.parametrize(
+    ("when", "at"), [("before", 0), ("before", 1), ("after", 0), ("after", 1), ("after", 2)]
+)
+def test_folders_that_another_removes_as_empty_while_they_are_made_are_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str, at: int
+) -> None:
+    make, made = os.mkdir, list[Path]()
+
+    def make_beside_another(path: Path, mode: int) -> None:
+        made.append(path)
+        if when == "before" and len(made) == at + 2:
+            made[at].rmdir()
+        make(path, mode)
+        if when == "after" and len(made) == at + 1:
+            path.rmdir()
+
+    store = FolderStore(tmp_path)
+    store.put("other", b"")
+    monkeypatch.setattr(os, "mkdir", make_beside_another)
+    store.put("a/b/c/d", b"whole")
+    assert store.get("a/b/c/d") == b"whole"
 
 
 def test_urls_of_folders_open_them(tmp_path: Path) -> None:

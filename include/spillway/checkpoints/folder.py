@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 import uuid
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -193,8 +194,8 @@ def _sweep(folder: Path) -> None:
 def _name_in_folder(target: Path, give_name: Callable[[], object]) -> None:
     """Give a finished file its name, durably; its folder may be removed as empty by somebody else meanwhile."""
     for _ in range(100):
-        _make_folder(target.parent)
         with suppress(FileNotFoundError):
+            _make_folder(target.parent)
             give_name()
             _sync_folder(target.parent)
             return
@@ -202,13 +203,13 @@ def _name_in_folder(target: Path, give_name: Callable[[], object]) -> None:
 
 
 def _make_folder(folder: Path) -> None:
-    """Make `folder` and its parents, each durably."""
+    """Make `folder` and its parents, each durably; one that is removed meanwhile is a `FileNotFoundError`."""
     if folder.is_dir():
         return
     _make_folder(folder.parent)
     with suppress(FileExistsError):
         folder.mkdir()
-    if not folder.is_dir():
+    if not stat.S_ISDIR(folder.stat().st_mode):
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
     _sync_folder(folder.parent)
 
