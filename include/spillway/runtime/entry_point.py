@@ -55,6 +55,11 @@ def _import(entry_point: str, module_name: str) -> object:
             f"entry point {entry_point!r}: module {module_name!r} does not import ({type(error).__name__}: {error}); "
             "install it where the job runs, or add its folder to the pool's option python_path"
         ) from error
+    except SystemExit as error:
+        raise SpecError(
+            f"entry point {entry_point!r}: module {module_name!r} exits with {error.code!r} when it is imported; put what it"
+            ' runs as a program under `if __name__ == "__main__":`'
+        ) from error
 
 
 def _check_arguments(

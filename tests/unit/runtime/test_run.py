@@ -160,6 +160,17 @@ def test_a_module_that_breaks_while_it_is_imported_says_how(lab: Lab) -> None:
         sys.path.remove(str(lab.folder))
 
 
+def test_a_module_that_exits_while_it_is_imported_is_no_success(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (lab.folder / "program.py").write_text("import sys\nsys.exit(0)\n")
+    monkeypatch.syspath_prepend(str(lab.folder))
+    code, result = run_here(lab, "program:main")
+    assert code == exit_codes.BAD_ENTRY_POINT
+    assert result.error is not None
+    assert "'program' exits with 0 when it is imported; put what" in result.error.message
+
+
 @pytest.mark.parametrize("value", [object(), {"a": {1}}, float("nan"), b"bytes", "\udcff"])
 def test_a_result_that_is_not_json_is_refused(value: object) -> None:
     with pytest.raises(SpecError, match="not JSON"):
