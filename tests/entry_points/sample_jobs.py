@@ -44,6 +44,11 @@ def raise_much(session: Session, message: str, times: int) -> None:
     raise ValueError(message * times)
 
 
+def move_scratch(session: Session, to: str) -> None:
+    session.scratch.rename(to)
+    session.scratch.symlink_to(to)
+
+
 def run_on(session: Session) -> None:
     while not session.preempted:
         time.sleep(0.05)

@@ -86,7 +86,10 @@ def _take_signals(notice: Notice, submission: Submission, environment: Mapping[s
 def _scratch(environment: Mapping[str, str]) -> tempfile.TemporaryDirectory[str]:
     place = environment.get("SPILLWAY_SCRATCH")
     try:
-        return tempfile.TemporaryDirectory(prefix="spillway-", dir=place)
+        # What a process that was left behind still writes there is no reason to say that the work failed.
+        return tempfile.TemporaryDirectory(
+            prefix="spillway-", dir=place, ignore_cleanup_errors=True
+        )
     except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
         if place is None:
             raise

@@ -253,6 +253,16 @@ def test_a_url_that_names_no_store_fails_for_good(lab: Lab, wrappers: Wrappers) 
     assert "its scheme is not one of az://, file://, gs://, s3://" in output
 
 
+def test_a_scratch_folder_that_cannot_be_removed_changes_no_exit_code(
+    lab: Lab, wrappers: Wrappers
+) -> None:
+    process = wrappers.start(
+        lab.submission("sample_jobs:move_scratch", arguments={"to": str(lab.folder / "moved")})
+    )
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == exit_codes.SUCCEEDED, output
+
+
 def test_sigterm_is_a_notice_after_which_training_goes_on_from_its_step(
     lab: Lab, wrappers: Wrappers
 ) -> None:
