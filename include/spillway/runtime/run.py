@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import traceback
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -78,7 +79,7 @@ def run(
     After a notice whose deadline the entry point lets pass, this does not return: the process exits as preempted.
 
     Raises:
-        StoreError: The result could not be written.
+        StoreError: The result could not be written, and somebody waits for it: the job was not preempted.
     """
     clock, log_tail = clock or SystemClock(), log_tail or LogTail()
     report = _Report(submission=submission, store=store, clock=clock, log_tail=log_tail)
@@ -111,13 +112,15 @@ def run(
     with pulse, LastWords(notice, say_last_words, clock=clock):
         outcome, value, problem = _call(function, session, submission)
     session.end(succeeded=outcome is Outcome.SUCCEEDED)
-    report.write(
-        outcome,
-        value=value,
-        error=problem,
-        reason=_reason(outcome, problem, notice),
-        checkpoint_step=session.heartbeat.checkpoint_step,
-    )
+    # The next attempt needs nothing of a preempted one but its checkpoints, and the code says that it may begin.
+    with suppress(StoreError) if outcome is Outcome.PREEMPTED else nullcontext():
+        report.write(
+            outcome,
+            value=value,
+            error=problem,
+            reason=_reason(outcome, problem, notice),
+            checkpoint_step=session.heartbeat.checkpoint_step,
+        )
     return _EXIT_CODES[outcome]
 
 

@@ -201,6 +201,13 @@ def test_a_result_that_cannot_be_written_is_no_success(lab: Lab) -> None:
         run(lab.submission(), FullStore(), scratch=lab.folder, notice=lab.notice, clock=lab.clock)
 
 
+def test_a_preemption_whose_result_cannot_be_written_is_one_all_the_same(lab: Lab) -> None:
+    lab.notice.receive()
+    submission = lab.submission("sample_jobs:train", arguments={"steps": 10})
+    code = run(submission, FullStore(), scratch=lab.folder, notice=lab.notice, clock=lab.clock)
+    assert code == exit_codes.PREEMPTED
+
+
 def test_the_wrapper_takes_a_submission_from_a_file_or_the_environment(
     lab: Lab, wrappers: Wrappers
 ) -> None:
