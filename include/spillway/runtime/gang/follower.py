@@ -94,7 +94,7 @@ class Follower(Gang):
                     )
                 )
             case "restored":
-                self._restored = (message["name"],)
+                self._restored.append(message["name"])
             case "head_ended":
                 self._head_ended = True
             case "bye":

@@ -82,7 +82,7 @@ class Head(Gang):
     def tell_restored(self, name: str | None) -> None:
         """Tell the others from which checkpoint all go on."""
         with self._changed:
-            self._restored = (name,)
+            self._restored.append(name)
         self._broadcast({"type": "restored", "name": name})
 
     def say_ready(self) -> None:

@@ -72,7 +72,9 @@ class FollowerSession(Session):
         Raises:
             GangError: The gang stopped first, or the checkpoint cannot be read here.
         """
-        return super().restore(**options)
+        checkpoint = super().restore(**options)
+        self._members.follow()
+        return checkpoint
 
     @override
     def _find(self) -> Found | None:

@@ -119,7 +119,8 @@ class Gang(ABC):
         self._halting_since: float | None = None
         self._stop: Stop | None = None
         self._deadline: float | None = None
-        self._restored: tuple[str | None] | None = None
+        self._restored: list[str | None] = []  # what the head went on from, each time
+        self._followed = 0
         self._head_ended = False
         self._leaves_at: float | None = None
         self._verdict: int | None = None
@@ -143,18 +144,25 @@ class Gang(ABC):
     def wait_restored(self) -> str | None:
         """Return the name of the checkpoint that the head goes on from; None for the beginning.
 
+        It is the same until `follow` says that this member goes on from it. Then it is what the head goes on from next.
+
         Raises:
             GangError: The gang stopped first.
         """
         with self._changed:
-            while self._restored is None:
+            while len(self._restored) <= self._followed:
                 if self._stop is not None or self._is_halting or self._head_ended:
                     self._tell_session("the gang stopped before its work began")
                     raise GangError(
                         "the gang stopped before its head said which checkpoint to go on from"
                     )
                 self._changed.wait()
-            return self._restored[0]
+            return self._restored[self._followed]
+
+    def follow(self) -> None:
+        """Say that this member goes on from what `wait_restored` returned."""
+        with self._changed:
+            self._followed += 1
 
     def wait_for_head(self) -> None:
         """Return when the head's work is over, or the gang stops: for members that only lend their machine.

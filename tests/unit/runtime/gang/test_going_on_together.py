@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from spillway.errors import GangError
+from spillway.errors import GangError, WrongCheckpointError
 from spillway.model import Resources, Submission
 from spillway.runtime import Session, exit_codes
 from spillway.runtime.gang.join import join
@@ -21,6 +21,7 @@ from spillway.runtime.notice import Notice
 from spillway.testing.stores import MemoryStore
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from spillway.checkpoints import ObjectStore
@@ -76,22 +77,26 @@ def save(store: MemoryStore, folder: Path, token: int, *steps: int) -> None:
     session.flush()
 
 
-def restore(
-    folder: Path, head: ObjectStore, follower: ObjectStore, *, token: int
-) -> list[dict[str, Any] | str | None]:
-    """Return the states that both members go on from, or why one does not."""
+def together(
+    folder: Path,
+    head: ObjectStore,
+    follower: ObjectStore,
+    *,
+    token: int,
+    work: Callable[[Session], Any],
+) -> list[Any]:
+    """Return what `work` returns on each of two members, or why one does not go on."""
     port = free_port()
 
-    def work(rank: int) -> dict[str, Any] | str | None:
+    def run(rank: int) -> Any:
         member = Member(rank=rank, nodes=2, head_address=LOOPBACK, port=port)
         gang = join(member, TERMS, Notice(), leave=lambda code: pytest.fail(f"left with {code}"))
         with ExitStack() as ending:
             ending.callback(gang.end, exit_codes.SUCCEEDED)
             try:
-                checkpoint = _session(gang).restore()
+                return work(_session(gang))
             except GangError as error:
                 return str(error)
-            return None if checkpoint is None else checkpoint.state
 
     def _session(gang: Gang) -> Session:
         if gang.member.is_head:
@@ -100,7 +105,19 @@ def restore(
         return FollowerSession(submission(token), view, gang=gang, scratch=folder)
 
     with ThreadPoolExecutor(2) as threads:
-        return list(threads.map(work, range(2)))
+        return list(threads.map(run, range(2)))
+
+
+def restore(
+    folder: Path, head: ObjectStore, follower: ObjectStore, *, token: int
+) -> list[dict[str, Any] | str | None]:
+    """Return the states that both members go on from, or why one does not."""
+    return together(folder, head, follower, token=token, work=state_of)
+
+
+def state_of(session: Session, **options: Any) -> dict[str, Any] | None:
+    checkpoint = session.restore(**options)
+    return None if checkpoint is None else checkpoint.state
 
 
 @pytest.mark.parametrize("kind", ["manifests/000000000001-000000000008", "state.json"])
@@ -137,3 +154,27 @@ def test_a_member_reads_the_lease_that_the_head_read_where_two_have_the_step(
 
 def test_all_begin_at_the_beginning_where_the_head_found_nothing(tmp_path: Path) -> None:
     assert restore(tmp_path, MemoryStore(), MemoryStore(), token=1) == [None, None]
+
+
+def test_all_go_back_to_one_checkpoint_whenever_they_restore_again(tmp_path: Path) -> None:
+    """As after a loss that is no number; the head, which saves first, is the last to say what it found."""
+
+    def work(session: Session) -> list[dict[str, Any] | None]:
+        first = state_of(session)
+        session.checkpoint(3, {"lease": 1, "step": 3})
+        return [first, state_of(session), state_of(session)]
+
+    store = MemoryStore()
+    saved = {"lease": 1, "step": 3}
+    assert together(tmp_path, store, store, token=1, work=work) == [[None, saved, saved]] * 2
+
+
+def test_what_a_member_could_not_go_on_from_is_not_taken_for_restored(tmp_path: Path) -> None:
+    def work(session: Session) -> dict[str, Any] | None:
+        with pytest.raises(WrongCheckpointError):
+            session.restore(like={"other": 1})
+        return state_of(session, like={"lease": 1, "step": 1})
+
+    store = MemoryStore()
+    save(store, tmp_path, 1, 5)
+    assert together(tmp_path, store, store, token=2, work=work) == [{"lease": 1, "step": 5}] * 2
