@@ -215,20 +215,25 @@ def without_pickle(kind: type[tune.Trainable]) -> type[tune.Trainable]:
 
 def _function(request: Request) -> Callable[[dict[str, Any]], None]:
     search, seconds = request.search, request.checkpoint_seconds
+    ours = None if request.shared else request.folder  # which other machines have not
 
     def run(config: dict[str, Any]) -> None:
         before = tune.get_checkpoint()
-        trial = Trial(
-            number=config[TRIAL],
-            dataset=search.dataset,
-            max_steps=search.max_steps,
-            seed=search.seed,
-            metric=search.metric,
-            send=_send,
-            restored=Path(before.to_directory(tempfile.mkdtemp())) if before else None,
-            checkpoint_seconds=0.0 if search.scheduler is Schedule.PBT else seconds,
-        )
-        run_function(_load(search.trainable), parameters_of(config), trial)
+        with tempfile.TemporaryDirectory(
+            prefix="trial-", dir=ours, ignore_cleanup_errors=True
+        ) as folder:
+            trial = Trial(
+                number=config[TRIAL],
+                dataset=search.dataset,
+                max_steps=search.max_steps,
+                seed=search.seed,
+                metric=search.metric,
+                send=_send,
+                restored=Path(before.to_directory(folder)) if before else None,
+                checkpoint_seconds=0.0 if search.scheduler is Schedule.PBT else seconds,
+                folder=ours,
+            )
+            run_function(_load(search.trainable), parameters_of(config), trial)
 
     return run
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import inspect
 import math
-import shutil
 import time
 import traceback
 from typing import TYPE_CHECKING, Any
@@ -55,6 +54,7 @@ class LeasedTrial(Trial):
             metric=search.metric,
             send=self._take,
             restored=checkpoint.files(session.scratch / "restored") if checkpoint else None,
+            folder=session.scratch,
         )
         self._session = session
         self._shared = shared
@@ -86,7 +86,6 @@ class LeasedTrial(Trial):
         goes_on = self._shared.report(step, value)
         if checkpoint is not None:
             self._session.checkpoint(step, files=checkpoint)
-            shutil.rmtree(checkpoint, ignore_errors=True)
         elif self._session.preempted:
             self._leave_unless_it_may_save()
         if not goes_on:

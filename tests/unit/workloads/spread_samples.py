@@ -16,3 +16,14 @@ def counting_on(config, trial):
             checkpoint = trial.scratch()
             (checkpoint / "step").write_text(str(step))
         trial.report(step, checkpoint=checkpoint, loss=(1 - config["x"]) / step)
+
+
+def keeping(config, trial):
+    """Save at each step, by turns in a folder of the trial's and in one that is the user's own."""
+    own = Path(trial.dataset) / "own"
+    own.mkdir(exist_ok=True)
+    for step in range(1, trial.max_steps + 1):
+        checkpoint = trial.scratch() / "inner" if step % 2 else own
+        checkpoint.mkdir(exist_ok=True)
+        (checkpoint / "step").write_text(str(step))
+        trial.report(step, checkpoint=checkpoint, loss=1.0)

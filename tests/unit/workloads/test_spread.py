@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from contextlib import nullcontext
 from dataclasses import replace
 from decimal import Decimal
 from itertools import count
@@ -149,6 +150,24 @@ def test_a_preempted_trial_goes_on_from_its_checkpoint_under_its_number(folder: 
     assert (folder / "steps").read_text().split("\n")[:-1] == ["2 1", "2 2", "2 3", "2 4"]
     assert row["steps"] == 4
     assert len(study_of(folder, trainable=trainable)._study.trials) == 1
+
+
+def test_a_trials_checkpoints_are_gone_once_saved_and_its_own_folders_are_its_own(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = folder / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    sessions = [
+        NoticedSession.local(folder / "session", notice=Notice()),
+        Session.local(folder / "session"),
+    ]
+    sessions[0].notice_at = 3
+    for session, ending in zip(sessions, [pytest.raises(Preempted), nullcontext()], strict=True):
+        with ending:
+            run(folder, 0, session, trainable="spread_samples:keeping")
+        assert [*temporary.iterdir(), *session.scratch.glob("trial-*")] == []
+    assert (folder / "own" / "step").read_text() == "4"
 
 
 def test_a_preempted_trial_without_checkpoints_reports_nothing_twice(folder: Path) -> None:

@@ -7,6 +7,7 @@ import sys
 import time
 from contextlib import contextmanager, suppress
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -19,7 +20,6 @@ from spillway.workloads.sweep import sweep
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing_running")
 
@@ -103,6 +103,7 @@ def test_a_head_killed_three_times_costs_no_more_than_what_was_not_saved(folder:
     before = len((folder / "steps").read_text().splitlines())
     session = Session.local(folder / "session")
     saved = {row["trial"]: row for row in session.restore().state["trials"]}
+    (folder / "folders").unlink()
     result = run(session, folder)
 
     assert (folder / "killed-13-3").exists()
@@ -129,3 +130,5 @@ def test_a_head_killed_three_times_costs_no_more_than_what_was_not_saved(folder:
     losses = [(1 - point["x"]) / STEPS for point in points]
     best = min(range(TRIALS), key=losses.__getitem__)
     assert result["best"] == {"params": points[best], "metric": losses[best], "trial": best}
+    folders = (folder / "folders").read_text().splitlines()
+    assert not [path for path in folders if Path(path).exists()]

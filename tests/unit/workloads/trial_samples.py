@@ -49,6 +49,8 @@ def kept(parameters, trial):
             trial.report(step, loss=loss)
         else:
             saved = trial.scratch()
+            with (folder / "folders").open("a") as folders:
+                folders.write(f"{saved}\n{trial.restored or saved}\n")
             (saved / "state").write_text(json.dumps(step))
             trial.report(step, loss=loss, checkpoint=saved)
 

@@ -13,6 +13,7 @@ def train(config, trial):
 from __future__ import annotations
 
 import inspect
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -37,7 +38,7 @@ class Trial:
         restored: Folder with what was last given as `checkpoint`, when the trial goes on; None at its beginning.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # what a trial is told, each by its name
         self,
         *,
         number: int,
@@ -48,6 +49,7 @@ class Trial:
         send: Callable[[dict[str, Any], Path | None], None],
         restored: Path | None = None,
         checkpoint_seconds: float = 0.0,
+        folder: Path | str | None = None,
     ) -> None:
         self.number = number
         self.dataset = dataset
@@ -58,14 +60,18 @@ class Trial:
         self._send = send
         self._checkpoint_seconds = checkpoint_seconds
         self._saved_at = time.monotonic()
+        self._folder = folder  # of `scratch`; the system's own for such without it
+        self._scratch: set[Path] = set()
 
     def should_checkpoint(self) -> bool:
         """Return whether it is time to give a checkpoint with the next report."""
         return time.monotonic() - self._saved_at >= self._checkpoint_seconds
 
     def scratch(self) -> Path:
-        """Return a new empty folder, to write a checkpoint into."""
-        return Path(tempfile.mkdtemp(prefix="trial-"))
+        """Return a new empty folder, to write a checkpoint into; it is gone once that has been given to `report`."""
+        made = Path(tempfile.mkdtemp(prefix="trial-", dir=self._folder))
+        self._scratch.add(made)
+        return made
 
     def report(self, step: int, *, checkpoint: Path | str | None = None, **metrics: float) -> None:
         """Say that `step` steps are done, with the metric; `checkpoint` is a folder, copied when this returns.
@@ -77,7 +83,13 @@ class Trial:
             raise SpecError(
                 f"the trial reports no {self._metric}: let it, or give as metric one of {', '.join(sorted(metrics))}"
             )
-        self._send({"step": step, **metrics}, Path(checkpoint) if checkpoint else None)
+        folder = Path(checkpoint) if checkpoint else None
+        try:
+            self._send({"step": step, **metrics}, folder)
+        finally:
+            for made in self._scratch.intersection([folder, *folder.parents] if folder else ()):
+                shutil.rmtree(made, ignore_errors=True)
+                self._scratch.remove(made)
         if checkpoint:
             self._saved_at = time.monotonic()
 
