@@ -71,8 +71,9 @@ class TableSpec:
 class ValueTable:
     """Costs to complete when something is done now and the best is done afterwards.
 
-    Work and slack past the ends of the table are read at its ends. Costs never rise with slack, and between the work and slack
-    of two entries they are interpolated along each, so a longer deadline never costs more anywhere.
+    Slack past the end of the table is read at its end, and work past it is paid as on steady capacity: so what is read there
+    is never too low. Costs never rise with slack, and between the work and slack of two entries they are interpolated along
+    each, so a longer deadline never costs more anywhere.
 
     Attributes:
         idle: Hold nothing, shape `(work, slack, states)`.
@@ -126,18 +127,19 @@ class ValueTable:
     def _read(self, values: Values, work: float, slack: float, restart: float) -> Array:
         """Interpolate between the kept work and slack; `restart` counts as work, taken off the slack.
 
-        Of less work than is kept, what it lacks is not paid, at the price of spot.
+        Of less work than is kept, what it lacks is not paid, at the price of spot; of more, what is beyond is, at that of steady.
         """
         kept, columns = values.shape[:2]
         column = min(max((slack - restart) / self.spec.slack_step_hours, 0.0), columns - 1.0)
         row = ((work + restart) / self.spec.step_hours - LEAST_WORK) / KEEP_EVERY
         lacking = max(-row, 0.0) * KEEP_EVERY * self.spec.step_hours
+        beyond = max(row - (kept - 1.0), 0.0) * KEEP_EVERY * self.spec.step_hours
         row = min(max(row, 0.0), kept - 1.0)
         low_row, low = min(int(row), kept - 2), min(int(column), columns - 2)
         corner = values[low_row : low_row + 2, low : low + 2].astype(np.float64)
         by_row = corner[0] + (row - low_row) * (corner[1] - corner[0])
         mixed = by_row[0] + (column - low) * (by_row[1] - by_row[0])
-        costs: Array = np.maximum(mixed - self.spec.spot_price * lacking, 0.0)
+        costs: Array = np.maximum(mixed - self.spec.spot_price * lacking, 0.0) + beyond
         return costs
 
 

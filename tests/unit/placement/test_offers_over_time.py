@@ -23,6 +23,7 @@ from spillway.placement.over_time import (
     usable_offers,
     weigh,
 )
+from spillway.placement.policy import table_spec
 from spillway.placement.policy_values import Held, PolicyState
 from spillway.placement.value_table import AMONG_OTHERS, TableSpec
 
@@ -155,3 +156,28 @@ def test_a_price_rise_never_attracts(
     if after.pool == offers[place].pool:
         event("taken although dearer")
         assert before.pool == after.pool
+
+
+def test_a_slow_pool_that_is_cheap_by_the_hour_is_not_taken_for_a_cheap_one() -> None:
+    # Forty hours at 0.80 $ do what ten at 2 $ do; the table is made for the ten.
+    task = TaskSpec(
+        entry_point="package.module:train",
+        work=10 * HOUR,
+        checkpoints=True,
+        restart_overhead=timedelta(minutes=6),
+        deadline=NOW + 41 * HOUR,
+    )
+    quick = at(OFFER, 2.0, 1.0)
+    slow = at(OFFER, 3.2, 0.25, pool="slow")
+    spot = at(SPOT, 0.7, 1.0, free_slots=0)
+    for offers in ([quick, spot, slow], [quick, replace(spot, free_slots=1), slow]):
+        decision = asked_with_its_own_table(task, offers).decision
+        assert decision.pool != "slow"
+        assert min(option.expected_usd for option in decision.options) >= 10 * 0.7
+
+
+def asked_with_its_own_table(task: TaskSpec, offers: Sequence[Offer]) -> Weighed:
+    views, job = pool_views(task, usable_offers(task, offers, NOW)), new_job(task)
+    spec, model = table_spec(job, views, NOW), prior(1)
+    situation = Situation(job=job, pools=views, now=NOW, state=PolicyState(), spec=spec)
+    return weigh(situation, table=TABLES.get(spec, model), model=model)
