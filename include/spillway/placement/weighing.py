@@ -73,12 +73,11 @@ class Weighing:
     def option(self, pool: PoolView | None) -> Option:
         """Return the option of running on `pool`, or of waiting."""
         if pool is None:
-            # It has its start still before it, wherever that will be.
-            cost = self.waiting() + min(pool.move_usd for pool in self.pools)
+            # It has its start still before it.
+            cost = self.waiting() + self.least_move
             return Option(pool=None, expected_usd=cost, in_time=self.keeps_deadline(None))
         cost = self.on_steady(pool) if pool.is_steady else self.on_spot(pool)
-        if pool.name != self.held:
-            cost += pool.move_usd
+        cost += self.move_to(pool)
         return Option(pool=pool.name, expected_usd=cost, in_time=self.keeps_deadline(pool))
 
     def keeps_deadline(self, pool: PoolView | None) -> bool:
@@ -122,6 +121,10 @@ class Weighing:
             return hours_of(self.job.held.restart_left)
         return self.restart + hours_of(pool.extra_restart)
 
+    def move_to(self, pool: PoolView) -> float:
+        """Return what going on on `pool` costs beside the machine, in US dollars: nothing where the job is."""
+        return 0.0 if pool.name == self.held else pool.move_usd
+
     def waiting(self) -> float:
         """Return the cost of holding nothing, in US dollars."""
         if not self.believed.pools:
@@ -142,7 +145,7 @@ class Weighing:
         difference = (pool.usd_per_hour - self.unit) * until_spot
         expected = self.unit * float(self.market @ costs)
         until_spot_is_better = expected + self.repriced(expected, restart) + difference
-        return min(to_the_end, until_spot_is_better + self.premium)
+        return min(to_the_end, until_spot_is_better + self.premium + self.least_move)
 
     def after(self, pool: PoolView, done: float) -> float:
         """Return the cost of what is left to do when a steady pool ends, so much work having been done there, in US dollars.
@@ -185,6 +188,12 @@ class Weighing:
         return min(pool.usd_per_hour for pool in self.pools if not pool.is_steady)
 
     @cached_property
+    def least_move(self) -> float:
+        """What a start to come costs beside the machine at the least, in US dollars: on spot pools, where there are any."""
+        spots = [pool.move_usd for pool in self.pools if not pool.is_steady]
+        return min(spots or [pool.move_usd for pool in self.pools])
+
+    @cached_property
     def premium(self) -> float:
         """What spot capacity costs more on the pools that have room now than on those that the table takes later, in US dollars.
 
@@ -193,7 +202,11 @@ class Weighing:
         open_now = [pool for pool in self.pools if not pool.is_steady and pool.available]
         if len(self.believed.pools) < 2 or not open_now:
             return 0.0
-        return max(0.0, min(self.on_spot(pool) - self.on_spot_later(pool) for pool in open_now))
+        dearer = (
+            self.on_spot(pool) + self.move_to(pool) - self.on_spot_later(pool) - self.least_move
+            for pool in open_now
+        )
+        return max(0.0, min(dearer))
 
     def on_spot_later(self, pool: PoolView) -> float:
         """Return what `on_spot` would, were the pool one that the table takes later: as cheap and as often evicted."""

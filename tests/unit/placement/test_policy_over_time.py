@@ -246,6 +246,23 @@ def test_a_start_every_pool_adds_to_is_not_put_off(restart_minutes):
     assert decision.pool == "spot"
 
 
+@pytest.mark.parametrize("usd", [0.01, 0.2, 3.0])
+@pytest.mark.parametrize("held", [None, "on_demand"])
+def test_open_spot_capacity_that_is_far_from_the_state_is_taken_while_it_saves(held, usd):
+    # On demand the state is near. Whoever waits for spot capacity, or bides its time there, has to read it all the same.
+    far = replace(spot(), move_usd=usd)
+    progress = job(slack_h=6, held=None if held is None else Held(pool=held))
+    decision, _ = ask(progress, [far, on_demand()])
+    assert decision.pool == "spot"
+    assert decision.options[0].expected_usd < min(o.expected_usd for o in decision.options[1:])
+
+
+def test_capacity_that_is_too_far_from_the_state_is_neither_taken_nor_waited_for():
+    for available in (True, False):
+        far = replace(spot(available=available), move_usd=15.0)
+        assert ask(job(slack_h=6), [far, on_demand()])[0].pool == "on_demand"
+
+
 def test_a_dearer_spot_pool_is_taken_where_the_cheaper_one_is_full():
     pools = [spot("full", available=False), spot("open", 1.1), on_demand()]
     progress = job(work_h=1, slack_h=10)
