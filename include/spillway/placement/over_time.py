@@ -132,21 +132,21 @@ def usable_offers(
 def pool_views(
     task: TaskSpec, usable: Sequence[tuple[Offer, bool]], *, moved_gib: float = 0.0
 ) -> tuple[PoolView, ...]:
-    """Return how the policy sees the offers that `task` may take.
+    """Return how the policy sees the offers that `task` may take; prices are for all its nodes.
 
     Args:
         task: The task.
         usable: As `usable_offers` returns them.
-        moved_gib: What each start reads out of the checkpoint store.
+        moved_gib: What each start of a node reads out of the checkpoint store.
     """
     return tuple(
         PoolView(
             name=offer.pool,
             market=offer.market,
-            usd_per_hour=float(offer.marginal_usd_per_hour),
+            usd_per_hour=float(offer.marginal_usd_per_hour) * task.nodes,
             available=has_room,
             extra_restart=offer.restart_overhead + restore_time(moved_gib, offer),
-            move_usd=moved_gib * float(offer.restore_usd_per_gib),
+            move_usd=moved_gib * float(offer.restore_usd_per_gib) * task.nodes,
             ends_at=offer.ends_at,
             pace=_pace(task, offer),
         )

@@ -62,7 +62,7 @@ class PoolView:
     """One pool as seen now.
 
     Attributes:
-        usd_per_hour: Marginal price.
+        usd_per_hour: Marginal price, of all nodes.
         available: Whether it has room now, or holds the job; None when that was not looked at.
         extra_restart: What running here adds to the job's restart overhead, such as moving its data.
         move_usd: What a start here costs beside the machine, such as egress of the job's state; nothing for a job that is here.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -181,3 +182,18 @@ def asked_with_its_own_table(task: TaskSpec, offers: Sequence[Offer]) -> Weighed
     spec, model = table_spec(job, views, NOW), prior(1)
     situation = Situation(job=job, pools=views, now=NOW, state=PolicyState(), spec=spec)
     return weigh(situation, table=TABLES.get(spec, model), model=model)
+
+
+def test_what_a_gang_is_expected_to_cost_is_for_all_its_nodes() -> None:
+    one = TaskSpec(
+        entry_point="package.module:train",
+        work=6 * HOUR,
+        checkpoints=True,
+        restart_overhead=timedelta(minutes=6),
+        deadline=NOW + 9 * HOUR,
+    )
+    offers = [replace(offer, free_slots=8) for offer in (OFFER, SPOT)]
+    alone, gang = (asked(task, offers).decision.options for task in (one, replace(one, nodes=8)))
+    assert [option.pool for option in gang] == [option.pool for option in alone]
+    for each, of_all in zip(alone, gang, strict=True):
+        assert math.isclose(of_all.expected_usd, 8 * each.expected_usd)
