@@ -308,7 +308,13 @@ class Dispatcher:
                 self._record(lease, observation)
         return observations
 
-    def reconsider(self, leases: Iterable[Lease], said: Mapping[str, Heartbeat]) -> None:
+    def reconsider(
+        self,
+        leases: Iterable[Lease],
+        said: Mapping[str, Heartbeat],
+        *,
+        unheard: Collection[str] = (),
+    ) -> None:
         """Ask the policy over time whether jobs should go on, and move those that should not; call it at every observation.
 
         What keeps one of them from being moved is logged, and keeps nobody from watching. It is asked again later.
@@ -316,8 +322,9 @@ class Dispatcher:
         Args:
             leases: All that are watched, whatever their state; what is remembered of others is forgotten.
             said: What their jobs said last, by key.
+            unheard: Keys of those whose last words could not be read; they are asked about once they can.
         """
-        self._moves.look(leases, said, self._clock())
+        self._moves.look(leases, said, self._clock(), unheard=unheard)
 
     def advance(self, request: TaskRequest, key: str) -> Step:
         """Look at the lease `key` once and do what follows: nothing, settle, or settle and begin again.

@@ -20,7 +20,7 @@ from spillway.placement.over_time import LOOK, has_time, what_is_left
 from spillway.runtime.stop_request import StopRequest, ask_to_stop, read_stop_request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from spillway.ledger import Ledger
     from spillway.lookout import Lookout
@@ -63,7 +63,14 @@ class Moves:
         self._at_each_look: set[str] = set()
         self._looks: deque[datetime] = deque(maxlen=1 + _PAUSES)
 
-    def look(self, leases: Iterable[Lease], said: Mapping[str, Heartbeat], now: datetime) -> None:
+    def look(
+        self,
+        leases: Iterable[Lease],
+        said: Mapping[str, Heartbeat],
+        now: datetime,
+        *,
+        unheard: Collection[str] = (),
+    ) -> None:
         """Ask jobs to save and stop that should go on elsewhere, or wait; stop those that were asked and did not.
 
         What keeps one of them from being asked is logged. It is asked again when it is due again.
@@ -73,13 +80,15 @@ class Moves:
                 that a look stays short.
             said: What their jobs said last, by key.
             now: The moment of the look.
+            unheard: Keys of those whose last words could not be read. That is not to have done nothing: they stay where they are.
         """
         open_now = [lease for lease in leases if lease.state in _LOOKED_AT]
         self._forget_others({lease.key for lease in open_now})
         self._read_tasks(lease.key for lease in open_now)
         self._looks.append(now)
         pauses = [after - before for before, after in pairwise(self._looks)]
-        due = [lease for lease in open_now if self._is_due(lease.key, now, usual_pause(pauses))]
+        heard = [one for one in open_now if one.state is LeaseState.MOVING or one.key not in unheard]
+        due = [lease for lease in heard if self._is_due(lease.key, now, usual_pause(pauses))]
         next_look = pace_kept(pauses, jobs=sum(self._has_time(lease.key) for lease in open_now))
         view: View | None = None
         for lease in nsmallest(AT_ONCE, due, key=self._last_look):

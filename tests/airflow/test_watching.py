@@ -15,9 +15,11 @@ from spillway.airflow import context
 from spillway.airflow.observer import PoolObserver
 from spillway.airflow.pace import Pace
 from spillway.airflow.triggers import LeaseTrigger
+from spillway.checkpoints import open_store
 from spillway.dispatch import Dispatcher, Running
 from spillway.errors import LedgerError, LedgerUnavailableError
 from spillway.model import LeaseState
+from spillway.runtime.stop_request import read_stop_request
 from spillway.testing.fake_deployment import SPEC
 
 if TYPE_CHECKING:
@@ -311,3 +313,27 @@ def test_a_trigger_moves_a_job_that_should_be_elsewhere(world: FakeDeployment) -
         assert event.payload == {"key": lease.key, "state": "moved"}
 
     soon(scenario())
+
+
+def test_a_job_whose_words_cannot_be_read_stays_where_it_is(world: FakeDeployment) -> None:
+    deadline = world.clock() + timedelta(hours=9)
+    in_time = replace(SPEC, work=timedelta(hours=8), deadline=deadline)
+    world.providers["reserved"].has_capacity = False
+    step = world.dispatcher.begin(world.request(spec=in_time))
+    assert isinstance(step, Running)
+    lease = step.lease
+    assert lease.pool == "spot"
+    world.clock.advance(59 * 60)
+    world.say(lease, step=50, total_steps=100, first_step=1, first_progress_at=world.clock())
+    store = open_store(world.store_url)
+    for path in store.list(".heartbeats"):
+        store.put(path, b"{}")
+
+    async def scenario() -> None:
+        observer = PoolObserver(lambda: world.dispatcher, "spot", POLL_SECONDS)
+        async with observer.watch(lease.key) as watch:
+            for _ in range(2):
+                assert (await watch.next()).lease.state is LeaseState.RUNNING
+
+    soon(scenario())
+    assert read_stop_request(store, lease.submission.prefix, lease.token) is None

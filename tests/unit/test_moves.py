@@ -475,6 +475,30 @@ def test_a_job_leaves_spot_before_what_it_would_lose_is_more_than_its_time(
     assert observed(world, lease).state is state
 
 
+def test_a_job_that_cannot_be_heard_is_not_taken_for_one_that_has_done_nothing(
+    world: FakeDeployment,
+) -> None:
+    task = spec(world, deadline=world.clock() + 9 * HOUR)
+    lease = running(world.dispatcher.begin(world.request(spec=task)))
+    assert lease.pool == "spot"
+    world.clock.advance(59 * 60)  # had nothing been done yet, on demand would have to begin now
+    world.say(
+        lease,
+        step=50,
+        total_steps=100,
+        first_step=1,
+        checkpoint_step=50,
+        first_progress_at=world.clock(),
+    )
+    world.dispatcher.observe("spot", [lease])
+    lease = world.ledger.lease(lease.key)
+    world.dispatcher.reconsider([lease], {}, unheard={lease.key})
+    assert asked(world, lease) is None
+    assert reconsidered(world, lease).state is LeaseState.RUNNING
+    world.new_process().reconsider([lease], {})  # one that has said nothing has done nothing
+    assert asked(world, lease) is not None
+
+
 @pytest.mark.parametrize(("minutes_ago", "left"), [(0, 8), (5, 3), (9, 0)])
 def test_a_lease_that_boots_has_the_pool_s_part_of_the_start_before_it_too(
     tmp_path: Path, minutes_ago: int, left: int

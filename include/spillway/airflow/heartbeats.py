@@ -19,9 +19,14 @@ log = logging.getLogger(__name__)
 
 
 class Heartbeats:
-    """Reads them again and again; keeps what it read, and fetches what has changed."""
+    """Reads them again and again; keeps what it read, and fetches what has changed.
+
+    Attributes:
+        unread: Keys of the leases whose heartbeats the last reading could not get, so that nothing is known of them.
+    """
 
     def __init__(self) -> None:
+        self.unread: frozenset[str] = frozenset()
         self._readers: dict[str, HeartbeatReader] = {}
 
     def read(self, leases: Iterable[Lease]) -> Mapping[str, Heartbeat]:
@@ -30,11 +35,16 @@ class Heartbeats:
         for lease in leases:
             by_store[lease.submission.store].append(lease.submission)
         found: dict[str, Heartbeat] = {}
+        unread: set[str] = set()
         for url, submissions in by_store.items():
             try:
-                found.update(self._reader(url).read(submissions))
+                reader = self._reader(url)
+                found.update(reader.read(submissions))
+                unread |= reader.unread
             except StoreError as error:
                 log.warning("no heartbeat can be read: %s", error)
+                unread |= {one.key for one in submissions}
+        self.unread = frozenset(unread)
         return found
 
     def _reader(self, url: str) -> HeartbeatReader:

@@ -142,7 +142,7 @@ class PoolObserver:
             dispatcher.observe(self._pool, live)
             leases = dispatcher.ledger.leases(keys)
         heartbeats = self._heartbeats.read(filter(_may_have_spoken, leases.values()))
-        dispatcher.reconsider(leases.values(), heartbeats)
+        dispatcher.reconsider(leases.values(), heartbeats, unheard=self._heartbeats.unread)
         known = [watch for watch in watches if watch.key in leases]
         outputs = self._read_outputs(dispatcher, known, leases)
         news: list[tuple[Watch, News]] = [

@@ -72,11 +72,16 @@ def read_heartbeat(store: ObjectStore, prefix: str, token: int) -> Heartbeat | N
 
 
 class HeartbeatReader:
-    """Reads the heartbeats of many leases: one listing, then only what has changed since the last time."""
+    """Reads the heartbeats of many leases: one listing, then only what has changed since the last time.
+
+    Attributes:
+        unread: Keys of the leases whose heartbeats the last reading could not get, so that nothing is known of them.
+    """
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
         self._kept: dict[str, tuple[str, Heartbeat]] = {}
+        self.unread: frozenset[str] = frozenset()
 
     def read(self, submissions: Iterable[Submission]) -> Mapping[str, Heartbeat]:
         """Return the last heartbeat of each lease by its key; one that has none yet, or an unreadable one, is left out.
@@ -93,9 +98,17 @@ class HeartbeatReader:
                 path: pool.submit(self._fetch, path, asked[path], is_at_work=path in versions)
                 for path in changed
             }
+        unread: set[str] = set()
         for path, fetched in found.items():
-            if (heartbeat := fetched.result()) is not None:
+            try:
+                heartbeat = fetched.result()
+            except StoreError as error:
+                log.warning("the heartbeat of %s cannot be read: %s", asked[path].key, error)
+                unread.add(asked[path].key)
+                continue
+            if heartbeat is not None:
                 self._keep(path, versions.get(path, ""), heartbeat)
+        self.unread = frozenset(unread)
         return {asked[path].key: heartbeat for path, (_, heartbeat) in self._kept.items()}
 
     def _versions(self) -> Mapping[str, str]:
@@ -118,15 +131,11 @@ class HeartbeatReader:
         self._kept[path] = version, heartbeat
 
     def _fetch(self, path: str, one: Submission, *, is_at_work: bool) -> Heartbeat | None:
-        try:
-            # What was at work a moment ago hardly has last words: not asking for them halves the requests.
-            data = self._store.get(path) if is_at_work and path in self._kept else None
-            if data is not None:
-                return _decode(path, data)
-            return read_heartbeat(self._store, one.prefix, one.token)
-        except StoreError as error:
-            log.warning("the heartbeat of %s cannot be read: %s", one.key, error)
-            return None
+        # What was at work a moment ago hardly has last words: not asking for them halves the requests.
+        data = self._store.get(path) if is_at_work and path in self._kept else None
+        if data is not None:
+            return _decode(path, data)
+        return read_heartbeat(self._store, one.prefix, one.token)
 
 
 def _live_path(prefix: str, token: int) -> str:

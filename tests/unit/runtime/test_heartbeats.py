@@ -127,7 +127,11 @@ def test_one_unreadable_heartbeat_does_not_hide_the_others(lab: Lab) -> None:
     write_heartbeat(lab.store, second.prefix, beat(second, 2))
     path = next(iter(lab.store.list(".heartbeats")))
     lab.store.put(path, b"{}")
-    assert list(HeartbeatReader(lab.store).read([first, second])) == [second.key]
+    reader = HeartbeatReader(lab.store)
+    assert list(reader.read([first, second])) == [second.key]
+    assert reader.unread == {first.key}
+    assert list(reader.read([second])) == [second.key]
+    assert not reader.unread
     with pytest.raises(StoreError, match="is not what a job wrote"):
         read_heartbeat(lab.store, first.prefix, first.token)
 
