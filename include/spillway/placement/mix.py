@@ -15,7 +15,9 @@ from spillway.model import Pool, PoolUsage
 from spillway.placement.price import hours, price
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+
+    _Descent = Iterator["_Descent"]
 
 # Nodes of the search, each a few prices: about a second at most. Eight jobs over four pools need a few hundred.
 DEFAULT_EFFORT: Final = 5_000
@@ -98,13 +100,21 @@ class _Search:
         self._best: tuple[int, Decimal, tuple[int | None, ...]] | None = None
 
     def run(self) -> Mix:
-        self._descend(0, unplaced=0, cost=Decimal(0))
+        # A stack of our own: the way down is as long as there are jobs.
+        under_way = [self._descend(0, unplaced=0, cost=Decimal(0))]
+        while under_way:
+            deeper = next(under_way[-1], None)
+            if deeper is None:
+                under_way.pop()
+            else:
+                under_way.append(deeper)
         assert self._best is not None  # the first way down always reaches a leaf
         _, cost, chosen = self._best
         names = tuple(None if at is None else self._pools[at].pool.name for at in chosen)
         return Mix(pools=names, added_usd=cost, is_proven=self._effort > 0)
 
-    def _descend(self, depth: int, *, unplaced: int, cost: Decimal) -> None:
+    def _descend(self, depth: int, *, unplaced: int, cost: Decimal) -> Iterator[_Descent]:
+        """Look at the mixes below one that is decided down to `depth`, yielding each descent for the caller to go through."""
         self._effort -= 1
         if depth == len(self._order):
             if self._best is None or (unplaced, cost) < self._best[:2]:
@@ -115,10 +125,10 @@ class _Search:
             if not self._may_win(depth + 1, at, length, unplaced=unplaced, cost=cost + added):
                 continue
             self._take(depth, at, length)
-            self._descend(depth + 1, unplaced=unplaced, cost=cost + added)
+            yield self._descend(depth + 1, unplaced=unplaced, cost=cost + added)
             self._give_back(depth, at, length)
         if self._best is None or (unplaced + 1, cost) < self._best[:2]:
-            self._descend(depth + 1, unplaced=unplaced + 1, cost=cost)
+            yield self._descend(depth + 1, unplaced=unplaced + 1, cost=cost)
 
     def _may_win(
         self, depth: int, at: int, length: timedelta, *, unplaced: int, cost: Decimal
