@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -62,6 +63,25 @@ def test_a_contract_goes_to_the_jobs_that_fill_it(
     ]
     assert lines[5] == "Together 3 jobs add $12.00 to the bill: no other way adds less."
     assert lines[6] == "One after the other, as listed, they add $1.00 more."
+
+
+def test_a_plan_is_never_dearer_than_one_after_the_other(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drawn = Random(7)
+    (folder / "pools.yaml").write_text(
+        POOLS.replace("slots: 9", "slots: 60")
+        .replace("name: contract", "name: contract, speed: 0.5")
+        .replace("slot_hours: 10", "slot_hours: 60")
+        + "  - {name: free, backend: local, market: reserved, slots: 4, shape: {cpus: 2, memory_gib: 8},\n"
+        "     list_usd_per_hour: 1.0, commitment: {kind: hourly, usd_per_slot_hour: 0.5}}\n"
+    )
+    rows = [f"{drawn.choice([1, 2, 5, 9])},{drawn.choice([1, 3])},0\n" for _ in range(40)]
+    (folder / "jobs.csv").write_text("work_hours,cpus,restart_seconds\n" + "".join(rows))
+    found = planned(folder, capsys)
+    assert not found["is_proven"]
+    assert found["added_usd"] <= found["added_usd_one_by_one"]
+    assert all(job["pool"] is not None for job in found["jobs"])
 
 
 def test_gangs_take_as_many_slots(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

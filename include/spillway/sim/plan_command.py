@@ -90,8 +90,10 @@ def run(options: argparse.Namespace) -> int:
         asked = [_ask(job, pools, known, now) for job in jobs]
         rooms = _rooms(jobs, pools, known, now)
         sizes = [job.spec.nodes for job in jobs]
-        together = cheapest_mix([one.stays for one in asked], rooms, now, nodes=sizes)
+        found = cheapest_mix([one.stays for one in asked], rooms, now, nodes=sizes)
         alone = _one_by_one(asked, rooms, now)
+        # A search that was cut off may have missed even that.
+        together = min(found, alone, key=_rank)
     except SpillwayError as error:
         sys.stderr.write(f"spillway plan: {error}\n")
         return 1
@@ -179,6 +181,11 @@ def _rooms(
 
 def _usage(pools: Sequence[Pool], known: Known) -> dict[str, PoolUsage]:
     return {pool.name: known.usage.get(pool.name, PoolUsage()) for pool in pools}
+
+
+def _rank(mix: Mix) -> tuple[int, Decimal]:
+    """Return the key that sorts the best mix first."""
+    return mix.pools.count(None), mix.added_usd
 
 
 def _one_by_one(asked: Sequence[Asked], rooms: Sequence[PoolRoom], now: datetime) -> Mix:
