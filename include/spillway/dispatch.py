@@ -426,7 +426,7 @@ class Dispatcher:
         return Finished(lease=lease, result=result.value)
 
     def _failure(self, lease: Lease) -> TaskFailedError:
-        result = self._heard.result(lease)
+        result = self._heard.result_if_any(lease)
         cause = result.error.message if result and result.error else lease.detail
         cause += self._last_output(lease, result)
         return TaskFailedError(

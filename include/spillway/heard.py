@@ -57,6 +57,14 @@ class Heard:
         store = open_store(lease.submission.store)
         return read_result(store, lease.submission.prefix, lease.token)
 
+    def result_if_any(self, lease: Lease) -> Result | None:
+        """Return how the job ended by its own account; None, too, when that cannot be read: what it means is known."""
+        try:
+            return self.result(lease)
+        except StoreError as error:
+            log.warning("the result of %s cannot be read: %s", lease.key, error)
+            return None
+
     def work_left(self, work: timedelta, attempts: Iterable[Lease]) -> timedelta:
         """Return a task's work without the share that a checkpoint of one of `attempts`, newest first, has saved."""
         for attempt in attempts:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,6 +17,7 @@ from spillway.airflow.operators import ReconcileOperator, SpillwayOperator
 from spillway.airflow.retry import RETRY_POLICY
 from spillway.airflow.run_options import RunOptions
 from spillway.airflow.triggers import LeaseTrigger
+from spillway.checkpoints import FolderStore
 from spillway.errors import (
     AccessError,
     BudgetError,
@@ -23,12 +25,15 @@ from spillway.errors import (
     NoOfferError,
     RejectedError,
     SpecError,
+    StoreUnavailableError,
     TaskFailedError,
     TransientError,
 )
 from spillway.model import Launcher, Lease, LeaseState, Resources, Retention
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from spillway.testing.fake_deployment import FakeDeployment
 
 
@@ -148,6 +153,49 @@ def test_a_lost_answer_costs_no_try_and_starts_no_second_job(world: FakeDeployme
     with pytest.raises(TaskDeferred) as again:
         operator().resume_execution(deferred.method_name, {"event": None}, context())
     assert world.live == [again.value.trigger.key]
+
+
+class AwayStore(FolderStore):
+    """A store that does not answer."""
+
+    def get(self, path: str) -> bytes | None:
+        raise StoreUnavailableError(f"cannot read {path}: no answer; try again")
+
+
+@pytest.fixture
+def store_is_away(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    with monkeypatch.context() as away:
+        away.setattr("spillway.heard.open_store", lambda _url: AwayStore(Path("/nowhere")))
+        yield away
+
+
+def test_a_result_that_cannot_be_asked_for_costs_no_try_and_is_read_later(
+    world: FakeDeployment, store_is_away: pytest.MonkeyPatch
+) -> None:
+    task = operator()
+    deferral(task, context())
+    lease = only_lease(world)
+    world.succeed(lease, {"loss": 1.5})
+    with pytest.raises(TaskDeferred) as again:
+        task.resume(context(), {"key": lease.key, "state": "succeeded"})
+    assert isinstance(again.value.trigger, DateTimeTrigger)
+    deferral(task, context())
+    store_is_away.undo()
+    method = again.value.method_name
+    assert task.resume_execution(method, {"event": None}, context()) == {"loss": 1.5}
+    assert world.ledger.open_leases() == []
+
+
+@pytest.mark.usefixtures("store_is_away")
+def test_a_job_that_failed_is_a_failure_though_its_own_words_cannot_be_asked_for(
+    world: FakeDeployment,
+) -> None:
+    task = operator()
+    deferral(task, context())
+    lease = only_lease(world)
+    world.fail(lease, "the loss is not a number")
+    with pytest.raises(TaskFailedError, match=r"failed on reserved \(exit code 1\)"):
+        task.resume(context(), {"key": lease.key, "state": "failed"})
 
 
 def test_a_deferral_that_timed_out_leaves_no_job(world: FakeDeployment) -> None:

@@ -12,18 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from airflow.dag_processing.dagbag import DagBag
-from airflow.sdk.exceptions import AirflowSkipException, ParamValidationError
+from airflow.providers.standard.triggers.temporal import DateTimeTrigger
+from airflow.sdk.exceptions import AirflowSkipException, ParamValidationError, TaskDeferred
 
 from spillway.airflow import pipeline as pipeline_tasks
 from spillway.airflow.hook import SpillwayHook
 from spillway.airflow.run_options import read_run_options
 from spillway.airflow.trials import CollectTrialsOperator, SweepOperator, TrialOperator
-from spillway.checkpoints import open_store
+from spillway.checkpoints import FolderStore, open_store
 from spillway.dispatch import Running
-from spillway.errors import SpecError
+from spillway.errors import SpecError, StoreUnavailableError
 from spillway.model import Resources, TaskKey
 from spillway.runtime import Session
-from spillway.workloads import pipeline, spread
+from spillway.workloads import dataset, pipeline, spread
 from spillway.workloads.sizes import SIZES
 
 if TYPE_CHECKING:
@@ -142,6 +143,24 @@ def test_a_trial_of_a_sweep_that_has_ended_is_skipped_and_leaves_no_job(
     with pytest.raises(AirflowSkipException, match="max_usd: 2 USD are spent"):
         operator.execute({"ti": SimpleNamespace(**facts)})
     assert world.live == []
+
+
+class AwayStore(FolderStore):
+    """A store that does not answer."""
+
+    def get(self, path: str) -> bytes | None:
+        raise StoreUnavailableError(f"cannot read {path}: no answer; try again")
+
+
+def test_a_sweep_that_cannot_be_asked_costs_its_trials_no_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SpillwayHook, "deployment", SimpleNamespace(data=str(tmp_path)))
+    monkeypatch.setattr(dataset, "open_folder", lambda _: AwayStore(tmp_path))
+    operator = TrialOperator(task_id="trial", entry_point="a.b:c", output_folder=FOLDER)
+    with pytest.raises(TaskDeferred) as deferred:
+        operator.execute(context())
+    assert isinstance(deferred.value.trigger, DateTimeTrigger)
 
 
 PARAMS = {

@@ -21,7 +21,13 @@ from spillway.airflow.retry import RETRY_POLICY
 from spillway.airflow.run_options import RunOptions, read_run_options
 from spillway.airflow.triggers import LeaseTrigger
 from spillway.dispatch import Finished, Running, TaskRequest, Waiting
-from spillway.errors import BackendError, LedgerUnavailableError, SpecError, TransientError
+from spillway.errors import (
+    BackendError,
+    LedgerUnavailableError,
+    SpecError,
+    StoreUnavailableError,
+    TransientError,
+)
 from spillway.model import Launcher, Resources, Retention, TaskSpec
 from spillway.model.task import ENTRY_POINT
 from spillway.placement.lifecycle import is_final
@@ -43,7 +49,9 @@ SHORT_WORK: Final = timedelta(seconds=10)
 """Tasks expected to take no longer are waited for in the worker: deferring would take longer than they do."""
 
 COME_BACK_AFTER: Final = timedelta(seconds=30)
-"""When to ask again after a provider, or the ledger, did not answer."""
+"""When to ask again after a provider, the ledger or the checkpoint store did not answer."""
+
+_COULD_NOT_ASK: Final = (TransientError, LedgerUnavailableError, StoreUnavailableError)
 
 SHOWN_LINES: Final = 50
 """How much of an attempt's output is repeated when it is over."""
@@ -173,7 +181,7 @@ class SpillwayOperator(BaseOperator):
             step = dispatcher.begin(request)
             if isinstance(step, Running) and request.spec.work <= SHORT_WORK:
                 step = self._wait_shortly(dispatcher, request, step)
-        except (TransientError, LedgerUnavailableError) as error:
+        except _COULD_NOT_ASK as error:
             self._come_back(error)
         return self._follow(context, step)
 
@@ -185,7 +193,7 @@ class SpillwayOperator(BaseOperator):
             # The triggerer writes over its log at the next deferral: what a preempted attempt printed last is kept here.
             self._show_output(dispatcher, dispatcher.ledger.lease(key), last_lines=SHOWN_LINES)
             step = dispatcher.advance(request, key)
-        except (TransientError, LedgerUnavailableError) as error:
+        except _COULD_NOT_ASK as error:
             self._come_back(error)
         return self._follow(context, step)
 

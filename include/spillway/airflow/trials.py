@@ -15,7 +15,7 @@ from spillway.airflow.context import task_key
 from spillway.airflow.hook import DEFAULT_CONNECTION, SpillwayHook
 from spillway.airflow.links import PlacementLink, SweepLink
 from spillway.airflow.operators import SpillwayOperator
-from spillway.errors import SpecError
+from spillway.errors import SpecError, StoreUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -74,7 +74,10 @@ class TrialOperator(_ShapedOperator):
         """
         from spillway.workloads import spread  # here, as DAG files import this module
 
-        why = spread.why_ended(f"{self._hook.deployment.data.rstrip('/')}/{self.output_folder}")
+        try:
+            why = spread.why_ended(f"{self._hook.deployment.data.rstrip('/')}/{self.output_folder}")
+        except StoreUnavailableError as error:
+            self._come_back(error)
         if why is None:
             return super().execute(context)
         self._hook.dispatcher().cancel_task(task_key(context["ti"]), detail="the sweep has ended")
