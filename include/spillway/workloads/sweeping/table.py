@@ -61,6 +61,9 @@ class Table:
         self.arrivals.mkdir()
         self._kept = folder / "kept"
         self._losses: Counter[int] = Counter()
+        self._saved: tuple[int, int] | None = (
+            None  # how many steps were done, and the step it was saved as
+        )
 
     @property
     def ended(self) -> int:
@@ -99,6 +102,7 @@ class Table:
         if any(row.checkpoint_step is not None for row in self._running()):
             checkpoint.files(into=self._kept)
         self.rewind()
+        self._saved = self._steps_done(), checkpoint.step
 
     def rewind(self) -> None:
         """Let the trials that were running be where they can go on from."""
@@ -130,7 +134,7 @@ class Table:
             return
         self._tell(reports[-1])
         if any(report.is_last for report in reports) or self._session.should_checkpoint(
-            self._saved_step()
+            self._number(self._steps_done())
         ):
             self.save()
         self._stop_if_hopeless()
@@ -161,8 +165,10 @@ class Table:
     def save(self, *, beyond: int = 0) -> None:
         """Save the rows, and the checkpoints of running trials, as `beyond` steps more than are done."""
         begun_with = self._identity()
+        steps = self._steps_done() + beyond
+        number = self._number(steps)
         self._session.checkpoint(
-            self._saved_step() + beyond,
+            number,
             {
                 "trials": self.as_json(self.rows.values(), curves=True),
                 "spent": asdict(self.spent),
@@ -172,6 +178,7 @@ class Table:
             search=begun_with["search"],
             space=begun_with["space"],
         )
+        self._saved = steps, number
 
     def as_json(self, rows: Iterable[Row], *, curves: bool) -> list[JsonValue]:
         """Return the rows, in order; their curves are most of them."""
@@ -233,7 +240,17 @@ class Table:
         arrived.rename(folder)
         return replace(row, checkpoint_step=step)
 
-    def _saved_step(self) -> int:
+    def _number(self, steps: int) -> int:
+        """Return the step to save as when `steps` are done: more than the last, unless they are as many.
+
+        They become fewer when a trial leaves its own checkpoint for one of another's, which is of an earlier step.
+        """
+        if self._saved is None:
+            return steps
+        then, number = self._saved
+        return number if steps == then else max(steps, number + 1)
+
+    def _steps_done(self) -> int:
         """Return the steps that would not be done again; a trial that ended early counts as whole."""
         return self.ended * self.search.max_steps + sum(
             row.checkpoint_step or 0 for row in self._running()
