@@ -120,6 +120,7 @@ class Session:
         self._began = self._opened = self._clock.monotonic()
         self._has_progressed = False
         self._restored_step: int | None = None
+        self._newest_step: int | None = None  # of this lease's own checkpoints
         self._heartbeat = Heartbeat(token=self.token, written_at=self._clock.now())
         self._pulse = pulse or DirectPulse(store, submission.prefix, clock=self._clock)
         self._pulse.complete_by(self._with_untold)
@@ -197,6 +198,8 @@ class Session:
         """
         self._saver.wait()
         found = self._find()
+        is_own = found is not None and found.manifest.token == self.token
+        self._newest_step = found.manifest.step if found is not None and is_own else None
         if found is None:
             log.info("starting from the beginning")
             return None
@@ -266,6 +269,7 @@ class Session:
         The state is copied when this returns, and the work may go on and change it. It is written beside the work; the next
         call here waits for that, and if it fails, the next call of `progress`, `should_checkpoint` or `checkpoint` says so.
         What is small, what has files, the last of all steps, and what is saved after a notice is durable when this returns.
+        Steps count on over epochs and phases: the one with the most is what the next lease goes on from.
         After a notice nothing is begun that could not be finished in time; then the last checkpoint stands.
 
         A state is nested dicts, lists and tuples of numbers, text, bytes, arrays and tensors; `metadata` is JSON to
@@ -274,7 +278,8 @@ class Session:
         Raises:
             Preempted: What could be saved is, and the capacity will be taken back.
             FencedError: A newer lease owns the task: stop.
-            SpecError: The state or the folder has something in it that cannot be saved, or the step is no number of steps.
+            SpecError: The state or the folder has something in it that cannot be saved, or the step is no number of steps, or
+                fewer than this lease has saved.
             StoreError: The store could not be written; the checkpoint before still counts.
         """
         step = whole_number(step)
@@ -326,9 +331,19 @@ class Session:
     def _save(
         self, step: int, state: Prepared, files: Files | None, metadata: dict[str, JsonValue]
     ) -> None:
+        self._check_is_newest(step)
         self._note_progress(step)
         metrics = self._heartbeat.metrics
         self._saver.save(step, state, files, metadata=_copy(metadata), metrics=metrics)
+
+    def _check_is_newest(self, step: int) -> None:
+        """Refuse what nobody would ever go on from."""
+        saved = [one for one in (self._newest_step, self._saver.in_flight) if one is not None]
+        if saved and step < max(saved):
+            raise SpecError(
+                f"step is {step}, and step {max(saved)} is saved already, from which the next lease would go on; count steps"
+                " on over epochs and phases"
+            )
 
     def _save_last(
         self, step: int, state: object, files: Path | str | None, metadata: dict[str, JsonValue]
@@ -368,6 +383,7 @@ class Session:
 
     def _note_saved(self, saved: Saved) -> None:
         """Tell of a checkpoint that counts, and choose by what it cost when the next one is due."""
+        self._newest_step = saved.step
         self._cadence = self._choose_cadence()
         self._heartbeat = saved.added_to(self._heartbeat, began=self._began)
         self._tell(at_once=True)

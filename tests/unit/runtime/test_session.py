@@ -150,6 +150,45 @@ def test_a_step_that_is_no_number_of_steps_is_refused_at_once(lab: Lab, step: An
         lab.session().checkpoint(step, "state")
 
 
+def test_a_step_before_one_that_is_saved_is_refused_as_nobody_would_go_on_from_it(lab: Lab) -> None:
+    session = lab.session()
+    for step in (4, 8):
+        session.checkpoint(step, f"epoch 1, {step}")
+    with pytest.raises(
+        SpecError, match=r"step is 4, and step 8 is saved already.*count steps on over"
+    ):
+        session.checkpoint(4, "epoch 2")
+    session.checkpoint(12, "epoch 2")
+    found = lab.session(2).restore()
+    assert found is not None
+    assert found.state == "epoch 2"
+
+
+def test_a_lease_that_begins_anew_may_begin_at_any_step(lab: Lab) -> None:
+    lab.session().checkpoint(8, "of another shape")
+    session = lab.session(2)
+    session.restore()
+    session.checkpoint(1, "begun anew")
+    found = lab.session(3).restore()
+    assert found is not None
+    assert found.state == "begun anew"
+
+
+def test_a_lease_that_goes_back_past_a_damaged_checkpoint_saves_on_from_there(lab: Lab) -> None:
+    session = lab.session()
+    for step in (4, 8):
+        session.checkpoint(step, step)
+    (damaged,) = (path for path in lab.store.list("task/parts") if "-000000000008/" in path)
+    lab.store.put(damaged, b"damaged")
+    found = session.restore()
+    assert found is not None
+    assert found.step == 4
+    session.checkpoint(6, "gone on")
+    found = session.restore()
+    assert found is not None
+    assert found.state == "gone on"
+
+
 def test_a_step_may_be_any_whole_number(lab: Lab) -> None:
     lab.session().checkpoint(cast("int", np.int64(3)), "state")
     checkpoint = lab.session(token=2).restore()
