@@ -124,6 +124,15 @@ def test_wrong_input_is_told_with_its_place_and_remedy(
     assert says in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("minutes", ["nan", "0", "-1", "inf", "often"])
+def test_a_time_between_looks_that_is_none_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str], minutes: str
+) -> None:
+    with pytest.raises(SystemExit):
+        simulate(folder, f"--look-minutes={minutes}")
+    assert f"{minutes}: give a number above 0, of 1,440 at the most" in capsys.readouterr().err
+
+
 def test_a_recording_is_played_over_and_over(folder: Path) -> None:
     path = folder / "spot.json"
     path.write_text(json.dumps({"gap_seconds": 3600, "slots": [1, 0, 0]}))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import yaml
 
 from spillway.catalog.catalogue import Terms, make_catalogue
+from spillway.catalog.numbers import TEN_YEARS, above_zero, from_zero, whole
 from spillway.catalog.price_list import read_price_list
 from spillway.errors import SpecError, SpillwayError
 from spillway.model import ALL_MARKETS, Estimate, Market, Offer, Placement, Resources, TaskSpec
@@ -59,23 +60,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Give `parser` the options of the command."""
     parser.add_argument("lists", nargs="+", metavar="PROVIDER=FILE",
                         help="price lists in SkyPilot's catalogue schema")  # fmt: skip
-    parser.add_argument("--cpus", type=float, default=1, help="default 1")
-    parser.add_argument("--memory-gib", type=float, default=0, help="default 0")
+    parser.add_argument("--cpus", type=from_zero, default=1, help="default 1")
+    parser.add_argument("--memory-gib", type=from_zero, default=0, help="default 0")
     parser.add_argument("--accelerator", metavar="MODEL", help="such as H100")
-    parser.add_argument("--count", type=int, default=1, help="of accelerators; default 1")
-    parser.add_argument("--hours", type=float, default=1, help="of work, undisturbed; default 1")
-    parser.add_argument("--deadline-hours", type=float, help="until it must be complete")
+    parser.add_argument("--count", type=whole(1), help="of accelerators; default 1")
+    parser.add_argument("--hours", type=above_zero(TEN_YEARS), default=1,
+                        help="of work, undisturbed; default 1")  # fmt: skip
+    parser.add_argument("--deadline-hours", type=above_zero(TEN_YEARS),
+                        help="until it must be complete")  # fmt: skip
     parser.add_argument("--no-checkpoints", action="store_true", help="it starts over if preempted")
-    parser.add_argument("--tasks", type=int, default=1, help="alike, all at once; default 1")
-    parser.add_argument("--machines", type=int, metavar="N",
+    parser.add_argument("--tasks", type=whole(1), default=1, help="alike, all at once; default 1")
+    parser.add_argument("--machines", type=whole(1), metavar="N",
                         help="how many of a kind can be had in one place; default as many as one task takes")  # fmt: skip
-    parser.add_argument("--nodes", type=int, default=1, help="machines at once; default 1")
+    parser.add_argument("--nodes", type=whole(1), default=1, help="machines at once; default 1")
     parser.add_argument("--markets", help="such as spot,on_demand; by default all")
     parser.add_argument("--regions", help="shell patterns, such as europe-*,eu-*")
     parser.add_argument("--architecture", help="amd64 or arm64")
-    parser.add_argument("--preemptions-per-hour", type=float, metavar="RATE",
+    parser.add_argument("--preemptions-per-hour", type=from_zero, metavar="RATE",
                         help="of spot; by default a cautious guess")  # fmt: skip
-    parser.add_argument("--top", type=int, default=10, help="how many to print; default 10")
+    parser.add_argument("--top", type=whole(1), default=10, help="how many to print; default 10")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON")
     form.add_argument(
@@ -126,13 +129,15 @@ def _files(texts: Sequence[str]) -> dict[str, Path]:
 
 def _task(options: argparse.Namespace, now: datetime) -> TaskSpec:
     deadline = options.deadline_hours
+    if options.count is not None and not options.accelerator:
+        raise SpecError(f"--count {options.count}: of what? name it too, such as --accelerator H100")
     return TaskSpec(
         entry_point="package.module:function",
         resources=Resources(
             cpus=options.cpus,
             memory_gib=options.memory_gib,
             accelerator=options.accelerator,
-            accelerator_count=options.count if options.accelerator else 0,
+            accelerator_count=(options.count or 1) if options.accelerator else 0,
         ),
         work=timedelta(hours=options.hours),
         deadline=None if deadline is None else now + timedelta(hours=deadline),

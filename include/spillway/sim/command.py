@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from spillway.catalog.numbers import above_zero
 from spillway.catalog.pools_file import load_pools
 from spillway.catalog.value_tables import ValueTables
 from spillway.errors import ScenarioError, SpillwayError
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 POLICIES: Final = ("on_demand", "cheapest_per_hour", "greedy_spot", "uniform_progress", "spillway")
 _TABLE_BYTES: Final = 1024 * 2**20
 _SAY_EVERY_SECONDS: Final = 5.0
+_LONGEST_LOOK_MINUTES: Final = 24 * 60
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--policies", default=",".join(POLICIES), help=f"by default {','.join(POLICIES)}"
     )
-    parser.add_argument("--look-minutes", type=float, default=DEFAULT_LOOK / timedelta(minutes=1),
+    parser.add_argument("--look-minutes", type=above_zero(_LONGEST_LOOK_MINUTES), default=DEFAULT_LOOK / timedelta(minutes=1),
                         help="time between two looks at jobs; default 10")  # fmt: skip
     parser.add_argument("--tables", type=Path, default=_default_tables(), metavar="FOLDER",
                         help="where value tables are kept between runs")  # fmt: skip

@@ -140,6 +140,7 @@ def test_pools_for_several_gangs_have_a_slot_for_each_machine(
         (["prices.csv"], "prices.csv: write PROVIDER=FILE"),
         (["aws=nowhere.csv"], "cannot read price list nowhere.csv: No such file"),
         (["LIST", "--markets", "sport"], "--markets sport: there is reserved, spot"),
+        (["LIST", "--count", "8"], "--count 8: of what? name it too, such as --accelerator H100"),
         (["LIST", "--accelerator", "H1000"], "3 times: has H100, not H1000"),
         (["LIST", "--markets", "reserved"], "none of 7 offers would do"),
         (["LIST", "--markets", "reserved", "--tasks", "2"], "none of 7 offers would do"),
@@ -154,6 +155,32 @@ def test_mistakes_are_said_with_a_remedy(
     printed = capsys.readouterr()
     assert printed.out == ""
     assert said in printed.err
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--hours=nan", "a number above 0, of 87,600 at the most"),
+        ("--hours=-1", "a number above 0, of 87,600 at the most"),
+        ("--deadline-hours=1e12", "a number above 0, of 87,600 at the most"),
+        ("--cpus=nan", "a number from 0 on"),
+        ("--memory-gib=-5", "a number from 0 on"),
+        ("--preemptions-per-hour=-1", "a number from 0 on"),
+        ("--preemptions-per-hour=inf", "a number from 0 on"),
+        ("--top=-3", "a whole number from 1 on"),
+        ("--tasks=0", "a whole number from 1 on"),
+        ("--nodes=two", "a whole number from 1 on"),
+        ("--machines=0", "a whole number from 1 on"),
+        ("--count=0", "a whole number from 1 on"),
+    ],
+)
+def test_numbers_that_nobody_can_mean_are_refused(
+    option: str, said: str, prices: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["offers", prices, option])
+    name, _, value = option.partition("=")
+    assert f"argument {name}: {value}: give {said}" in capsys.readouterr().err
 
 
 def test_a_file_that_is_no_text_is_named(
