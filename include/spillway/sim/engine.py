@@ -327,11 +327,12 @@ class _Simulation:
         self._questions += 1
         run.asked_at = now
         job, lease = run.job, run.lease
-        left, held = run.left, None
+        left, held, spent_usd = run.left, None, run.spent_usd
         if lease is not None:
             spent = lease.course.spent(now - lease.granted_at)
             speed = lease.offer.speed
             left = max(run.left - (spent.kept + spent.at_risk) * speed, _LEAST_WORK)
+            spent_usd += _added_usd(run, now + self._scenario.look)  # when it may have left
             held = HeldLease(
                 offer=lease.offer,
                 restart_left=lease.course.restart - spent.restart,
@@ -340,8 +341,8 @@ class _Simulation:
                 is_saved_on_notice=lease.is_saved_on_notice,
             )
         spec = job.spec
-        if left != spec.work or run.spent_usd:
-            spec = replace(spec, work=left, spent_usd=run.spent_usd)
+        if left != spec.work or spent_usd:
+            spec = replace(spec, work=left, spent_usd=spent_usd)
         run.ask_from = self._ask_from(run, left, now)
         return Question(
             job=job.name,
@@ -425,9 +426,7 @@ class _Simulation:
             kept += spent.at_risk
         run.left = max(run.left - kept * lease.offer.speed, _LEAST_WORK)
         run.held += now - lease.granted_at
-        if run.job.spec.max_cost_usd is not None:
-            usd, since = lease.offer.marginal_usd_per_hour, lease.granted_at
-            run.spent_usd += cost(usd, since=since, start=since, end=now)
+        run.spent_usd += _added_usd(run, now)
         attempt = Attempt(
             job=run.job.name,
             number=run.attempts,
@@ -476,6 +475,15 @@ def _spent(lease: _Lease, now: datetime) -> Spent:
         return lease.course.spent(now - lease.granted_at)
     spent = lease.course.spent(lease.leaving_since - lease.granted_at)
     return replace(spent, writing=spent.writing + (now - lease.leaving_since))
+
+
+def _added_usd(run: _Run, until: datetime) -> Decimal:
+    """Return what the lease of a job with a budget adds to the bill `until` then, in US dollars."""
+    lease = run.lease
+    if lease is None or run.job.spec.max_cost_usd is None:
+        return Decimal(0)
+    usd, since = lease.offer.marginal_usd_per_hour, lease.granted_at
+    return cost(usd, since=since, start=since, end=until)
 
 
 def _offer(question: Question, pool: str) -> Offer:
