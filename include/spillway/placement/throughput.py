@@ -51,6 +51,8 @@ _REFERENCE: Final = "A100-80GB"
 
 _Machine = tuple[str | None, int, float]
 
+_PROCESSORS: Final = Resources()
+
 # What more accelerators of one machine are worth: eight do the work of 6.5. A guess between the perfect scaling of small
 # models and what links cost large ones.
 _SCALING: Final = 0.9
@@ -103,7 +105,7 @@ def speed_sample(task: TaskSpec, shape: Resources, heartbeat: Heartbeat) -> Spee
 
     The steps done since its first one, as a share of those that were left then, are that share of `task.work`, which is the
     work that was left when the lease was placed. It says too little without a total, without the first step, or before
-    `SHORTEST_MEASURE`.
+    `SHORTEST_MEASURE`. Where the task took no accelerator of the slot's `shape`, it says nothing of those.
     """
     first, last, total = heartbeat.first_step, heartbeat.step, heartbeat.total_steps
     since = heartbeat.first_progress_at
@@ -113,6 +115,8 @@ def speed_sample(task: TaskSpec, shape: Resources, heartbeat: Heartbeat) -> Spee
     if took < SHORTEST_MEASURE:
         return None
     done = task.work * ((last - first) / max(total - first, last - first))
+    if not shape_for(task, shape).accelerator_count:
+        shape = _PROCESSORS
     return SpeedSample(
         workload=task.workload,
         accelerator=shape.accelerator,

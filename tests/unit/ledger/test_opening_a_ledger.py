@@ -20,7 +20,7 @@ from spillway.errors import LedgerError, LedgerUnavailableError
 from spillway.ledger import Ledger, schema
 from spillway.ledger.database import Database, parse_url
 from spillway.ledger.migrate import HEAD, VERSION_TABLE, config, migrate
-from spillway.model import Heartbeat
+from spillway.model import Heartbeat, Resources
 from spillway.placement.throughput import speed_sample
 from spillway.testing.ledger_race import together
 from spillway.testing.ledger_samples import NOON, sample_request, sample_task
@@ -125,11 +125,11 @@ def test_speeds_kept_before_slices_were_told_apart_are_those_of_what_was_leased(
     ledger = Ledger.open(url)
     for part in (1.0, 3 / 7):
         request = sample_request(sample_task(f"task_{part:.1f}"))
-        shape = replace(request.placement.offer.shape, accelerator_fraction=part)
+        shape = Resources(accelerator="H100", accelerator_count=1, accelerator_fraction=part)
         offer = replace(request.placement.offer, shape=shape)
         request = replace(request, placement=replace(request.placement, offer=offer))
         lease = ledger.grant(request, slots=2, now=NOON)
-        sample = speed_sample(request.spec, shape, WORKED)
+        sample = speed_sample(replace(request.spec, resources=shape), shape, WORKED)
         assert sample is not None
         ledger.note_speed(lease.key, sample)
     before = ledger.speeds(request.spec.workload, since=NOON - timedelta(days=1))

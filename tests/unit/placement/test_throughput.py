@@ -180,6 +180,23 @@ def test_a_share_of_the_steps_left_is_that_share_of_the_work_left() -> None:
     assert part == replace(seen, accelerator_fraction=0.5)
 
 
+def test_work_of_processors_says_nothing_of_the_accelerators_beside_them() -> None:
+    heartbeat = Heartbeat(
+        token=1,
+        written_at=NOW,
+        step=60,
+        total_steps=110,
+        first_step=10,
+        first_progress_at=NOW - 2 * HOUR,
+    )
+    prepare = replace(TRAIN, resources=Resources(cpus=1))
+    seen = speed_sample(prepare, gpu("H100", "1").shape, heartbeat)
+    assert seen is not None
+    assert (seen.accelerator, seen.accelerator_count) == (None, 0)
+    (h100,) = with_learned_speeds([gpu("H100", "1")], TRAIN, [seen], NOW)
+    assert h100 == with_learned_speeds([gpu("H100", "1")], TRAIN, [], NOW)[0]
+
+
 @pytest.mark.parametrize(
     "missing",
     [
