@@ -190,7 +190,9 @@ def _before(task: TaskSpec, asking: TaskKey | None, line: Iterable[LineMember]) 
     return [
         one.task
         for one in line
-        if one.task.deadline is not None and (one.task.deadline, str(one.key)) < mine
+        if one.key != asking
+        and one.task.deadline is not None
+        and (one.task.deadline, str(one.key)) < mine
     ]
 
 

@@ -624,3 +624,14 @@ def test_tasks_that_wait_leave_one_another_time_on_the_last_resort(tmp_path: Pat
                     requests.remove(request)
         world.clock.advance(60)
     assert max(ended) <= deadline
+
+
+def test_a_task_that_was_cleared_while_it_waited_is_not_in_its_own_way(tmp_path: Path) -> None:
+    world = FakeDeployment(tmp_path, pools=(POOLS[0], replace(ON_DEMAND, slots=1)))
+    world.providers["spot"].has_capacity = False
+    request = world.request(spec=spec(world, deadline=world.clock() + 12 * HOUR))
+    assert isinstance(world.dispatcher.begin(request), Waiting)
+    world.clock.advance(10)  # its run begins anew, and so does its time
+    later = replace(request.spec, deadline=world.clock() + 12 * HOUR)
+    again = replace(request, spec=later, owner_try=2, owner_clear=1)
+    assert isinstance(world.dispatcher.begin(again), Waiting)
