@@ -26,6 +26,12 @@ SETTINGS: Final = {
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 
+NO_SPARE_WORKERS: Final = {
+    "RAY_enable_worker_prestart": "0",
+    "RAY_prestart_worker_first_driver": "0",
+}
+"""What keeps Ray from starting a process for each CPU before anybody asks for one."""
+
 _SECONDS_TO_END: Final = 10
 _ADDRESS: Final = "RAY_ADDRESS"
 _OF_A_JOB: Final = frozenset({_ADDRESS, "RAY_JOB_CONFIG_JSON_ENV_VAR", "RAY_AUTH_TOKEN"})
@@ -48,7 +54,7 @@ def environment(*, joins: bool) -> Mapping[str, str]:
         return {**os.environ, **SETTINGS}
     kept = {name: value for name, value in os.environ.items() if name not in _OF_A_JOB}
     # A token of its own, or Ray would keep one in the home folder.
-    return {**kept, **SETTINGS, "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    return {**NO_SPARE_WORKERS, **kept, **SETTINGS, "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 
 def short_folder() -> str | None:

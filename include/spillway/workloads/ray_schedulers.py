@@ -30,7 +30,6 @@ from spillway.workloads.space import (
     parse_space,
 )
 from spillway.workloads.sweeping.choices import LEAST_TRIALS_FOR_A_MEDIAN, Schedule
-from spillway.workloads.sweeping.proposals import Proposer
 
 if TYPE_CHECKING:
     from spillway.workloads.search import Request
@@ -268,6 +267,9 @@ class _Searcher(Searcher):
         self._going_on = {row.trial: row.params for row in request.rows if not row.has_ended}
         self._numbers = numbers
         self._trials: dict[str, int] = {}
+        # Not above: every process of a trial imports this module, and has no use for Optuna.
+        from spillway.workloads.sweeping.proposals import Proposer
+
         self._proposer = Proposer(
             parse_space(request.space), seed=request.search.seed, mode=request.search.mode
         )
