@@ -21,7 +21,9 @@ from typing import TYPE_CHECKING, Final
 import httpx
 import psutil
 
+from spillway.runtime.gang.ray_node import STARTS, TIMED_OUT
 from spillway.testing.servers import LOOPBACK, NotStartedError, free_port
+from spillway.workloads.own_ray import NO_SPARE_WORKERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -42,6 +44,7 @@ class RayCluster:
         folder: Where everything of it is.
         gcs_port: Where its nodes meet.
         url: Where its dashboard answers, and with it the Jobs API.
+        takes_jobs: Whether it has these.
         nodes: The `ray start` of each node, by the node's name.
     """
 
@@ -49,6 +52,7 @@ class RayCluster:
     token: str
     gcs_port: int
     dashboard_port: int
+    takes_jobs: bool = True
     nodes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     @property
@@ -65,15 +69,18 @@ class RayCluster:
     def _settings(self) -> Mapping[str, str]:
         # A lost node is noticed after 5 s, not after Ray's usual 15.
         health = {"RAY_health_check_period_ms": "1000", "RAY_health_check_initial_delay_ms": "1000"}
-        return {"PYTHONUNBUFFERED": "1", _MARK: str(self.folder), **self.environment, **health}
+        mark = {"PYTHONUNBUFFERED": "1", _MARK: str(self.folder)}
+        return {**mark, **self.environment, **health, **NO_SPARE_WORKERS}
 
     def get(self, path: str) -> httpx.Response:
         """Ask the dashboard."""
         headers = {"Authorization": f"Bearer {self.token}"}
         return httpx.get(f"{self.url}{path}", headers=headers, timeout=30)
 
-    def start_node(self, name: str, *, cpus: int, resources: str = "{}") -> None:
-        """Start a node of the cluster, and wait until it has joined."""
+    def start_node(
+        self, name: str, *, cpus: int, resources: str = "{}", times: int = STARTS
+    ) -> None:
+        """Start a node of the cluster, and wait until it has joined; start it again where Ray did not wait long enough."""
         place = self._head_flags() if name == HEAD else [f"--address={LOOPBACK}:{self.gcs_port}"]
         command = [
             *(sys.executable, "-m", "ray.scripts.scripts", "start", "--block"),
@@ -84,7 +91,7 @@ class RayCluster:
             *("--min-worker-port=0", "--max-worker-port=0"),
             *(f"--num-cpus={cpus}", "--num-gpus=0", f"--resources={resources}"),
             f"--object-store-memory={_LEAST_STORE_BYTES}",
-            "--disable-usage-stats",
+            *("--disable-usage-stats", "--include-log-monitor=false"),
         ]
         output = self.folder / f"{name}.out"
         with output.open("wb") as file:
@@ -97,7 +104,13 @@ class RayCluster:
                 cwd=self.folder,
                 start_new_session=True,
             )
-        self._wait_until_started(name, output)
+        try:
+            self._wait_until_started(name, output)
+        except NotStartedError as error:
+            _end(self.nodes.pop(name))
+            if TIMED_OUT not in str(error) or times == 1:
+                raise
+            self.start_node(name, cpus=cpus, resources=resources, times=times - 1)
 
     def kill_node(self, name: str) -> None:
         """Kill every process of the node at once, as the loss of its machine would."""
@@ -113,9 +126,11 @@ class RayCluster:
         return [
             "--head",
             f"--port={self.gcs_port}",
+            f"--include-dashboard={str(self.takes_jobs).lower()}",
             f"--dashboard-host={LOOPBACK}",
             f"--dashboard-port={self.dashboard_port}",
             f"--ray-client-server-port={free_port()}",
+            *(() if self.takes_jobs else ("--no-monitor",)),  # which says what a job waits for
         ]
 
     def _wait_until_started(self, name: str, output: Path) -> None:
@@ -128,8 +143,13 @@ class RayCluster:
 
 
 @contextmanager
-def ray_cluster(*, cpus: int = 4) -> Iterator[RayCluster]:
-    """Run a cluster of one node, its head; `start_node` adds others."""
+def ray_cluster(*, cpus: int = 4, takes_jobs: bool = True) -> Iterator[RayCluster]:
+    """Run a cluster of one node, its head; `start_node` adds others.
+
+    Args:
+        cpus: Of its head.
+        takes_jobs: Whether it has a dashboard, and with it the Jobs API.
+    """
     # Not pytest's folder: its path is too long for Ray's sockets.
     folder = Path(tempfile.mkdtemp(prefix="sw-ray-"))
     cluster = RayCluster(
@@ -137,10 +157,12 @@ def ray_cluster(*, cpus: int = 4) -> Iterator[RayCluster]:
         token=secrets.token_hex(32),
         gcs_port=free_port(),
         dashboard_port=free_port(),
+        takes_jobs=takes_jobs,
     )
     try:
         cluster.start_node(HEAD, cpus=cpus)
-        _wait_until_it_takes_jobs(cluster)
+        if takes_jobs:
+            _wait_until_it_takes_jobs(cluster)
         yield cluster
     finally:
         cluster.stop()
