@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("leaves_nothing_running")
 
 SPACE = {"x": {"uniform": [0, 1]}}
+SHARED = {"trainable": "trial_samples:together", "accelerators_per_trial": 0.5}
+
+Kind = TypeVar("Kind", bound=Session)
 
 
 class NoticedSession(Session):
@@ -29,6 +32,12 @@ class NoticedSession(Session):
         super().progress(step, total, **metrics)
         if step >= self.notice_after:
             self._notice.receive()
+
+
+def on_an_accelerator(session: Kind) -> Kind:
+    lease = Resources(cpus=2, accelerator="L4", accelerator_count=1)
+    session._submission = replace(session.submission, resources=lease)
+    return session
 
 
 def run(session: Session, folder: Path, **changes: Any) -> dict[str, Any]:
@@ -50,18 +59,19 @@ def starts(folder: Path) -> list[float]:
 
 
 def test_a_preempted_sweep_goes_on_without_repeating_what_ended(folder: Path) -> None:
-    first = NoticedSession.local(folder / "session", notice=Notice())
+    """Its trials share the lease's accelerator, the first two of them waiting for each other."""
+    first = on_an_accelerator(NoticedSession.local(folder / "session", notice=Notice()))
     first.notice_after = 9
     with pytest.raises(Preempted):
-        run(first, folder)
+        run(first, folder, **SHARED)
     environment = dict(os.environ)
     before = starts(folder)
 
-    second = Session.local(folder / "session")
+    second = on_an_accelerator(Session.local(folder / "session"))
     rows = second.restore().state["trials"]
     ended = [row["trial"] for row in rows if row["status"] != "running"]
     assert ended
-    result = run(second, folder)
+    result = run(second, folder, **SHARED)
 
     rows = result["trials"]
     assert [row["trial"] for row in rows] == list(range(5))
@@ -74,24 +84,9 @@ def test_a_preempted_sweep_goes_on_without_repeating_what_ended(folder: Path) ->
     assert result["best"]["metric"] == min(row["metric"] for row in finished)
     assert all(row["status"] in ("finished", "stopped") for row in rows)
     assert dict(os.environ) == environment
-    again = run(Session.local(folder / "session"), folder)  # starts no Ray
+    third = on_an_accelerator(Session.local(folder / "session"))
+    again = run(third, folder, **SHARED)  # starts no Ray
     assert (again["trials"], again["best"]) == (result["trials"], result["best"])
-
-
-def test_two_trials_share_an_accelerator(folder: Path) -> None:
-    session = Session.local(folder / "session")
-    lease = Resources(cpus=2, accelerator="L4", accelerator_count=1)
-    session._submission = replace(session.submission, resources=lease)
-    result = run(
-        session,
-        folder,
-        trainable="trial_samples:together",
-        num_samples=2,
-        max_steps=1,
-        scheduler="none",
-        accelerators_per_trial=0.5,
-    )
-    assert [row["status"] for row in result["trials"]] == ["finished"] * 2
 
 
 @pytest.mark.parametrize(

@@ -78,12 +78,12 @@ def climbing(parameters, trial):
         trial.report(state["step"], checkpoint=saved, height=state["height"])
 
 
-def together(parameters, *, dataset):
-    """End once two trials are at work at the same time."""
+def together(parameters, *, dataset, max_steps, seed):
+    """Do as `falling` once two trials have been at work at the same time."""
     (Path(dataset) / f"here-{parameters['x']}").touch()
     while len(list(Path(dataset).glob("here-*"))) < 2:
         time.sleep(0.01)
-    yield {"step": 1, "loss": parameters["x"]}
+    yield from falling(parameters, dataset=dataset, max_steps=max_steps, seed=seed)
 
 
 def _wait_for_others(folder, number, step):
