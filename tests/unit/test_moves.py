@@ -134,7 +134,8 @@ def test_a_task_that_has_no_time_left_is_not_made_to_wait(world: FakeDeployment)
 
 
 def test_the_decision_can_be_made_again_from_what_was_stored(world: FakeDeployment) -> None:
-    lease = running(world.dispatcher.begin(world.request(spec=spec(world))))
+    task = spec(world, work=2 * HOUR, deadline=world.clock() + 4 * HOUR)
+    lease = running(world.dispatcher.begin(world.request(spec=task)))
     placement = world.ledger.placement(lease.key)
     assert isinstance(placement, Placement)
     weighed = decode(placement.weighed, Weighed)
@@ -160,13 +161,13 @@ def test_what_is_believed_of_pools_is_shared_and_survives_the_process(
     assert after.situation.state == before.state
 
 
-def started_late(world: FakeDeployment) -> tuple[TaskRequest, Lease]:
+def started_late(world: FakeDeployment, work: timedelta = 8 * HOUR) -> tuple[TaskRequest, Lease]:
     """Return a task that began on demand, and has since gained time: its work went faster than was thought."""
-    task = spec(world, deadline=world.clock() + 8 * HOUR + timedelta(minutes=2))
+    task = spec(world, work=work, deadline=world.clock() + work + timedelta(minutes=2))
     request = world.request(spec=task)
     lease = begun_on_demand(world, request)
     began = world.clock()
-    world.clock.advance(3600)
+    world.clock.advance(work / 8)
     world.say(
         lease,
         step=50,
@@ -218,7 +219,7 @@ def test_why_a_job_moved_is_kept_and_can_be_made_again(world: FakeDeployment) ->
 def test_a_lease_is_explained_from_the_books_alone(
     world: FakeDeployment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _, lease = started_late(world)
+    _, lease = started_late(world, 2 * HOUR)  # more takes seconds to work out again
     world.providers["spot"].has_capacity = True
     observed(world, lease)
     ledger = ["--ledger", f"sqlite:///{tmp_path}/ledger.db"]
@@ -321,7 +322,7 @@ def test_nothing_is_remembered_of_leases_that_nobody_watches(tmp_path: Path) -> 
     """They end in workers: the process that looks at them only sees that they are not watched any more."""
     world = FakeDeployment(tmp_path, pools=(replace(POOLS[0], slots=9), ON_DEMAND))
     triggerer = world.new_process()
-    ahead = spec(world, deadline=world.clock() + 40 * HOUR)
+    ahead = spec(world, deadline=world.clock() + 20 * HOUR)
     sizes = []
     for day in range(4):
         requests = [world.request(f"{day}-{number}", spec=ahead) for number in range(5)]
@@ -601,11 +602,11 @@ def test_a_job_that_would_be_late_runs_on_spot_while_the_last_resort_is_full(
 
 
 def test_tasks_that_wait_leave_one_another_time_on_the_last_resort(tmp_path: Path) -> None:
-    """Three of an hour each and one slot on demand: who waited to the last would find it taken."""
+    """Three of half an hour each and one slot on demand: who waited to the last would find it taken."""
     world = FakeDeployment(tmp_path, pools=(POOLS[0], replace(ON_DEMAND, slots=1)))
     world.providers["spot"].has_capacity = False
-    deadline = world.clock() + 4 * HOUR
-    task = spec(world, work=HOUR, deadline=deadline)
+    deadline = world.clock() + 2 * HOUR
+    task = spec(world, work=HOUR / 2, deadline=deadline)
     requests = [world.request(name, spec=task) for name in "abc"]
     held: dict[str, Lease] = {}
     ended: list[datetime] = []
@@ -616,7 +617,7 @@ def test_tasks_that_wait_leave_one_another_time_on_the_last_resort(tmp_path: Pat
                 step = world.dispatcher.begin(request)
                 if not isinstance(step, Waiting):
                     held[name] = running(step)
-            elif world.clock() >= held[name].granted_at + HOUR:
+            elif world.clock() >= held[name].granted_at + HOUR / 2:
                 if world.ledger.lease(held[name].key).state is LeaseState.RUNNING:
                     world.succeed(held[name])
                 if isinstance(world.dispatcher.advance(request, held[name].key), Finished):
