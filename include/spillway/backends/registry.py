@@ -78,11 +78,12 @@ def load(
     Raises:
         SpecError: There is no such backend, what it needs is not installed, or the pool's options have a mistake.
     """
-    rows = {**_joined(), **table}
-    row = rows.get(pool.backend)
+    # Ours first: to find those that others have joined, the metadata of everything that is installed is read.
+    row = table.get(pool.backend) or _joined().get(pool.backend)
     if row is None:
+        known = ", ".join(sorted({*table, *_joined()}))
         raise SpecError(
-            f"pool {pool.name!r} has the unknown backend {pool.backend!r}; known are {', '.join(sorted(rows))}"
+            f"pool {pool.name!r} has the unknown backend {pool.backend!r}; known are {known}"
         )
     return _factory(pool, row)(pool, home=home, connection=connection)
 
