@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -12,8 +13,9 @@ from unittest.mock import create_autospec
 import pytest
 from airflow.api_fastapi.auth.managers.base_auth_manager import BaseAuthManager
 from airflow.api_fastapi.core_api.security import get_user
+from airflow.jobs.job import Job
 from airflow.models.taskinstance import TaskInstance
-from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance, TaskRunnerMarker
 from fastapi.testclient import TestClient
 from sqlalchemy.orm import configure_mappers
 from sqlalchemy.orm.attributes import manager_of_class
@@ -45,6 +47,17 @@ def row(state: str) -> TaskInstance:
     for name, value in {**FACTS, "state": state}.items():
         setattr(instance, name, value)
     return instance
+
+
+def test_what_dag_files_import_is_loaded_where_tasks_are_forked_and_not_by_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name = "spillway.airflow.pipeline"
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    listener.on_starting(TaskRunnerMarker())
+    assert name not in sys.modules
+    listener.on_starting(Job())
+    assert name in sys.modules
 
 
 @pytest.mark.parametrize("state", ["failed", "success", "skipped"])

@@ -1,4 +1,4 @@
-"""Stops the job of a task that a person marked failed, succeeded or skipped.
+"""Stops the job of a task that a person marked failed, succeeded or skipped; loads early what every task imports.
 
 Its trigger may be in no process at that moment, and then hears nothing of it. Only the marks are acted on: those reach the
 API server, or the scheduler, as rows of the database. What a worker reports of itself is the operator's business.
@@ -7,6 +7,7 @@ API server, or the scheduler, as rows of the database. What a worker reports of 
 from __future__ import annotations
 
 import logging
+from importlib import import_module
 from typing import Any
 
 from airflow.listeners import hookimpl
@@ -14,6 +15,17 @@ from airflow.listeners import hookimpl
 log = logging.getLogger(__name__)
 
 _ENDED = frozenset({"failed", "success", "skipped"})
+
+
+@hookimpl
+def on_starting(component: Any) -> None:
+    """Import what DAG files import in the process that they are forked from.
+
+    The scheduler forks its local executor's tasks, the DAG processor a process for each file: those find it imported, where
+    each would take most of its time for that.
+    """
+    if hasattr(component, "_sa_instance_state"):  # one of Airflow's own processes; a task imports what it needs
+        import_module("spillway.airflow.pipeline")
 
 
 @hookimpl
