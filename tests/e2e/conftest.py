@@ -23,7 +23,7 @@ from spillway.testing.postgres import find_postgres, postgres_server
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from playwright.sync_api import Page
+    from playwright.sync_api import Browser, Page
 
 POOLS_FILE = Path(__file__).parent / "pools.yaml"
 
@@ -44,18 +44,24 @@ def deployment(shared_deployment: Deployment) -> Deployment:
     return shared_deployment
 
 
-@pytest.fixture
-def page(deployment: Deployment) -> Iterator[Page]:
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
     chromium = shutil.which("chromium")
     require(chromium, "no Chromium is installed: apt-get install chromium")
     flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=flags)
-        page = browser.new_page(viewport={"width": 1400, "height": 900})
-        page.goto(f"{deployment.stack.url}/auth/token/login")
-        page.goto("about:blank")  # Airflow's own page would keep a core busy
-        yield page
+        yield browser
         browser.close()
+
+
+@pytest.fixture
+def page(deployment: Deployment, browser: Browser) -> Iterator[Page]:
+    page = browser.new_page(viewport={"width": 1400, "height": 900})
+    page.goto(f"{deployment.stack.url}/auth/token/login")
+    page.goto("about:blank")  # Airflow's own page would keep a core busy
+    yield page
+    page.close()
 
 
 @pytest.fixture(scope="package")

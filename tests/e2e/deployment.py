@@ -84,5 +84,5 @@ class Deployment:
             state = self.stack.run_state(dag_id, run_id)
             return state in {"success", "failed"}
 
-        self.stack.wait_until(is_over, f"{dag_id} to end", seconds)
+        self.stack.wait_until(is_over, f"{dag_id} to end", seconds, every_seconds=2)
         return state
