@@ -13,6 +13,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spillway.checkpoints import open_store
+from spillway.runtime.heartbeats import read_heartbeat
+
 if TYPE_CHECKING:
     from spillway.runtime import Session
 
@@ -42,6 +45,18 @@ def raise_an_error(session: Session) -> None:
 
 def raise_much(session: Session, message: str, times: int) -> None:
     raise ValueError(message * times)
+
+
+def wait_until_seen(session: Session) -> int | None:
+    """Wait for a heartbeat, having said nothing to the session; return its step."""
+    store = open_store(session.submission.store)
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        seen = read_heartbeat(store, session.submission.prefix, session.token)
+        if seen is not None:
+            return seen.step
+        time.sleep(0.02)
+    raise TimeoutError
 
 
 def move_scratch(session: Session, to: str) -> None:

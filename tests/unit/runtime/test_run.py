@@ -107,6 +107,11 @@ def test_a_result_that_no_job_of_ours_has_written_is_not_taken(lab: Lab) -> None
         read_result(lab.store, "task", 1)
 
 
+def test_a_job_that_says_nothing_of_its_progress_is_seen_to_be_alive(lab: Lab) -> None:
+    code, result = run_here(lab, "sample_jobs:wait_until_seen")
+    assert (code, result.value) == (exit_codes.SUCCEEDED, None)
+
+
 def test_a_preemption_has_an_exit_code_of_its_own(lab: Lab) -> None:
     lab.notice.receive()
     code, result = run_here(lab, "sample_jobs:train", steps=10)
