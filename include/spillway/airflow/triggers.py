@@ -109,12 +109,14 @@ class LeaseTrigger(BaseTrigger):
                 "its last output was not read: too many jobs ended at once, or it was out of reach"
             )
         heartbeat = sighting.heartbeat
-        if heartbeat is None or heartbeat.step is None:
+        if heartbeat is None:
             return
         shown, self._shown = self._shown, heartbeat
         if heartbeat.notice and (shown is None or heartbeat.notice != shown.notice):
             self.log.warning("notice: %s", heartbeat.notice)
-        if shown is not None and heartbeat.written_at == shown.written_at:
+        if heartbeat.step is None or (
+            shown is not None and heartbeat.written_at == shown.written_at
+        ):
             return  # it is alive, and has nothing new to say
         facts = [f"step {heartbeat.step} of {heartbeat.total_steps or '?'} on {self.pool}"]
         if heartbeat.steps_per_second is not None:
