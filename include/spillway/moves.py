@@ -87,7 +87,9 @@ class Moves:
         self._read_tasks(lease.key for lease in open_now)
         self._looks.append(now)
         pauses = [after - before for before, after in pairwise(self._looks)]
-        heard = [one for one in open_now if one.state is LeaseState.MOVING or one.key not in unheard]
+        heard = [
+            one for one in open_now if one.state is LeaseState.MOVING or one.key not in unheard
+        ]
         due = [lease for lease in heard if self._is_due(lease.key, now, usual_pause(pauses))]
         next_look = pace_kept(pauses, jobs=sum(self._has_time(lease.key) for lease in open_now))
         view: View | None = None

@@ -130,7 +130,9 @@ def _files(texts: Sequence[str]) -> dict[str, Path]:
 def _task(options: argparse.Namespace, now: datetime) -> TaskSpec:
     deadline = options.deadline_hours
     if options.count is not None and not options.accelerator:
-        raise SpecError(f"--count {options.count}: of what? name it too, such as --accelerator H100")
+        raise SpecError(
+            f"--count {options.count}: of what? name it too, such as --accelerator H100"
+        )
     return TaskSpec(
         entry_point="package.module:function",
         resources=Resources(
