@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, func, insert, or_, select, update
 
@@ -34,6 +34,8 @@ from spillway.placement.lifecycle import is_final, move
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
+
+T = TypeVar("T")
 
 _lease = schema.lease.c
 _KEYS_AT_ONCE: Final = 10_000
@@ -210,7 +212,7 @@ def find(connection: Connection, *conditions: ColumnElement[bool]) -> Sequence[L
 
 def of_keys(connection: Connection, keys: Collection[str]) -> Iterator[Lease]:
     """Return those of the leases `keys` that there are."""
-    for some in _portions(keys):
+    for some in portions(sorted(keys)):
         yield from find(connection, _lease.key.in_(some))
 
 
@@ -224,7 +226,7 @@ def tasks_with_deadline(
         .join(schema.placement)
         .where(task["deadline"].as_string().is_not(None))
     )
-    for some in _portions(keys):
+    for some in portions(sorted(keys)):
         for row in connection.execute(timed.where(_lease.key.in_(some))):
             yield row.key, decode(row.task, TaskSpec)
 
@@ -287,11 +289,10 @@ def unknown(key: str) -> LedgerError:
     )
 
 
-def _portions(keys: Collection[str]) -> Iterator[list[str]]:
-    """Return the keys in as few lists as a query's parameters allow: SQLite takes 32,766, PostgreSQL 65,535."""
-    ordered = sorted(keys)
-    for start in range(0, len(ordered), _KEYS_AT_ONCE):
-        yield ordered[start : start + _KEYS_AT_ONCE]
+def portions(keys: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Return the keys in as few portions as a query's parameters allow: SQLite takes 32,766, PostgreSQL 65,535."""
+    for start in range(0, len(keys), _KEYS_AT_ONCE):
+        yield keys[start : start + _KEYS_AT_ONCE]
 
 
 def _check_no_open_lease(connection: Connection, task: TaskKey) -> None:

@@ -23,11 +23,11 @@ from sqlalchemy import (
 from spillway.ledger import schema
 from spillway.ledger.accrual import cost
 from spillway.ledger.history import held_slot_hours
-from spillway.ledger.leases import lease_of
+from spillway.ledger.leases import lease_of, portions
 from spillway.model import CostRecord, Lease, LeaseState, Market, PoolUsage, PricingCategory
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 _lease = schema.lease.c
 _cost = schema.cost_record.c
@@ -163,11 +163,9 @@ def _select_costs() -> Any:
     )
 
 
-def _costs(connection: Connection, tokens: Iterable[int]) -> Sequence[Row[Any]]:
-    rows: Sequence[Row[Any]] = connection.execute(
-        _select_costs().where(_cost.lease_token.in_(list(tokens)))
-    ).all()
-    return rows
+def _costs(connection: Connection, tokens: Sequence[int]) -> Iterator[Row[Any]]:
+    for some in portions(tokens):
+        yield from connection.execute(_select_costs().where(_cost.lease_token.in_(some)))
 
 
 def _cost_record_of(row: Row[Any]) -> CostRecord:
