@@ -6,17 +6,21 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import psutil
 
 from e2e.deployment import PROJECT
+from patience import LOOK_SECONDS, PATIENCE_SECONDS
 from spillway.checkpoints import open_store
 from spillway.demo.site import HOME_VARIABLE
 from spillway.runtime import Session
 from spillway.runtime.exchange import read_result
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from spillway.model import Lease
@@ -36,6 +40,26 @@ def start_demo(home: Path, *arguments: str) -> subprocess.Popen[str]:
 def press_ctrl_c(demo: subprocess.Popen[str]) -> None:
     """Send what a terminal sends: a signal to every process that was not started in a session of its own."""
     os.killpg(demo.pid, signal.SIGINT)
+
+
+def trigger(url: str, dag_id: str, conf: dict[str, Any]) -> None:
+    """Start a run on the demo's Airflow, as a person at its UI would."""
+    with httpx.Client(base_url=url, timeout=60) as client:
+        token = client.get("/auth/token").raise_for_status().json()["access_token"]
+        client.headers["Authorization"] = f"Bearer {token}"
+        dag = f"/api/v2/dags/{dag_id}"
+        client.patch(dag, json={"is_paused": False}).raise_for_status()
+        run = {"logical_date": None, "conf": conf}
+        client.post(f"{dag}/dagRuns", json=run).raise_for_status()
+
+
+def wait_until(condition: Callable[[], bool], demo: subprocess.Popen[str]) -> None:
+    """Look every so often until `condition` holds; fail when it does not, or when the demo has ended."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert demo.poll() is None, "the demo has ended"
+        assert time.monotonic() < end
+        time.sleep(LOOK_SECONDS)
 
 
 def processes_below(home: Path) -> list[str]:

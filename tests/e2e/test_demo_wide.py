@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -11,12 +12,21 @@ import pytest
 from conftest import require
 from e2e.books import check_books
 from e2e.conftest import open_dispatcher
-from e2e.demo import press_ctrl_c, processes_below, result_of, start_demo, train_uninterrupted
+from e2e.demo import (
+    press_ctrl_c,
+    processes_below,
+    result_of,
+    start_demo,
+    train_uninterrupted,
+    trigger,
+    wait_until,
+)
 from spillway.catalog.pools_file import load_pools
 from spillway.model import LeaseState
 from spillway.testing import ray_cluster, slurm_cluster
 
 if TYPE_CHECKING:
+    import subprocess
     from pathlib import Path
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
@@ -33,6 +43,20 @@ def slurm_processes(folder: str) -> list[str]:
     return found
 
 
+def leave_a_job_running(demo: subprocess.Popen[str], home: Path, output: str) -> None:
+    """Start a long training on the demo's Airflow, and wait until its job has been heard of."""
+    dispatcher = open_dispatcher(home / "spillway", home / "pools.yaml")
+    runs = dispatcher.ledger.runs(dag_id="nightly", now=datetime.now(UTC), limit=1000)
+    (dataset, *_) = (
+        run.lease.submission.arguments["dataset"]
+        for run in runs
+        if run.lease.task.task_id == "train"
+    )
+    (url,) = re.findall(r"Airflow is up at (\S+)", output)
+    trigger(url, "train", {"dataset": dataset, "size": "full", "markets": ["on_demand"]})
+    wait_until(lambda: any(map(dispatcher.heartbeat, dispatcher.ledger.open_leases())), demo)
+
+
 def test_the_training_moves_between_backends_and_nothing_is_left(tmp_path: Path) -> None:
     require(ray_cluster.is_installed(), "Ray is not installed: pip install 'spillway[ray]'")
     home = tmp_path / "demo"
@@ -42,9 +66,14 @@ def test_the_training_moves_between_backends_and_nothing_is_left(tmp_path: Path)
         for line in demo.stdout:
             output += line
             if "Ctrl-C ends it" in line:
+                leave_a_job_running(demo, home, output)
                 press_ctrl_c(demo)
         assert demo.wait(timeout=120) == 0, output
     assert processes_below(home) == []
+    (left,) = open_dispatcher(home / "spillway", home / "pools.yaml").ledger.runs(
+        dag_id="train", now=datetime.now(UTC), limit=1000
+    )
+    assert left.lease.state is LeaseState.CANCELLED
 
     pools = {pool.name: pool for pool in load_pools(home / "pools.yaml")}
     ledger = open_dispatcher(home / "spillway", home / "pools.yaml").ledger
