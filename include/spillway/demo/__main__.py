@@ -33,6 +33,9 @@ PROJECT: Final = Path(__file__).resolve().parents[3]
 DAG_ID: Final = "nightly"
 
 LONGEST_SECONDS: Final = 3600.0
+LOOK_SECONDS: Final = 1.0
+"""How often what is shown is drawn anew; a log, to which little is added, is looked after half as often."""
+
 NEWS_SECONDS: Final = 10.0
 """How often a log that cannot be redrawn is told how far the run is while nothing else happens."""
 
@@ -145,7 +148,8 @@ def _watch(console: Console, stack: AirflowStack, dispatcher: Dispatcher, run_id
         return state in FINAL_RUN_STATES
 
     with Live(console=console, refresh_per_second=2, transient=console.is_terminal) as live:
-        stack.wait_until(show, "the run to end", LONGEST_SECONDS)
+        every = LOOK_SECONDS if console.is_terminal else 2 * LOOK_SECONDS
+        stack.wait_until(show, "the run to end", LONGEST_SECONDS, every_seconds=every)
     return state
 
 
