@@ -24,7 +24,9 @@ def on_starting(component: Any) -> None:
     The scheduler forks its local executor's tasks, the DAG processor a process for each file: those find it imported, where
     each would take most of its time for that.
     """
-    if hasattr(component, "_sa_instance_state"):  # one of Airflow's own processes; a task imports what it needs
+    if hasattr(
+        component, "_sa_instance_state"
+    ):  # one of Airflow's own processes; a task imports what it needs
         import_module("spillway.airflow.pipeline")
 
 
