@@ -390,9 +390,8 @@ class Session:
 
     def _with_untold(self) -> Heartbeat:
         """Return the heartbeat with a checkpoint that counts since the work last called."""
-        untold = (
-            self._saver.untold
-        )  # before the heartbeat, in which it is by the time that it is gone here
+        # Before the heartbeat, in which it is by the time that it is gone here.
+        untold = self._saver.untold
         said = self._heartbeat
         return said if untold is None else untold.added_to(said, began=self._began)
 

@@ -61,9 +61,8 @@ class Table:
         self.arrivals.mkdir()
         self._kept = folder / "kept"
         self._losses: Counter[int] = Counter()
-        self._saved: tuple[int, int] | None = (
-            None  # how many steps were done, and the step it was saved as
-        )
+        # How many steps were done at the last save, and the step that it was saved as.
+        self._saved: tuple[int, int] | None = None
 
     @property
     def ended(self) -> int:
