@@ -64,7 +64,7 @@ class Weighing:
         cost = option.expected_usd if option.in_time or rescue else math.inf
         waits = option.pool is None
         moves = waits or option.pool != self.held
-        return not option.in_time, cost, moves, waits, option.pool or ""
+        return not option.in_time, round(cost, _DIGITS), moves, waits, option.pool or ""
 
     def is_open(self, pool: PoolView) -> bool:
         """Whether the pool can be asked: it was not seen full, or it is the last resort."""
@@ -73,9 +73,8 @@ class Weighing:
     def option(self, pool: PoolView | None) -> Option:
         """Return the option of running on `pool`, or of waiting."""
         if pool is None:
-            # It has its start still before it.
-            cost = self.waiting() + self.least_move
-            return Option(pool=None, expected_usd=cost, in_time=self.keeps_deadline(None))
+            in_time = self.keeps_deadline(None)
+            return Option(pool=None, expected_usd=self.waiting(), in_time=in_time)
         cost = self.on_steady(pool) if pool.is_steady else self.on_spot(pool)
         cost += self.move_to(pool)
         return Option(pool=pool.name, expected_usd=cost, in_time=self.keeps_deadline(pool))
@@ -126,11 +125,16 @@ class Weighing:
         return 0.0 if pool.name == self.held else pool.move_usd
 
     def waiting(self) -> float:
-        """Return the cost of holding nothing, in US dollars."""
+        """Return the cost of holding nothing, in US dollars: the start is still to come, on spot capacity or on the last resort."""
+        on_fallback = self.fallback.move_usd
         if not self.believed.pools:
-            return self.unit * (self.work + self.least_restart)
+            restart = self.restart + hours_of(self.fallback.extra_restart)
+            return self.unit * (self.work + restart) + on_fallback
         idle = self.unit * float(self.market @ self.idle)
-        return idle + self.repriced(idle, self.least_restart) + self.premium
+        share = self.hours_on_spot(idle, self.least_restart) / (self.work + self.least_restart)
+        # Never less than a start on spot costs: it would be put off for a moment that never comes.
+        start = max(self.least_move, share * self.least_move + (1.0 - share) * on_fallback)
+        return idle + self.repriced(idle, self.least_restart) + self.premium + start
 
     def on_steady(self, pool: PoolView) -> float:
         """Return the cost of going on on a steady pool, in US dollars: until spot is better, or to the end."""
@@ -177,10 +181,15 @@ class Weighing:
             restart: To be served before new work, in hours.
             stay: Hours on spot where it is no cheaper than steady capacity, so that costs do not tell.
         """
+        at = self.table.spec.spot_price
+        return (self.spot_usd - self.unit * at) * self.hours_on_spot(usd, restart, stay)
+
+    def hours_on_spot(self, usd: float, restart: float, unknown: float = 0.0) -> float:
+        """Return for how long a job that costs `usd` by the table is on spot; `unknown` where costs do not tell."""
         at, whole = self.table.spec.spot_price, self.work + restart
-        if at < 1.0 and self.unit > 0.0:
-            stay = min(max((whole - usd / self.unit) / (1.0 - at), 0.0), whole)
-        return (self.spot_usd - self.unit * at) * stay
+        if at >= 1.0 or self.unit <= 0.0:
+            return unknown
+        return min(max((whole - usd / self.unit) / (1.0 - at), 0.0), whole)
 
     @cached_property
     def spot_usd(self) -> float:
@@ -189,9 +198,8 @@ class Weighing:
 
     @cached_property
     def least_move(self) -> float:
-        """What a start to come costs beside the machine at the least, in US dollars: on spot pools, where there are any."""
-        spots = [pool.move_usd for pool in self.pools if not pool.is_steady]
-        return min(spots or [pool.move_usd for pool in self.pools])
+        """What a start on spot capacity costs beside the machine at the least, in US dollars."""
+        return min(pool.move_usd for pool in self.pools if not pool.is_steady)
 
     @cached_property
     def premium(self) -> float:
@@ -346,4 +354,5 @@ def hours_of(duration: timedelta) -> float:
 
 
 _SAME_HOURS = 1e-6
+_DIGITS = 9
 _TOO_DEAR = 2.0

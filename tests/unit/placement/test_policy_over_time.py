@@ -263,6 +263,24 @@ def test_capacity_that_is_too_far_from_the_state_is_neither_taken_nor_waited_for
         assert ask(job(slack_h=6), [far, on_demand()])[0].pool == "on_demand"
 
 
+@pytest.mark.parametrize(
+    ("far_usd", "near_usd", "move_usd", "goes"),
+    [(1.0, 2.0, 15.0, "near"), (1.0, 2.0, 3.0, "far"), (0.0, 2.0, 3.0, "far")],
+)
+def test_nobody_waits_for_the_last_resort_whose_start_is_dear(far_usd, near_usd, move_usd, goes):
+    far = replace(on_demand(far_usd), name="far", move_usd=move_usd)
+    slow = replace(far, extra_restart=timedelta(minutes=9), move_usd=0.0)
+    near = replace(on_demand(near_usd), name="near")
+    assert ask(job(slack_h=6), [far, near])[0].pool == goes
+    assert ask(job(slack_h=6), [slow, near])[0].pool == "far"
+
+
+@pytest.mark.parametrize("far_usd", [0.0, 0.1, 1.0])
+def test_open_spot_capacity_is_taken_where_the_last_resort_is_far_from_the_state(far_usd):
+    far = replace(on_demand(far_usd), name="far", move_usd=15.0)
+    assert ask(job(slack_h=6), [spot(), far])[0].pool == "spot"
+
+
 def test_a_dearer_spot_pool_is_taken_where_the_cheaper_one_is_full():
     pools = [spot("full", available=False), spot("open", 1.1), on_demand()]
     progress = job(work_h=1, slack_h=10)
