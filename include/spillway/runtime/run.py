@@ -110,7 +110,9 @@ def run(
         pulse.end(last)
 
     with pulse, LastWords(notice, say_last_words, clock=clock):
-        pulse.tell(session.heartbeat)  # from now on, whether or not the work ever says how far it is
+        pulse.tell(
+            session.heartbeat
+        )  # from now on, whether or not the work ever says how far it is
         outcome, value, problem = _call(function, session, submission)
     session.end(succeeded=outcome is Outcome.SUCCEEDED)
     # The next attempt needs nothing of a preempted one but its checkpoints, and the code says that it may begin.
