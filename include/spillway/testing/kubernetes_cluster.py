@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-STEP_SECONDS: Final = 0.03
+STEP_SECONDS: Final = 0.05
 INDEX: Final = "batch.kubernetes.io/job-completion-index"
 NODE: Final[Object] = {"cpu": "8", "memory": "32Gi", "pods": "110"}
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import kubernetes.client
 
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 Object = dict[str, Any]
+_Json = TypeVar("_Json")
 
 _RIGHTS: Final = "/apis/rbac.authorization.k8s.io/v1"
 
@@ -162,6 +162,16 @@ class Objects(Protocol):
 def now_of_server() -> datetime:
     """Return the time by the server's clock, which a test may put in the place of the true one."""
     return datetime.now(UTC)
+
+
+def copied(value: _Json) -> _Json:
+    """Return a copy of what JSON can hold, in less than half the time that `copy.deepcopy` takes."""
+    whole: Any = value
+    if isinstance(whole, dict):
+        whole = {key: copied(one) for key, one in whole.items()}
+    elif isinstance(whole, list):
+        whole = [copied(one) for one in whole]
+    return whole  # type: ignore[no-any-return]  # of the kind that it was
 
 
 def stamp(seconds_from_now: float = 0) -> str:
@@ -311,8 +321,8 @@ def lines_since(output: bytes, query: Mapping[str, str]) -> bytes:
 def merge(there: Any, body: Any) -> Any:
     """Return what is there with what `body` says in its place; a list is replaced as a whole."""
     if not isinstance(there, dict) or not isinstance(body, dict):
-        return copy.deepcopy(body)
+        return copied(body)
     return {
-        **copy.deepcopy(there),
+        **copied(there),
         **{name: merge(there.get(name), value) for name, value in body.items()},
     }

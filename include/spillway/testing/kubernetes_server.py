@@ -8,7 +8,6 @@ them, is in `kubernetes_cluster.py`.
 
 from __future__ import annotations
 
-import copy
 import json
 import time
 import uuid
@@ -30,6 +29,7 @@ from spillway.testing.kubernetes_objects import (
     Refusal,
     Request,
     check_version,
+    copied,
     fits,
     leaves,
     lines_since,
@@ -87,18 +87,18 @@ class FakeApiServer:
     def all(self, plural: str) -> list[Object]:
         """Return copies of all objects of the kind, the oldest first."""
         with self.lock:
-            return copy.deepcopy(list(self._objects[plural].values()))
+            return copied(list(self._objects[plural].values()))
 
     def one(self, plural: str, name: str, namespace: str = "default") -> Object | None:
         """Return a copy of the object, or None."""
         with self.lock:
-            return copy.deepcopy(self._objects[plural].get((namespace, name)))
+            return copied(self._objects[plural].get((namespace, name)))
 
     def add(self, plural: str, made: Object, namespace: str = "default") -> Object:
         """Put an object there, as a controller or an administrator does."""
         with self.lock:
             namespace = "" if plural in OF_THE_CLUSTER else namespace
-            made = copy.deepcopy(made)
+            made = copied(made)
             made.setdefault("kind", KINDS[plural][1])
             made.setdefault(
                 "apiVersion", KINDS[plural][0].removeprefix("/apis/").removeprefix("/api/")
@@ -122,7 +122,7 @@ class FakeApiServer:
             there = self._objects[plural].get((namespace, name))
             if there is None:
                 return
-            before = copy.deepcopy(there)
+            before = copied(there)
             change(there)
             if there != before:
                 owners = self._owners.setdefault(there["metadata"]["uid"], {})
@@ -212,7 +212,7 @@ class FakeApiServer:
                 else:
                     self.delete(request.plural, request.name, request.namespace, grace)
                 return HTTPStatus.OK, {"kind": "Status", "status": "Success"}
-            return HTTPStatus.OK, copy.deepcopy(there)
+            return HTTPStatus.OK, copied(there)
 
     def admit(self, request: Request) -> None:
         """Check who asks, and whether they may.
@@ -307,7 +307,7 @@ class FakeApiServer:
             # A list says once what its items are.
             {
                 name: value
-                for name, value in copy.deepcopy(item).items()
+                for name, value in copied(item).items()
                 if name not in {"kind", "apiVersion"}
             }
             for item in self._objects[request.plural].values()
@@ -357,9 +357,7 @@ class FakeApiServer:
             namespace=request.namespace,
         )
         owners |= dict.fromkeys(fields, manager)
-        return HTTPStatus.OK, copy.deepcopy(
-            self._objects[request.plural][request.namespace, request.name]
-        )
+        return HTTPStatus.OK, copied(self._objects[request.plural][request.namespace, request.name])
 
     def _evict(self, request: Request) -> tuple[int, Object]:
         if (request.namespace, request.name) not in self._objects["pods"]:
@@ -396,10 +394,10 @@ class FakeApiServer:
     def _changed(self, plural: str, kind: str, there: Object) -> Object:
         self._version += 1
         there["metadata"]["resourceVersion"] = str(self._version)
-        seen = copy.deepcopy(there)
+        seen = copied(there)
         self._history.append((self._version, plural, kind, seen))
         self.news.notify_all()
-        return copy.deepcopy(seen)
+        return copied(seen)
 
 
 @contextmanager
