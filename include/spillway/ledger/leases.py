@@ -126,8 +126,9 @@ def record(
         changes["exit_code"] = row.exit_code if exit_code is None else exit_code
         changes["detail"] = _storable(detail) or row.detail
         if after is not before:
-            to = None if move_to is None else move_to.to
-            changes |= {"state": after.value, "state_since": now, "moving_to": to}
+            changes |= {"state": after.value, "state_since": now}
+            if after is not LeaseState.MOVED:  # then it is on its way, until the lease ends
+                changes["moving_to"] = None if move_to is None else move_to.to
             if move_to is not None:
                 document = encode(move_to)
                 connection.execute(

@@ -170,7 +170,10 @@ class LedgerContract(LedgerReports):
         assert ledger.belief("pools") == "new"
         assert ledger.belief("others") == [1.5]
 
-    def test_a_job_asked_to_move_is_promised_its_slots(self, ledger: Ledger) -> None:
+    @pytest.mark.parametrize("stops", [True, False])
+    def test_a_job_asked_to_move_is_promised_its_slots(
+        self, ledger: Ledger, *, stops: bool
+    ) -> None:
         lease = ledger.grant(sample_request(nodes=2), slots=2, now=NOON)
         ledger.record(lease.key, JobEvent.STARTED, now=NOON)
 
@@ -194,7 +197,10 @@ class LedgerContract(LedgerReports):
             ledger.record(lease.key, JobEvent.ASKED_TO_MOVE, now=NOON, move=move)
         assert ledger.move(lease.key) == move
         assert promised() == {"spot": 0, "on_demand": 2}
-        ledger.record(lease.key, JobEvent.PREEMPTED, now=NOON)
+        ended = JobEvent.PREEMPTED if stops else JobEvent.SUCCEEDED
+        ledger.record(lease.key, ended, now=NOON)
+        assert promised() == {"spot": 0, "on_demand": 2 if stops else 0}  # until it can begin there
+        ledger.end(lease.key, now=NOON)
         assert promised() == {"spot": 0, "on_demand": 0}
 
     def test_a_gang_gets_all_its_slots_or_none(self, ledger: Ledger) -> None:
