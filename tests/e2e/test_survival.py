@@ -8,6 +8,7 @@ import pytest
 
 from e2e.books import check_books
 from e2e.conftest import POOLS_FILE
+from e2e.holding import assert_stopped, delete, start
 from spillway.demo import __main__ as demo
 from spillway.model import LeaseState
 
@@ -19,14 +20,20 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 
-def test_a_killed_triggerer_leaves_the_job_alone(deployment: Deployment) -> None:
-    run_id = deployment.stack.trigger("hold", {"steps": 150})
-    deployment.wait_for_progress("hold", run_id)
-    deployment.wait_for_task_state("hold", run_id, "deferred")
+def test_without_a_triggerer_jobs_go_on_and_reconciliation_stops_what_nobody_answers_for(
+    deployment: Deployment,
+) -> None:
+    """Of a DAG that is deleted then, nobody is told; the reconcile DAG finds its job, and leaves the other alone."""
+    run_id = start(deployment, "hold", steps=150)
+    unseen = start(deployment, "deleted_unseen")
     deployment.stack.kill_component("triggerer")
     step = (deployment.dispatcher.heartbeat(deployment.leases("hold", run_id)[-1]).step or 0) + 10
     deployment.wait_for_progress("hold", run_id, step)
+    delete(deployment, "deleted_unseen")
+    reconcile = deployment.stack.trigger("reconcile")
+    assert deployment.wait_for_end("reconcile", reconcile, 60) == "success"
     deployment.stack.start_component("triggerer")
+    assert_stopped(deployment, unseen, "deleted_unseen")
 
     assert deployment.wait_for_end("hold", run_id, 180) == "success"
     (lease,) = deployment.leases("hold", run_id)
