@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spillway.errors import LedgerError, SpillwayError
-from spillway.ledger.database import parse_url
+from spillway.errors import SpillwayError
 from spillway.ledger.store import Ledger
 from spillway.placement.again import recompute, recompute_move
 from spillway.placement.explain import reasons_table
@@ -28,8 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print the lease's decisions, and whether they follow from their records; return 1 where one does not."""
     try:
-        _check_exists(options.ledger)
-        ledger = Ledger.open(options.ledger)
+        ledger = Ledger.open_to_read(options.ledger)
         placement, move = ledger.placement(options.lease), ledger.move(options.lease)
         parts = [_placed(placement)]
         if move is not None:
@@ -66,12 +63,3 @@ def _verdict(*, is_equal: bool) -> str:
 
 def _time(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
-
-
-def _check_exists(url: str) -> None:
-    """Refuse a SQLite file that is not there: opening it would make an empty ledger."""
-    parsed = parse_url(url)
-    if parsed.drivername.startswith("sqlite") and not Path(parsed.database or "").is_file():
-        raise LedgerError(
-            f"there is no ledger at {parsed.database}; give --ledger the URL that Airflow's connection has"
-        )

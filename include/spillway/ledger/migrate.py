@@ -44,6 +44,26 @@ def migrate(database: Database) -> None:
         _upgrade(connection)
 
 
+def check_is_current(database: Database) -> None:
+    """Check that `database` is a ledger at `HEAD`, and change nothing.
+
+    Raises:
+        LedgerError: There is no ledger, or one of another schema.
+        LedgerUnavailableError: The database did not answer.
+    """
+    is_there = database.is_postgres or database.path.is_file()
+    version = _version(database) if is_there else None
+    if version is None:
+        raise LedgerError(
+            f"there is no ledger at {database.url.database}; give the URL that Airflow's connection has"
+        )
+    if version != HEAD:
+        raise LedgerError(
+            f"the ledger has schema {version} and this Spillway reads schema {HEAD}: "
+            "use the version of Spillway here that Airflow runs"
+        )
+
+
 def config() -> Config:
     """Return what Alembic needs to know to find the ledger's migrations."""
     from alembic.config import Config

@@ -11,7 +11,7 @@ from sqlalchemy import insert
 from spillway.errors import LedgerError
 from spillway.ledger import history, leases, reports, schema, storage, waiting
 from spillway.ledger.database import Database
-from spillway.ledger.migrate import migrate
+from spillway.ledger.migrate import check_is_current, migrate
 from spillway.model import MonthlyMinimum, PrepaidHours
 from spillway.runtime.stored import stretches
 
@@ -69,6 +69,22 @@ class Ledger:
         database = Database(url)
         try:
             migrate(database)
+        except LedgerError:
+            database.close()
+            raise
+        return cls(database)
+
+    @classmethod
+    def open_to_read(cls, url: str) -> Self:
+        """Return the ledger at `url` as it is, for those who only read: it is neither made nor migrated.
+
+        Raises:
+            LedgerError: The URL is wrong, there is no ledger, or it has another schema than this code.
+            LedgerUnavailableError: The database did not answer.
+        """
+        database = Database(url)
+        try:
+            check_is_current(database)
         except LedgerError:
             database.close()
             raise

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import replace
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from spillway.errors import ScenarioError
 from spillway.ledger import Ledger
-from spillway.ledger.database import parse_url
 from spillway.model import Lease, LeaseState, Pool, TaskSpec
 from spillway.sim.scenario import SimulatedJob
 
@@ -32,11 +30,10 @@ def ledger_jobs(
     showed, at the speed its pool has in the pools file; any other has the work that its placement reckoned with.
 
     Raises:
-        ScenarioError: There is no such ledger, or it has no lease in that time.
-        LedgerError: It cannot be read.
+        ScenarioError: It has no lease in that time.
+        LedgerError: There is no such ledger, or it cannot be read.
     """
-    check_exists(url)
-    ledger = Ledger.open(url)
+    ledger = Ledger.open_to_read(url)
     try:
         leases: dict[TaskKey, list[Lease]] = defaultdict(list)
         for report in ledger.runs(now=end, limit=_MOST_LEASES):
@@ -54,19 +51,6 @@ def ledger_jobs(
             f"the ledger has no lease granted from {start:%Y-%m-%d} to {end:%Y-%m-%d}; choose another --month"
         )
     return tuple(sorted(jobs, key=lambda job: (job.arrives_at, job.name)))
-
-
-def check_exists(url: str) -> None:
-    """Refuse a SQLite file that is not there: opening it would make an empty ledger.
-
-    Raises:
-        ScenarioError: It is not there.
-    """
-    parsed = parse_url(url)
-    if parsed.drivername.startswith("sqlite") and not Path(parsed.database or "").is_file():
-        raise ScenarioError(
-            f"there is no ledger at {parsed.database}; give --ledger the URL that Airflow's connection has"
-        )
 
 
 def _job(ledger: Ledger, leases: Sequence[Lease], speeds: Mapping[str, float]) -> SimulatedJob:

@@ -25,7 +25,6 @@ from spillway.placement.mix import Mix, PoolRoom, cheapest_mix
 from spillway.placement.price import hours
 from spillway.placement.table_choice import room_of
 from spillway.sim.job_files import read_jobs
-from spillway.sim.ledger_jobs import check_exists
 from spillway.sim.scenario import SimulatedJob, store_jurisdiction
 
 if TYPE_CHECKING:
@@ -115,8 +114,7 @@ def _known(
 ) -> Known:
     if url is None:
         return Known(usage={}, days={}, speeds={})
-    check_exists(url)
-    ledger = Ledger.open(url)
+    ledger = Ledger.open_to_read(url)
     try:
         since = now - LOOK_BACK
         return Known(

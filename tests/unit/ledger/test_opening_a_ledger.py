@@ -166,6 +166,34 @@ def test_a_ledger_newer_than_the_code_is_left_alone(url: str) -> None:
     database.close()
 
 
+def test_who_only_reads_neither_makes_nor_migrates_a_ledger(url: str) -> None:
+    with pytest.raises(LedgerError, match=r"there is no ledger at .*Airflow's connection"):
+        Ledger.open_to_read(url)
+    database = Database(url)
+    if not database.is_postgres:
+        assert not database.path.exists()
+        database.path.touch()
+        with pytest.raises(LedgerError, match="there is no ledger at"):
+            Ledger.open_to_read(url)
+        assert database.path.stat().st_size == 0
+    ledger = Ledger.open(url)
+    lease = ledger.grant(sample_request(), slots=1, now=NOON)
+    ledger.close()
+    reader = Ledger.open_to_read(url)
+    assert reader.open_leases() == [lease]
+    reader.close()
+    with database.write() as connection:
+        settings = config()
+        settings.attributes["connection"] = connection
+        command.downgrade(settings, "0008")
+    with pytest.raises(LedgerError, match=f"schema 0008 .* schema {HEAD}: use the version"):
+        Ledger.open_to_read(url)
+    with database.read() as connection:
+        version = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()
+    assert version == "0008"
+    database.close()
+
+
 def test_sqlite_readers_do_not_wait_for_a_writer(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/ledger.db"
     ledger, database = Ledger.open(url), Database(url)
