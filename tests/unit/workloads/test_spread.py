@@ -158,12 +158,9 @@ def test_a_trials_checkpoints_are_gone_once_saved_and_its_own_folders_are_its_ow
     temporary = folder / "temporary"
     temporary.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
-    sessions = [
-        NoticedSession.local(folder / "session", notice=Notice()),
-        Session.local(folder / "session"),
-    ]
-    sessions[0].notice_at = 3
-    for session, ending in zip(sessions, [pytest.raises(Preempted), nullcontext()], strict=True):
+    for notice_at, ending in ((3, pytest.raises(Preempted)), (9, nullcontext())):
+        session = NoticedSession.local(folder / "session", notice=Notice())
+        session.notice_at = notice_at
         with ending:
             run(folder, 0, session, trainable="spread_samples:keeping")
         assert [*temporary.iterdir(), *session.scratch.glob("trial-*")] == []
