@@ -66,7 +66,6 @@ if TYPE_CHECKING:
 
     from spillway.ledger import Ledger
     from spillway.model import Heartbeat
-    from spillway.runtime.exchange import Result
 
 log = logging.getLogger(__name__)
 
@@ -415,32 +414,12 @@ class Dispatcher:
         return self.advance(request, lease.key)
 
     def _finish(self, lease: Lease) -> Finished:
-        result = self._heard.result(lease)
-        if result is None or result.error is not None:
-            raise TaskFailedError(
-                f"{lease.key} exited with 0 but left no result in {lease.submission.store}; "
-                "is the checkpoint store of the job the one the scheduler reads?",
-                key=lease.key,
-                exit_code=lease.exit_code,
-            )
-        return Finished(lease=lease, result=result.value)
+        return Finished(lease=lease, result=self._heard.value(lease))
 
     def _failure(self, lease: Lease) -> TaskFailedError:
-        result = self._heard.result_if_any(lease)
-        cause = result.error.message if result and result.error else lease.detail
-        cause += self._last_output(lease, result)
-        return TaskFailedError(
-            f"{lease.key} {lease.state} on {lease.pool} (exit code {lease.exit_code}): {cause}",
-            key=lease.key,
-            exit_code=lease.exit_code,
-        )
-
-    def _last_output(self, lease: Lease, result: Result | None) -> str:
-        """Return what the job printed last, where it was killed or people cannot see its log elsewhere."""
-        if result is not None and isinstance(self.backend(lease.pool), SupportsLogs):
-            return ""
-        said = result or self._heard.heartbeat_if_any(lease)
-        return f"; it printed last:\n{said.log_tail}" if said and said.log_tail else ""
+        is_known = lease.pool in self.pools  # it may have left the file since the job ended
+        shows_output = is_known and isinstance(self.backend(lease.pool), SupportsLogs)
+        return self._heard.failure(lease, shows_output=shows_output)
 
     def _check_attempts_left(self, request: TaskRequest) -> None:
         lost = [

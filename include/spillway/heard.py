@@ -7,13 +7,15 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from spillway.checkpoints.open import open_store
-from spillway.errors import StoreError
+from spillway.errors import StoreError, TaskFailedError
 from spillway.ledger.storage import usd_per_gib_month
 from spillway.placement.throughput import speed_sample
 from spillway.runtime.exchange import Result, read_heartbeat, read_result
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from pydantic import JsonValue
 
     from spillway.ledger import Ledger
     from spillway.model import Heartbeat, Lease
@@ -57,13 +59,44 @@ class Heard:
         store = open_store(lease.submission.store)
         return read_result(store, lease.submission.prefix, lease.token)
 
-    def result_if_any(self, lease: Lease) -> Result | None:
-        """Return how the job ended by its own account; None, too, when that cannot be read: what it means is known."""
+    def value(self, lease: Lease) -> JsonValue:
+        """Return the result of a job that exited with 0.
+
+        Raises:
+            TaskFailedError: It left none.
+            StoreError: The store could not be read.
+        """
+        result = self.result(lease)
+        if result is None or result.error is not None:
+            raise TaskFailedError(
+                f"{lease.key} exited with 0 but left no result in {lease.submission.store}; "
+                "is the checkpoint store of the job the one the scheduler reads?",
+                key=lease.key,
+                exit_code=lease.exit_code,
+            )
+        return result.value
+
+    def failure(self, lease: Lease, *, shows_output: bool) -> TaskFailedError:
+        """Return what a job failed of, as well as it can be told: a store that does not answer changes nothing of it.
+
+        Args:
+            lease: That of the job.
+            shows_output: Whether people can see its log elsewhere; what it printed last is told of one that was killed, too.
+        """
+        result = None
         try:
-            return self.result(lease)
+            result = self.result(lease)
         except StoreError as error:
             log.warning("the result of %s cannot be read: %s", lease.key, error)
-            return None
+        cause = result.error.message if result and result.error else lease.detail
+        said = result or self.heartbeat_if_any(lease)
+        if said and said.log_tail and not (result and shows_output):
+            cause += f"; it printed last:\n{said.log_tail}"
+        return TaskFailedError(
+            f"{lease.key} {lease.state} on {lease.pool} (exit code {lease.exit_code}): {cause}",
+            key=lease.key,
+            exit_code=lease.exit_code,
+        )
 
     def work_left(self, work: timedelta, attempts: Iterable[Lease]) -> timedelta:
         """Return a task's work without the share that a checkpoint of one of `attempts`, newest first, has saved."""

@@ -16,7 +16,7 @@ from spillway.model import MonthlyMinimum, PrepaidHours
 from spillway.runtime.stored import stretches
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from datetime import datetime, timedelta
 
     from pydantic import JsonValue
@@ -66,13 +66,7 @@ class Ledger:
             LedgerError: The URL is wrong, the folder cannot be written, or the ledger is newer than this code.
             LedgerUnavailableError: The database did not answer.
         """
-        database = Database(url)
-        try:
-            migrate(database)
-        except LedgerError:
-            database.close()
-            raise
-        return cls(database)
+        return cls._open(url, migrate)
 
     @classmethod
     def open_to_read(cls, url: str) -> Self:
@@ -82,9 +76,13 @@ class Ledger:
             LedgerError: The URL is wrong, there is no ledger, or it has another schema than this code.
             LedgerUnavailableError: The database did not answer.
         """
+        return cls._open(url, check_is_current)
+
+    @classmethod
+    def _open(cls, url: str, prepare: Callable[[Database], None]) -> Self:
         database = Database(url)
         try:
-            check_is_current(database)
+            prepare(database)
         except LedgerError:
             database.close()
             raise
